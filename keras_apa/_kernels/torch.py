@@ -1,0 +1,40 @@
+"""PyTorch: `torch.autograd.Function`. Works eagerly, compiled, under `torch.func.vmap` and for second derivatives."""
+
+import torch
+
+
+def differentiable(value, gradient):
+    """Return `value(*tensors)`, whose gradients are `gradient(upstream, *tensors)`, one for each tensor."""
+
+    class Function(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*inputs):
+            return value(*inputs)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            # Only the inputs are kept: the gradient recomputes what it needs, and so can be differentiated again.
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx, upstream):
+            return tuple(gradient(upstream, *ctx.saved_tensors))
+
+    return Function.apply
+
+
+def num_replicas():
+    """Replicas that a synchronized batch statistic is summed over; 1, since Keras has none on PyTorch."""
+    return 1
+
+
+def is_compiling():
+    """Whether `torch.compile` is tracing: reading a value then would not fail, but split the graph."""
+    return torch.compiler.is_compiling()
+
+
+def softplus_and_sigmoid(u):
+    """`softplus(u)` and `sigmoid(u)`: run eagerly, each operation is a pass over memory, so the built-in ones."""
+    return torch.nn.functional.softplus(u), torch.sigmoid(u)

@@ -1,0 +1,440 @@
+"""What is known about a class distribution: the number of training images of each class, and what follows.
+
+Losses, metrics and samplers take `class_counts` as a `ClassCounts`, a sequence, an array or a mapping, and
+read them with `as_class_counts`. Everything here is numpy: it is computed once, before training.
+"""
+
+import dataclasses
+import numbers
+import operator
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+__all__ = ["ClassCounts", "as_class_counts", "exponential_profile", "pareto_profile", "step_profile"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ClassCounts:
+    """Number of training images of each class; immutable.
+
+    Args:
+        counts: Non-negative whole numbers, one a class, in class order. A class may have none: what cannot be
+            computed then (`class_balanced_weights`, most losses) raises and names the class.
+        names: Class names in the same order, for messages and reports; `None` if there are none.
+
+    Attributes:
+        counts: int64 array of shape `(num_classes,)`, read-only.
+        names: Tuple of strings, or `None`.
+
+    Raises:
+        ValueError: Counts that are negative, not whole or not one-dimensional; names of another length.
+
+    >>> counts = ClassCounts([500, 60, 5], names=["cat", "dog", "emu"])
+    >>> counts
+    ClassCounts(3 classes, 565 images, 5 to 500 a class)
+    >>> {group: classes.tolist() for group, classes in counts.shot_groups().items()}
+    {'many': [0], 'medium': [1], 'few': [2]}
+    >>> counts.imbalance_factor
+    100.0
+    """
+
+    counts: np.ndarray
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        names = _read_names(self.names)
+        counts = _read_counts(self.counts, "counts", names)
+        counts.setflags(write=False)
+        object.__setattr__(self, "counts", counts)
+        object.__setattr__(self, "names", names)
+
+    @classmethod
+    def from_labels(cls, labels, num_classes=None, names=None):
+        """Counts how often each class occurs in integer labels.
+
+        Args:
+            labels: Integers from 0 to `num_classes - 1`, of shape `(N,)` or `(N, 1)`.
+            num_classes: Number of classes; by default the number of `names`, else the largest label + 1.
+            names: Class names.
+
+        Raises:
+            ValueError: A label outside the classes; its value and place are named.
+
+        >>> ClassCounts.from_labels([0, 2, 2], num_classes=4).counts.tolist()
+        [1, 0, 2, 0]
+        """
+        names = _read_names(names)
+        labels = np.asarray(labels)
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        if labels.ndim != 1:
+            raise ValueError(
+                f"labels must have shape (N,) or (N, 1), got {labels.shape}; "
+                "for one-hot labels pass labels.argmax(axis=-1)"
+            )
+        labels = _whole_numbers(labels, "labels", "label")
+        if num_classes is None:
+            if names is None and not len(labels):
+                raise ValueError("labels are empty: give num_classes or names")
+            num_classes = max(int(labels.max()) + 1, 1) if names is None else len(names)
+        num_classes = _positive_integer(num_classes, "num_classes")
+        outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+        if len(outside):
+            first = outside[0]
+            raise ValueError(
+                f"labels must be from 0 to {num_classes - 1}, got {labels[first]} at position {first}"
+                + (f" (and {len(outside) - 1} more outside)" if len(outside) > 1 else "")
+            )
+        return cls(np.bincount(labels, minlength=num_classes), names)
+
+    @classmethod
+    def from_mapping(cls, mapping, num_classes=None):
+        """Reads `{name: count}` (classes in the order given) or `{index: count}` (an absent index has none).
+
+        Args:
+            mapping: All keys strings, or all keys integers from 0; a `collections.Counter` of labels serves.
+            num_classes: Number of classes; by default the number of names or the largest index + 1.
+
+        Raises:
+            ValueError: Mixed keys, a negative index, or an index or number of names against `num_classes`.
+
+        >>> ClassCounts.from_mapping({"cat": 500, "emu": 5}).names
+        ('cat', 'emu')
+        """
+        if not isinstance(mapping, Mapping) or not mapping:
+            raise ValueError(f"mapping must be a mapping with at least one class, got {mapping!r}")
+        if all(isinstance(key, str) for key in mapping):
+            counts = cls(list(mapping.values()), tuple(mapping))
+            _check_num_classes(counts, num_classes, "mapping")
+            return counts
+        try:
+            indices = [operator.index(key) for key in mapping]
+        except TypeError:
+            raise ValueError("the keys of mapping must be all class names or all class indices") from None
+        if num_classes is None:
+            num_classes = max(indices) + 1
+        outside = [index for index in indices if not 0 <= index < num_classes]
+        if outside:
+            raise ValueError(f"class indices must be from 0 to {num_classes - 1}, got {outside[0]}")
+        counts = np.zeros(_positive_integer(num_classes, "num_classes"), dtype=np.int64)
+        counts[indices] = _whole_numbers(np.asarray(list(mapping.values())), "mapping", "count")
+        return cls(counts)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.counts)
+
+    @property
+    def total(self) -> int:
+        """Number of images of all classes."""
+        return int(self.counts.sum())
+
+    @property
+    def prior(self) -> np.ndarray:
+        """Share of each class, `n / sum(n)`, float64."""
+        if not self.total:
+            raise ValueError("the prior of no images is undefined: every class count is 0")
+        return self.counts / self.total
+
+    @property
+    def imbalance_factor(self) -> float:
+        """Largest count over smallest count; infinite if a class has none."""
+        smallest = int(self.counts.min())
+        return int(self.counts.max()) / smallest if smallest else float("inf")
+
+    def effective_numbers(self, beta) -> np.ndarray:
+        """Effective number of images of each class, `(1 - beta^n) / (1 - beta)`, float64.
+
+        1 for every class at `beta = 0`, towards `n` as `beta` approaches 1.
+
+        Args:
+            beta: From 0 up to, but not including, 1; usual values are 0.99 to 0.9999.
+
+        Source: Class-Balanced Loss Based on Effective Number of Samples (CVPR 2019), Eq. 3.
+        """
+        if not 0 <= beta < 1:
+            raise ValueError(f"beta must be at least 0 and below 1, got {beta}")
+        if beta == 0:
+            return (self.counts > 0).astype(np.float64)
+        # expm1 keeps the digits that 1 - beta**n loses when beta is close to 1.
+        return -np.expm1(self.counts * np.log(beta)) / (1 - beta)
+
+    def class_balanced_weights(self, beta) -> np.ndarray:
+        """Weights proportional to `1 / effective_numbers(beta)` that sum to the number of classes, float64.
+
+        Raises:
+            ValueError: A class without images.
+
+        Source: Class-Balanced Loss Based on Effective Number of Samples (CVPR 2019), section 4.
+        """
+        _refuse_zero(self, "class_counts")
+        inverse = 1 / self.effective_numbers(beta)
+        return inverse * (self.num_classes / inverse.sum())
+
+    def shot_groups(self, many_threshold=100, few_threshold=20) -> dict[str, np.ndarray]:
+        """Class indices by training count: `many` above one threshold, `few` below the other.
+
+        The rest is `medium`, the thresholds themselves (100 and 20) too, as in the papers' evaluation. A
+        class without images is few.
+        """
+        for name, value in (("many_threshold", many_threshold), ("few_threshold", few_threshold)):
+            if not isinstance(value, numbers.Real) or isinstance(value, bool):
+                raise ValueError(f"{name} must be a number, got {value!r}")
+        if many_threshold < few_threshold:
+            raise ValueError(
+                f"many_threshold must not be below few_threshold, got {many_threshold} and {few_threshold}"
+            )
+        many, few = self.counts > many_threshold, self.counts < few_threshold
+        return {
+            "many": np.flatnonzero(many),
+            "medium": np.flatnonzero(~(many | few)),
+            "few": np.flatnonzero(few),
+        }
+
+    def lvis_frequency_groups(self) -> dict[str, np.ndarray]:
+        """Class indices by LVIS's groups of image counts: `rare` 1-10, `common` 11-100, `frequent` above 100.
+
+        A class without images is in none of them.
+        """
+        return {
+            "rare": np.flatnonzero((self.counts >= 1) & (self.counts <= 10)),
+            "common": np.flatnonzero((self.counts > 10) & (self.counts <= 100)),
+            "frequent": np.flatnonzero(self.counts > 100),
+        }
+
+    def smoothed(self, pseudo_count=1) -> "ClassCounts":
+        """The same with `pseudo_count` added to every class, which makes classes without images usable."""
+        return ClassCounts(self.counts + _positive_integer(pseudo_count, "pseudo_count"), self.names)
+
+    def describe(self, index) -> str:
+        """`class 3`, or `class 3 ('emu')` where there are names."""
+        return _describe(index, self.names)
+
+    def __len__(self):
+        return self.num_classes
+
+    def __iter__(self):
+        return iter(self.counts.tolist())
+
+    def __array__(self, dtype=None, copy=None):
+        if copy is False and dtype not in (None, self.counts.dtype):
+            raise ValueError(f"class counts cannot be given as {dtype} without a copy")
+        return self.counts if copy is False else self.counts.astype(dtype or self.counts.dtype)
+
+    def __eq__(self, other):
+        if not isinstance(other, ClassCounts):
+            return NotImplemented
+        return np.array_equal(self.counts, other.counts) and self.names == other.names
+
+    def __hash__(self):
+        return hash((self.counts.tobytes(), self.names))
+
+    def __repr__(self):
+        return (
+            f"ClassCounts({self.num_classes} classes, {self.total} images, "
+            f"{self.counts.min()} to {self.counts.max()} a class)"
+        )
+
+
+def as_class_counts(value, num_classes=None, argument="class_counts", allow_zero=False) -> ClassCounts:
+    """Reads class counts from whatever a caller has them in.
+
+    Args:
+        value: `ClassCounts`, a sequence or array of counts in class order, or a mapping (see `from_mapping`).
+        num_classes: Number of classes that is expected, if known.
+        argument: Name of the caller's argument, for its messages.
+        allow_zero: Whether a class may have no images.
+
+    Raises:
+        ValueError: Counts of another number of classes, negative or not whole, or zero without `allow_zero`;
+            names `argument`, the class and what to do.
+
+    >>> as_class_counts({"cat": 500, "emu": 5}, num_classes=2).total
+    505
+    """
+    if isinstance(value, ClassCounts):
+        counts = value
+    elif isinstance(value, Mapping):
+        try:
+            counts = ClassCounts.from_mapping(value, num_classes)
+        except ValueError as error:
+            raise ValueError(f"{argument}: {error}") from None
+    elif value is None:
+        raise ValueError(f"{argument} must be the number of training images of each class, got None")
+    else:
+        counts = ClassCounts(_read_counts(value, argument, None))
+    _check_num_classes(counts, num_classes, argument)
+    if not allow_zero:
+        _refuse_zero(counts, argument)
+    return counts
+
+
+def exponential_profile(max_count, num_classes, imbalance_factor) -> np.ndarray:
+    """Counts that fall exponentially, `int(max_count * imbalance_factor ** (-i / (C - 1)))`, as CIFAR-LT's.
+
+    Truncated, but what is a whole number up to float rounding (49 * (1 / 49)) stays that number.
+
+    Args:
+        max_count: Images of the largest class.
+        num_classes: Number of classes C.
+        imbalance_factor: Largest count over smallest, at least 1.
+
+    Returns:
+        int64 array of shape `(num_classes,)`, largest class first.
+
+    Source: Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss (NeurIPS 2019), its code.
+
+    >>> exponential_profile(5000, 10, 100).tolist()
+    [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    """
+    rank = _profile_rank(max_count, num_classes, imbalance_factor)
+    return _truncate(max_count * (1.0 / imbalance_factor) ** rank)
+
+
+def pareto_profile(max_count, num_classes, imbalance_factor, alpha=6.0) -> np.ndarray:
+    """Counts that fall as a sorted draw from a Pareto distribution of power `alpha`, as ImageNet-LT's.
+
+    `y_i = ((i + 1) / (C + 1)) ** (-1 / alpha) - 1`, the distribution's quantiles, scaled linearly so that the
+    largest becomes `max_count` and the smallest `max_count / imbalance_factor`, then truncated. ImageNet-LT
+    was one random draw, of which the list is published and not the code; `pareto_profile(1280, 1000, 256)`
+    has its range (1280 to 5 images) and nearly its shape: 404 / 456 / 140 many / medium / few classes against
+    385 / 479 / 136, 121,449 images against 115,846. Its authors give alpha = 1.34 for Places-LT (4980 to 5
+    images).
+
+    Args:
+        max_count: Images of the largest class.
+        num_classes: Number of classes C.
+        imbalance_factor: Largest count over smallest, at least 1.
+        alpha: Power of the distribution, above 0; smaller is steeper.
+
+    Returns:
+        int64 array of shape `(num_classes,)`, largest class first.
+
+    Source: Large-Scale Long-Tailed Recognition in an Open World (CVPR 2019), section 4; issue 38 of its
+    repository zhmiao/OpenLongTailRecognition-OLTR for the alpha of Places-LT. The formula is ours.
+
+    >>> pareto_profile(1280, 5, 256).tolist()
+    [1280, 688, 373, 162, 5]
+    """
+    rank = _profile_rank(max_count, num_classes, imbalance_factor)
+    if not alpha > 0:
+        raise ValueError(f"alpha must be above 0, got {alpha}")
+    if num_classes == 1:
+        return np.array([max_count], dtype=np.int64)
+    # (i + 1) / (C + 1), from the places 0..1 of the classes.
+    quantiles = ((rank * (num_classes - 1) + 1) / (num_classes + 1)) ** (-1.0 / alpha)
+    share = (quantiles - quantiles[-1]) / (quantiles[0] - quantiles[-1])
+    smallest = max_count / imbalance_factor
+    return _truncate(smallest + (max_count - smallest) * share)
+
+
+def step_profile(max_count, num_classes, imbalance_factor, minority_fraction=0.5) -> np.ndarray:
+    """Two levels: `max_count` for the first classes, `int(max_count / imbalance_factor)` for the others.
+
+    Args:
+        max_count: Images of a majority class.
+        num_classes: Number of classes.
+        imbalance_factor: Majority count over minority count, at least 1.
+        minority_fraction: Share of classes at the lower level, from 0 to 1; their number is truncated.
+
+    Returns:
+        int64 array of shape `(num_classes,)`, majority classes first.
+
+    Source: A systematic study of the class imbalance problem in convolutional neural networks (Neural
+    Networks 2018), section 2.
+
+    >>> step_profile(500, 4, 10).tolist()
+    [500, 500, 50, 50]
+    """
+    _profile_rank(max_count, num_classes, imbalance_factor)
+    if not 0 <= minority_fraction <= 1:
+        raise ValueError(f"minority_fraction must be from 0 to 1, got {minority_fraction}")
+    minority = int(_truncate(num_classes * minority_fraction))
+    levels = np.where(np.arange(num_classes) < num_classes - minority, 1.0, 1.0 / imbalance_factor)
+    return _truncate(max_count * levels)
+
+
+def _profile_rank(max_count, num_classes, imbalance_factor):
+    """Checks a profile's arguments; places of the classes from 0 (largest) to 1 (smallest)."""
+    _positive_integer(max_count, "max_count")
+    _positive_integer(num_classes, "num_classes")
+    if not 1 <= imbalance_factor < float("inf"):
+        raise ValueError(f"imbalance_factor (largest count over smallest) must be at least 1, got {imbalance_factor}")
+    return np.arange(num_classes) / max(num_classes - 1, 1)
+
+
+def _truncate(values):
+    return np.floor(values * (1 + 1e-12)).astype(np.int64)
+
+
+def _positive_integer(value, argument):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{argument} must be a positive integer, got {value!r}")
+    return number
+
+
+def _read_names(names):
+    if names is None:
+        return None
+    if isinstance(names, str) or not isinstance(names, Sequence | np.ndarray):
+        raise ValueError(f"names must be a sequence of class names, got {names!r}")
+    return tuple(str(name) for name in names)
+
+
+def _read_counts(value, argument, names):
+    """A new int64 vector of non-negative counts."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        array = None
+    if array is None or array.ndim != 1 or not len(array):
+        given = f"shape {array.shape}" if array is not None and array.ndim else repr(value)
+        raise ValueError(f"{argument} must be a one-dimensional sequence, one number a class, got {given}")
+    counts = _whole_numbers(array, argument, "count", names)
+    if names is not None and len(names) != len(counts):
+        raise ValueError(f"names must have one name a class: {len(counts)} classes, {len(names)} names")
+    negative = np.flatnonzero(counts < 0)
+    if len(negative):
+        raise ValueError(f"{argument} must not be negative: {_describe(negative[0], names)} has {counts[negative[0]]}")
+    return counts
+
+
+def _whole_numbers(array, argument, what, names=None):
+    """A new int64 array; floats are taken where they are whole."""
+    if array.dtype.kind in "iu" or not array.size:
+        return array.astype(np.int64)
+    if array.dtype.kind != "f":
+        raise ValueError(f"{argument} must be whole numbers, got dtype {array.dtype}")
+    broken = np.flatnonzero(~np.isfinite(array) | (array != np.floor(array)))
+    if len(broken):
+        first = broken[0]
+        place = _describe(first, names) if what == "count" else f"position {first}"
+        raise ValueError(f"{argument} must be whole numbers, got {array[first]} at {place}")
+    if np.abs(array).max() >= 2.0**63:
+        raise ValueError(f"{argument} must be below 2**63, got {np.abs(array).max():g}")
+    return array.astype(np.int64)
+
+
+def _check_num_classes(counts, num_classes, argument):
+    if num_classes is not None and counts.num_classes != num_classes:
+        raise ValueError(f"{argument} must have one count a class: {num_classes} classes, got {counts.num_classes}")
+
+
+def _refuse_zero(counts, argument):
+    empty = np.flatnonzero(counts.counts == 0)
+    if len(empty):
+        others = f" and {len(empty) - 1} more classes have" if len(empty) > 1 else " has"
+        raise ValueError(
+            f"{argument} must be positive, but {counts.describe(empty[0])}{others} no images; "
+            "leave such classes out or smooth the counts with ClassCounts(counts).smoothed(1)"
+        )
+
+
+def _describe(index, names):
+    return f"class {index} ({names[index]!r})" if names is not None else f"class {index}"

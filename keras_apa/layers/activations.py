@@ -1,0 +1,242 @@
+"""The adaptive activations as layers: they own kappa and lambda, the maths is in `keras_apa.ops`."""
+
+import numbers
+
+import keras
+from keras import constraints, initializers, regularizers
+
+from keras_apa import ops
+from keras_apa._names import check_bool
+
+
+class _Adaptive(keras.layers.Layer):
+    """Owner of `kappa` and `lambda`: one pair for the layer, or one for each channel."""
+
+    default_kappa = (0.0, 1.0)
+    default_lambda = (0.0, 1.0)
+
+    def __init__(
+        self,
+        per_channel=False,
+        axis=-1,
+        kappa_initializer=None,
+        lambda_initializer=None,
+        kappa_regularizer=None,
+        lambda_regularizer=None,
+        kappa_constraint=None,
+        lambda_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(axis, numbers.Integral) or isinstance(axis, bool):
+            raise ValueError(f"axis must be an integer, the axis of the channels; given: {axis!r}.")
+        self.supports_masking = True
+        self.per_channel = check_bool(per_channel, "per_channel")
+        self.axis = int(axis)
+        self.kappa_initializer = initializers.get(kappa_initializer)
+        self.lambda_initializer = initializers.get(lambda_initializer)
+        self.kappa_regularizer = regularizers.get(kappa_regularizer)
+        self.lambda_regularizer = regularizers.get(lambda_regularizer)
+        self.kappa_constraint = constraints.get(kappa_constraint)
+        self.lambda_constraint = constraints.get(lambda_constraint)
+        self.kappa = self.lam = None
+        if not self.per_channel:
+            # A scalar pair needs no input shape. Made here, it also exists in `Dense(activation=AGLU())`, whose
+            # build never calls the activation: made later it would be missing from the optimizer.
+            self._add_parameters(())
+
+    def _add_parameters(self, shape):
+        # float32 whatever the compute dtype: half a unit in the last place of bfloat16 is 0.4 % of kappa.
+        self.kappa = self.add_weight(
+            name="kappa",
+            shape=shape,
+            initializer=self.kappa_initializer or initializers.RandomUniform(*self.default_kappa),
+            regularizer=self.kappa_regularizer,
+            constraint=self.kappa_constraint,
+            autocast=False,
+        )
+        self.lam = self.add_weight(
+            name="lambda",
+            shape=shape,
+            initializer=self.lambda_initializer or initializers.RandomUniform(*self.default_lambda),
+            regularizer=self.lambda_regularizer,
+            constraint=self.lambda_constraint,
+            autocast=False,
+        )
+
+    def build(self, input_shape):
+        if self.per_channel:
+            rank = len(input_shape)
+            if not -rank <= self.axis < rank or input_shape[self.axis] is None:
+                raise ValueError(
+                    f"per_channel=True needs a known number of channels on axis={self.axis}; "
+                    f"given: input shape {tuple(input_shape)}."
+                )
+            self._add_parameters((input_shape[self.axis],))
+            self.input_spec = keras.layers.InputSpec(ndim=rank, axes={self.axis % rank: input_shape[self.axis]})
+        super().build(input_shape)
+
+    def _pair(self, inputs):
+        if not self.per_channel:
+            return self.kappa, self.lam
+        shape = [1] * len(inputs.shape)
+        shape[self.axis] = -1
+        return keras.ops.reshape(self.kappa, shape), keras.ops.reshape(self.lam, shape)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "per_channel": self.per_channel,
+            "axis": self.axis,
+            "kappa_initializer": initializers.serialize(self.kappa_initializer),
+            "lambda_initializer": initializers.serialize(self.lambda_initializer),
+            "kappa_regularizer": regularizers.serialize(self.kappa_regularizer),
+            "lambda_regularizer": regularizers.serialize(self.lambda_regularizer),
+            "kappa_constraint": constraints.serialize(self.kappa_constraint),
+            "lambda_constraint": constraints.serialize(self.lambda_constraint),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class APA(_Adaptive):
+    """Adaptive Parametric Activation, `(lambda * exp(-kappa * x) + 1) ** (-1 / lambda)`, a learned gate in (0, 1).
+
+    `kappa = lambda = 1` is the sigmoid, `lambda -> 0` the Gumbel activation. A negative `kappa`, where it starts by
+    default, makes the gate fall with its input. `lambda` is clamped to at least 1e-4; below, it still moves back up.
+
+    Args:
+        per_channel: One `(kappa, lambda)` for each channel instead of one pair for the layer.
+        axis: Axis of the channels, for `per_channel`.
+        kappa_initializer: Start value of `kappa`; `None` draws from U(-1, 0) (CBAM and spatial gates: U(0, 1)).
+        lambda_initializer: Start value of `lambda`; `None` draws from U(0, 1).
+        kappa_regularizer, lambda_regularizer, kappa_constraint, lambda_constraint: As in Keras layers.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+
+    Input shape: any; with `per_channel`, the size of `axis` must be known.
+    Output shape: the same.
+    Raises: ValueError: If `per_channel` is set and the number of channels is unknown.
+    Source: Adaptive Parametric Activation (ECCV 2024), Eq. 5.
+
+    >>> from keras_apa.layers import APA
+    >>> gate = APA(kappa_initializer="ones", lambda_initializer="ones")
+    >>> round(float(gate(keras.ops.ones((1, 1)))[0, 0]), 4)  # sigmoid(1)
+    0.7311
+    """
+
+    default_kappa = (-1.0, 0.0)
+
+    def call(self, inputs):
+        return ops.apa(inputs, *self._pair(inputs))
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class AGLU(_Adaptive):
+    """Adaptive Generalised Linear Unit, `x * (lambda * exp(-kappa * x) + 1) ** (-1 / lambda)`.
+
+    `kappa` sets how sharp the unit is (towards ReLU), `lambda` how much it leaks (towards the identity).
+    `kappa = lambda = 1` is SiLU; `kappa = 1.702, lambda = 1` approximates GELU.
+
+    Args:
+        per_channel: One `(kappa, lambda)` for each channel instead of one pair for the layer.
+        axis: Axis of the channels, for `per_channel`.
+        lambda_gradient: `"exact"`, or `"paper"` for the derivative that the published classification networks were
+            trained with; see `keras_apa.ops.aglu`.
+        kappa_initializer: Start value of `kappa`; `None` draws from U(0.8, 1.2).
+        lambda_initializer: Start value of `lambda`; `None` draws from U(0, 1).
+        kappa_regularizer, lambda_regularizer, kappa_constraint, lambda_constraint: As in Keras layers.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+
+    Input shape: any; with `per_channel`, the size of `axis` must be known.
+    Output shape: the same.
+    Raises: ValueError: If `lambda_gradient` is unknown, or `per_channel` is set and the number of channels is unknown.
+    Source: Adaptive Parametric Activation (ECCV 2024), Eq. 6.
+
+    As `keras.layers.Dense(8, activation=AGLU())` it trains like any other activation. With `per_channel=True` build
+    it first (`layer.build((None, 8))`), since Keras does not build an activation with its layer.
+
+    >>> from keras_apa.layers import AGLU
+    >>> AGLU()(keras.ops.ones((2, 8))).shape == (2, 8)
+    True
+    """
+
+    default_kappa = (0.8, 1.2)
+
+    def __init__(self, per_channel=False, axis=-1, lambda_gradient="exact", **kwargs):
+        ops.check_lambda_gradient(lambda_gradient)
+        super().__init__(per_channel=per_channel, axis=axis, **kwargs)
+        self.lambda_gradient = lambda_gradient
+
+    def call(self, inputs):
+        return ops.aglu(inputs, *self._pair(inputs), lambda_gradient=self.lambda_gradient)
+
+    def get_config(self):
+        return {**super().get_config(), "lambda_gradient": self.lambda_gradient}
+
+
+class _FixedGate(keras.layers.Layer):
+    """A gate function of `temperature * x`, the temperature learned or left out."""
+
+    def __init__(self, learn_temperature=False, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.learn_temperature = check_bool(learn_temperature, "learn_temperature")
+        self.temperature = None
+        if self.learn_temperature:
+            self.temperature = self.add_weight(name="temperature", shape=(), initializer="ones", autocast=False)
+
+    def _scaled(self, inputs):
+        if self.temperature is None:
+            return inputs
+        scaled = keras.ops.cast(inputs, self.temperature.dtype) * self.temperature
+        return keras.ops.cast(scaled, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "learn_temperature": self.learn_temperature}
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class Sigmoid(_FixedGate):
+    """Sigmoid gate, `1 / (1 + exp(-t * x))`, with `t = 1` or one learned scalar that starts there.
+
+    Args:
+        learn_temperature: Learn the scalar `t`.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+
+    Input shape: any.
+    Output shape: the same.
+    Source: Adaptive Parametric Activation (ECCV 2024), Table 4a.
+
+    >>> from keras_apa.layers import Sigmoid
+    >>> round(float(Sigmoid(learn_temperature=True)(keras.ops.ones((1,)))[0]), 4)
+    0.7311
+    """
+
+    def call(self, inputs):
+        return keras.ops.sigmoid(self._scaled(inputs))
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class Gumbel(_FixedGate):
+    """Gumbel gate, `exp(-exp(-t * x))`, with `t = 1` or one learned scalar that starts there.
+
+    Args:
+        learn_temperature: Learn the scalar `t`.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+
+    Input shape: any.
+    Output shape: the same.
+    Source: Gumbel Optimized Loss (ECCV 2022), Eq. 4; with a temperature: Adaptive Parametric Activation, Table 4a.
+
+    >>> from keras_apa.layers import Gumbel
+    >>> round(float(Gumbel()(keras.ops.zeros((1,)))[0]), 4)
+    0.3679
+    """
+
+    def call(self, inputs):
+        return ops.gumbel(self._scaled(inputs))

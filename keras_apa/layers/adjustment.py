@@ -1,0 +1,135 @@
+"""Correction of logits for the class prior of the training data, at inference only."""
+
+import numbers
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apa._names import check_name
+from keras_apa.class_counts import as_class_counts
+
+
+def _normal_quantile(p):
+    """Inverse of the standard normal distribution function (bisection in float64; no SciPy needed)."""
+    from math import erfc, sqrt
+
+    lower, upper = np.full(p.shape, -40.0), np.full(p.shape, 40.0)
+    cdf = np.vectorize(lambda z: 0.5 * erfc(-z / sqrt(2)))
+    for _ in range(80):
+        middle = (lower + upper) / 2
+        below = cdf(middle) < p
+        lower, upper = np.where(below, middle, lower), np.where(below, upper, middle)
+    return (lower + upper) / 2
+
+
+# n: images of a class, N: of all classes. The vector is added to the logits.
+VARIANTS = {
+    "raw": lambda n, N: np.log(N / n),
+    "smooth": lambda n, N: np.log((N + 1) / (n + 1)) + 1,
+    "rel": lambda n, N: np.log((N - n) / n),
+    "normit": lambda n, N: -_normal_quantile(n / N),
+    "gombit": lambda n, N: -np.log(-np.log1p(-n / N)),
+    "base2": lambda n, N: np.log2(N / n),
+    "base10": lambda n, N: np.log10(N / n),
+}
+
+
+def prior_correction(class_counts, variant="raw"):
+    """The vector that `PriorCorrection` adds to the logits, a float64 array with one value a class.
+
+    With `n` the images of a class and `N` of all: raw `ln(N/n)`; smooth `ln((N+1)/(n+1)) + 1`; rel `ln((N-n)/n)`;
+    normit `-probit(n/N)`; gombit `-ln(-ln(1 - n/N))`; base2 and base10 the logarithms of `N/n`.
+
+    Args:
+        class_counts: Training images of each class, all positive.
+        variant: One of the names above.
+
+    Raises: ValueError: For an unknown variant, a count below 1, or a class that holds all images.
+
+    >>> from keras_apa.layers import prior_correction
+    >>> prior_correction([50, 50], "base2")
+    array([1., 1.])
+    """
+    check_name(variant, VARIANTS, "variant")
+    counts = as_class_counts(class_counts).counts.astype("float64")
+    if len(counts) < 2:
+        raise ValueError(f"class_counts must name at least two classes; given: {len(counts)}.")
+    return VARIANTS[variant](counts, counts.sum())
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class PriorCorrection(keras.layers.Layer):
+    """Removes the training prior from logits at inference: `logits + tau * v(class_counts)`; identity in training.
+
+    Put behind the logits of a network trained with plain cross entropy, so that `predict`, `evaluate` and an
+    exported model carry the correction. A network trained with a Balanced loss is corrected already; compiled
+    together with one, the layer warns.
+
+    Args:
+        class_counts: Training images of each class (`ClassCounts`, a sequence or a mapping), all positive.
+        variant: `"raw"` (`ln(N/n)`: PC-softmax, logit adjustment), `"smooth"`, `"rel"`, `"normit"`, `"gombit"`,
+            `"base2"`, `"base10"`; formulas in `prior_correction`.
+        tau: Factor of the correction.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+
+    Input shape: `(..., classes)`, logits.
+    Output shape: the same.
+    Raises: ValueError: For counts below 1, an unknown variant, or logits of another width.
+    Source: Inverse Image Frequency (IIF, arXiv 2209.04861); Long-tail learning via logit adjustment (ICLR 2021).
+
+    >>> from keras_apa.layers import PriorCorrection
+    >>> layer = PriorCorrection([90, 10])
+    >>> [round(float(v), 3) for v in layer(keras.ops.zeros((1, 2)))[0]]
+    [0.105, 2.303]
+    """
+
+    def __init__(self, class_counts, variant="raw", tau=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.class_counts = as_class_counts(class_counts)
+        self.variant = variant
+        if isinstance(tau, bool) or not isinstance(tau, numbers.Real) or not np.isfinite(tau):
+            raise ValueError(f"tau must be a finite number; given: {tau!r}.")
+        self.tau = float(tau)
+        self._vector = (self.tau * prior_correction(self.class_counts, variant)).astype("float32")
+        self._checked = None
+
+    def build(self, input_shape):
+        if input_shape[-1] != len(self._vector):
+            raise ValueError(f"class_counts names {len(self._vector)} classes, but the logits have {input_shape[-1]}.")
+        super().build(input_shape)
+
+    def call(self, inputs, training=None):
+        self._warn_if_corrected_twice()
+        if training:
+            return inputs
+        return inputs + ops.cast(ops.convert_to_tensor(self._vector), inputs.dtype)
+
+    def _warn_if_corrected_twice(self):
+        # The model that is being called; Keras has no public way from a layer to it.
+        context = getattr(self, "_get_call_context", lambda: None)()
+        losses = getattr(getattr(context, "entry_layer", None), "loss", None)
+        if losses is None or losses is self._checked:
+            return
+        self._checked = losses
+        from keras_apa.losses import BalancedSigmoidCrossentropy, BalancedSoftmaxCrossentropy
+
+        for loss in keras.tree.flatten(losses):
+            if isinstance(loss, (BalancedSoftmaxCrossentropy, BalancedSigmoidCrossentropy)):
+                warnings.warn(
+                    f"{type(self).__name__} stands behind logits that are trained with {type(loss).__name__}: "
+                    "the class prior is corrected twice. Use one of the two.",
+                    stacklevel=2,
+                )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "class_counts": [int(count) for count in self.class_counts.counts],
+            "variant": self.variant,
+            "tau": self.tau,
+        }

@@ -1,0 +1,460 @@
+"""Attention gates: which channels (SqueezeExcite, ChannelAttention) and which positions (SpatialAttention) pass.
+
+Every gate multiplies its input by values of an activation that `gate=` selects: sigmoid, the learned APA, Gumbel,
+or any layer.
+"""
+
+import numbers
+
+import keras
+from keras import layers, ops
+
+from keras_apa._names import check_bool, check_name
+from keras_apa.layers.activations import APA, Gumbel, Sigmoid
+from keras_apa.layers.normalization import UnbiasedBatchNormalization
+
+GATES = ("sigmoid", "apa", "gumbel", "sigmoid_temperature", "gumbel_temperature")
+
+# Kaiming normal over fan_in, as PyTorch draws it: Keras's "he_normal" is truncated.
+KAIMING_NORMAL = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 2.0, "mode": "fan_in", "distribution": "untruncated_normal"},
+}
+
+_LAYER_NORM_EPSILON = 1e-5
+
+
+def make_gate(gate, kappa_range=None, dtype=None):
+    """A layer for one of the names in `GATES`; `kappa_range` is where the kappa of an APA gate starts."""
+    if gate == "apa":
+        uniform = keras.initializers.RandomUniform(*kappa_range) if kappa_range else None
+        return APA(kappa_initializer=uniform, name="gate", dtype=dtype)
+    kind = Sigmoid if gate.startswith("sigmoid") else Gumbel
+    return kind(learn_temperature=gate.endswith("temperature"), name="gate", dtype=dtype)
+
+
+def _given_gate(gate, kappa_range, axis):
+    """A layer that was given as a gate, or a copy that differs in what its owner did not choose.
+
+    An APA whose initialiser was left alone starts kappa where this gate does; one pair a channel means the axis that
+    the channels have here.
+    """
+    changes = {}
+    if isinstance(gate, APA) and gate.kappa_initializer is None and kappa_range is not None:
+        uniform = keras.initializers.RandomUniform(*kappa_range)
+        changes["kappa_initializer"] = keras.initializers.serialize(uniform)
+    if getattr(gate, "per_channel", False) and gate.axis == -1:
+        changes["axis"] = axis
+    config = gate.get_config()
+    if any(config[key] != value for key, value in changes.items()):
+        return type(gate).from_config({**config, **changes})
+    return gate
+
+
+def check_gate(gate, argument="gate"):
+    """Raise a ValueError unless `gate` is a layer or one of `GATES`."""
+    if isinstance(gate, str):
+        check_name(gate, GATES, argument)
+    elif not isinstance(gate, keras.layers.Layer):
+        raise ValueError(f"{argument} must be a keras layer or one of {', '.join(GATES)}; given: {gate!r}.")
+
+
+def is_apa(gate):
+    """Whether `gate` is the APA gate, by name or as a layer."""
+    return gate == "apa" or isinstance(gate, APA)
+
+
+def serialize_gate(gate):
+    """`gate` for a layer's config."""
+    return gate if isinstance(gate, str) else keras.saving.serialize_keras_object(gate)
+
+
+def deserialize_gate(gate):
+    """The inverse of `serialize_gate`."""
+    return keras.saving.deserialize_keras_object(gate) if isinstance(gate, dict) else gate
+
+
+class _Attention(keras.layers.Layer):
+    """What the gates share: the data format and how `gate=` is stored."""
+
+    kappa_range = None
+
+    def __init__(self, gate, data_format, **kwargs):
+        super().__init__(**kwargs)
+        gate = deserialize_gate(gate)
+        check_gate(gate, "spatial_gate" if isinstance(self, SpatialAttention) else "gate")
+        self._has_apa = is_apa(gate)
+        self._gate_config = serialize_gate(gate)
+        data_format = data_format or keras.config.image_data_format()
+        self.data_format = check_name(data_format, ("channels_last", "channels_first"), "data_format")
+        # A gate that is only named is made in `build`, so that its weights are named after this layer.
+        self.gate = None if isinstance(gate, str) else _given_gate(gate, self.kappa_range, self._gate_axis)
+
+    @property
+    def channel_axis(self):
+        return -1 if self.data_format == "channels_last" else 1
+
+    @property
+    def _gate_axis(self):
+        return -1
+
+    @property
+    def _spatial_axes(self):
+        return (1, 2) if self.data_format == "channels_last" else (2, 3)
+
+    def _channels(self, input_shape):
+        if len(input_shape) != 4:
+            raise ValueError(f"{type(self).__name__} takes images of rank 4; given: shape {tuple(input_shape)}.")
+        channels = input_shape[self.channel_axis]
+        if channels is None:
+            raise ValueError(
+                f"{type(self).__name__} needs a known number of channels ({self.data_format}); "
+                f"given: shape {tuple(input_shape)}."
+            )
+        return channels
+
+    def _per_channel_shape(self, channels):
+        return (-1, 1, 1, channels) if self.data_format == "channels_last" else (-1, channels, 1, 1)
+
+    def _build_gate(self, shape):
+        if self.gate is None:
+            self.gate = make_gate(self._gate_config, self.kappa_range, self.dtype_policy)
+        if not self.gate.built:
+            self.gate.build(shape)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "gate": self._gate_config,
+            "data_format": self.data_format,
+        }
+
+
+def _check_reduction_ratio(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"reduction_ratio must be a positive integer; given: {value!r}.")
+    return int(value)
+
+
+def check_rate(value, argument):
+    """`value` as a float if it is a rate of dropout; otherwise a ValueError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
+        raise ValueError(f"{argument} must be in [0, 1); given: {value!r}.")
+    return float(value)
+
+
+class _ChannelGate(_Attention):
+    """A bottleneck over pooled channels: LayerNorm (optional), dense, ReLU, dense, Dropout, gate."""
+
+    use_bias = False
+
+    def __init__(
+        self,
+        reduction_ratio=16,
+        gate="sigmoid",
+        normalize=None,
+        dropout=None,
+        kernel_initializer=KAIMING_NORMAL,
+        data_format=None,
+        **kwargs,
+    ):
+        super().__init__(gate, data_format, **kwargs)
+        self.reduction_ratio = _check_reduction_ratio(reduction_ratio)
+        self.normalize = self._normalize_by_default() if normalize is None else check_bool(normalize, "normalize")
+        self.dropout = self._dropout_by_default() if dropout is None else check_rate(dropout, "dropout")
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def _normalize_by_default(self):
+        return self._has_apa
+
+    def _dropout_by_default(self):
+        return 0.1 if self._has_apa else 0.0
+
+    def build(self, input_shape):
+        channels = self._channels(input_shape)
+        hidden = max(1, channels // self.reduction_ratio)
+        policy = self.dtype_policy
+        self.norm = self.drop = None
+        if self.normalize:
+            self.norm = layers.LayerNormalization(epsilon=_LAYER_NORM_EPSILON, name="norm", dtype=policy)
+            self.norm.build((None, channels))
+        options = {"use_bias": self.use_bias, "dtype": policy}
+        self.reduce = layers.Dense(
+            hidden, activation="relu", kernel_initializer=self._fresh_initializer(), name="reduce", **options
+        )
+        self.reduce.build((None, channels))
+        self.expand = layers.Dense(channels, kernel_initializer=self._fresh_initializer(), name="expand", **options)
+        self.expand.build((None, hidden))
+        if self.dropout:
+            self.drop = layers.Dropout(self.dropout, name="drop", dtype=policy)
+        self._build_gate((None, channels))
+        super().build(input_shape)
+
+    def _fresh_initializer(self):
+        # One initializer object draws the same numbers each time: both denses would start as copies of each other.
+        return keras.initializers.get(keras.initializers.serialize(self.kernel_initializer))
+
+    def _excite(self, pooled):
+        if self.norm is not None:
+            pooled = self.norm(pooled)
+        return self.expand(self.reduce(pooled))
+
+    def _apply_gate(self, inputs, excitation, training):
+        if self.drop is not None:
+            excitation = self.drop(excitation, training=training)
+        scale = ops.reshape(self.gate(excitation), self._per_channel_shape(inputs.shape[self.channel_axis]))
+        return inputs * scale
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "reduction_ratio": self.reduction_ratio,
+            "normalize": self.normalize,
+            "dropout": self.dropout,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class SqueezeExcite(_ChannelGate):
+    """Squeeze-and-Excitation, `x * gate(W2 relu(W1 norm(mean(x))))`: one factor for each channel.
+
+    With `gate="apa"` a LayerNorm stands before and Dropout 0.1 after the bottleneck (APA* of the paper) unless
+    `normalize` and `dropout` say otherwise; other gates have neither. The denses have no bias.
+
+    Args:
+        reduction_ratio: Channels over hidden units of the bottleneck (at least one unit).
+        gate: `"sigmoid"`, `"apa"`, `"gumbel"`, `"sigmoid_temperature"`, `"gumbel_temperature"` or a layer.
+        normalize: LayerNorm (epsilon 1e-5) on the pooled channels; `None`: only with an APA gate.
+        dropout: Rate after the second dense; `None`: 0.1 with an APA gate, else 0.
+        kernel_initializer: Start values of both denses; Kaiming normal over fan_in by default.
+        data_format: `"channels_last"` or `"channels_first"`; `None` takes `keras.config.image_data_format()`.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+
+    Input shape: `(batch, height, width, channels)` or `(batch, channels, height, width)`.
+    Output shape: the same.
+    Raises: ValueError: For an unknown gate, a ratio below 1, a rate outside [0, 1), or an unknown number of channels.
+    Source: Squeeze-and-Excitation Networks (CVPR 2018); APA gate: Adaptive Parametric Activation (ECCV 2024), Sec. 4.
+
+    >>> from keras_apa.layers import SqueezeExcite
+    >>> layer = SqueezeExcite(reduction_ratio=4, gate="apa", data_format="channels_last")
+    >>> layer(keras.ops.ones((2, 8, 8, 16))).shape == (2, 8, 8, 16)
+    True
+    """
+
+    def call(self, inputs, training=None):
+        pooled = ops.mean(inputs, axis=self._spatial_axes)
+        return self._apply_gate(inputs, self._excite(pooled), training)
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class ChannelAttention(_ChannelGate):
+    """Channel gate of CBAM, `x * gate(mlp(norm(mean(x))) + mlp(norm(max(x))))`.
+
+    LayerNorm and Dropout 0.1 are there with every gate; the denses have biases and serve both branches.
+
+    Args:
+        reduction_ratio: Channels over hidden units of the bottleneck (at least one unit).
+        gate: `"sigmoid"`, `"apa"`, `"gumbel"`, `"sigmoid_temperature"`, `"gumbel_temperature"` or a layer. The kappa
+            of an APA gate starts in U(0, 1) here, also of a given `APA()`, of which a copy is used then.
+        normalize: LayerNorm (epsilon 1e-5) on the pooled channels; `None` is `True`.
+        dropout: Rate after the sum of the branches; `None` is 0.1.
+        kernel_initializer: Start values of both denses; Kaiming normal over fan_in by default.
+        data_format: `"channels_last"` or `"channels_first"`; `None` takes `keras.config.image_data_format()`.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+
+    Input shape: `(batch, height, width, channels)` or `(batch, channels, height, width)`.
+    Output shape: the same.
+    Raises: ValueError: As `SqueezeExcite`.
+    Source: CBAM (ECCV 2018), Eq. 2; with APA: Adaptive Parametric Activation (ECCV 2024), Table 4.
+
+    >>> from keras_apa.layers import ChannelAttention
+    >>> layer = ChannelAttention(reduction_ratio=4, data_format="channels_last")
+    >>> layer(keras.ops.ones((2, 8, 8, 16))).shape == (2, 8, 8, 16)
+    True
+    """
+
+    use_bias = True
+    kappa_range = (0.0, 1.0)
+
+    def _normalize_by_default(self):
+        return True
+
+    def _dropout_by_default(self):
+        return 0.1
+
+    def call(self, inputs, training=None):
+        average = self._excite(ops.mean(inputs, axis=self._spatial_axes))
+        largest = self._excite(ops.max(inputs, axis=self._spatial_axes))
+        return self._apply_gate(inputs, average + largest, training)
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class SpatialAttention(_Attention):
+    """Spatial gate of CBAM, `x * gate(BN(conv7x7([max over channels, mean over channels])))`.
+
+    Args:
+        kernel_size: Side of the convolution, odd; no bias.
+        gate: `"sigmoid"`, `"apa"`, `"gumbel"`, `"sigmoid_temperature"`, `"gumbel_temperature"` or a layer. The kappa
+            of an APA gate starts in U(0, 1) here, also of a given `APA()`, of which a copy is used then.
+        kernel_initializer: Start values of the convolution; Kaiming normal over fan_in by default.
+        frozen_batch_norm: The batch norm uses its moving statistics in training too and is never trained.
+        data_format: `"channels_last"` or `"channels_first"`; `None` takes `keras.config.image_data_format()`.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+
+    Input shape: `(batch, height, width, channels)` or `(batch, channels, height, width)`.
+    Output shape: the same.
+    Raises: ValueError: For an unknown gate or an even kernel size.
+    Source: CBAM (ECCV 2018), Eq. 3; with APA: Adaptive Parametric Activation (ECCV 2024), Table 4.
+
+    >>> from keras_apa.layers import SpatialAttention
+    >>> SpatialAttention(gate="apa", data_format="channels_last")(keras.ops.ones((2, 8, 8, 16))).shape == (2, 8, 8, 16)
+    True
+    """
+
+    kappa_range = (0.0, 1.0)
+
+    def __init__(
+        self,
+        kernel_size=7,
+        gate="sigmoid",
+        kernel_initializer=KAIMING_NORMAL,
+        frozen_batch_norm=False,
+        data_format=None,
+        **kwargs,
+    ):
+        super().__init__(gate, data_format, **kwargs)
+        self.frozen_batch_norm = check_bool(frozen_batch_norm, "frozen_batch_norm")
+        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be a positive odd integer; given: {kernel_size!r}.")
+        self.kernel_size = kernel_size
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    @property
+    def _gate_axis(self):
+        return self.channel_axis
+
+    def build(self, input_shape):
+        self._channels(input_shape)
+        channels_last = self.data_format == "channels_last"
+        pooled = (None, *input_shape[1:3], 2) if channels_last else (None, 2, *input_shape[2:])
+        single = tuple(1 if size == 2 and i == self.channel_axis % 4 else size for i, size in enumerate(pooled))
+        # Two channels in, one out: float32 costs nothing here, and PyTorch's CPU convolution has no half-precision
+        # gradient for a kernel of one output channel in Keras's layout.
+        policy = "float32" if self.compute_dtype in ("float16", "bfloat16") else self.dtype_policy
+        self.conv = layers.Conv2D(
+            1,
+            self.kernel_size,
+            padding="same",  # with stride 1 and an odd kernel this is PyTorch's symmetric padding
+            use_bias=False,
+            kernel_initializer=self.kernel_initializer,
+            data_format=self.data_format,
+            name="conv",
+            dtype=policy,
+        )
+        self.conv.build(pooled)
+        self.norm = UnbiasedBatchNormalization(
+            axis=self.channel_axis,
+            momentum=0.99,
+            frozen=self.frozen_batch_norm,
+            name="norm",
+            dtype=self.dtype_policy,
+        )
+        self.norm.build(single)
+        self._build_gate(single)
+        super().build(input_shape)
+
+    def call(self, inputs, training=None):
+        axis = self.channel_axis
+        pooled = ops.concatenate(
+            [ops.max(inputs, axis=axis, keepdims=True), ops.mean(inputs, axis=axis, keepdims=True)], axis=axis
+        )
+        return inputs * self.gate(self.norm(self.conv(pooled), training=training))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kernel_size": self.kernel_size,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "frozen_batch_norm": self.frozen_batch_norm,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class CBAM(keras.layers.Layer):
+    """Convolutional Block Attention Module: `ChannelAttention`, then `SpatialAttention`.
+
+    Args:
+        reduction_ratio: Of the channel gate.
+        gate: Channel gate, as in `ChannelAttention`.
+        spatial_gate: Spatial gate, as in `SpatialAttention`.
+        normalize, dropout: Of the channel gate; `None` is LayerNorm and 0.1.
+        kernel_size: Side of the spatial convolution.
+        kernel_initializer, spatial_kernel_initializer: Start values of the denses and of the convolution; Kaiming
+            normal over fan_in by default.
+        frozen_batch_norm: Of the spatial gate.
+        data_format: `"channels_last"` or `"channels_first"`; `None` takes `keras.config.image_data_format()`.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+
+    Input shape: `(batch, height, width, channels)` or `(batch, channels, height, width)`.
+    Output shape: the same.
+    Raises: ValueError: As `ChannelAttention` and `SpatialAttention`.
+    Source: CBAM (ECCV 2018), Eq. 1; with APA: Adaptive Parametric Activation (ECCV 2024), Table 4.
+
+    >>> from keras_apa.layers import CBAM
+    >>> layer = CBAM(reduction_ratio=4, gate="apa", data_format="channels_last")
+    >>> layer(keras.ops.ones((2, 8, 8, 16))).shape == (2, 8, 8, 16)
+    True
+    """
+
+    def __init__(
+        self,
+        reduction_ratio=16,
+        gate="sigmoid",
+        spatial_gate="sigmoid",
+        normalize=None,
+        dropout=None,
+        kernel_size=7,
+        kernel_initializer=KAIMING_NORMAL,
+        spatial_kernel_initializer=KAIMING_NORMAL,
+        frozen_batch_norm=False,
+        data_format=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.data_format = data_format or keras.config.image_data_format()
+        if gate is spatial_gate and isinstance(gate, keras.layers.Layer):
+            raise ValueError("gate and spatial_gate must be two layers; given: the same layer for both.")
+        common = {"data_format": self.data_format, "dtype": self.dtype_policy}
+        self.channel = ChannelAttention(
+            reduction_ratio, gate, normalize, dropout, kernel_initializer, name="channel", **common
+        )
+        self.spatial = SpatialAttention(
+            kernel_size, spatial_gate, spatial_kernel_initializer, frozen_batch_norm, name="spatial", **common
+        )
+
+    def build(self, input_shape):
+        self.channel.build(input_shape)
+        self.spatial.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs, training=None):
+        return self.spatial(self.channel(inputs, training=training), training=training)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        channel, spatial = self.channel.get_config(), self.spatial.get_config()
+        shared = ("reduction_ratio", "gate", "normalize", "dropout", "kernel_initializer", "data_format")
+        return {
+            **super().get_config(),
+            **{key: channel[key] for key in shared},
+            "spatial_gate": spatial["gate"],
+            "kernel_size": spatial["kernel_size"],
+            "spatial_kernel_initializer": spatial["kernel_initializer"],
+            "frozen_batch_norm": spatial["frozen_batch_norm"],
+        }

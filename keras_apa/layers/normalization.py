@@ -1,0 +1,76 @@
+"""Batch normalisation whose running variance is PyTorch's."""
+
+import keras
+from keras import ops
+
+from keras_apa import _kernels
+from keras_apa._names import check_bool
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class UnbiasedBatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` that keeps the unbiased variance, `n / (n - 1)` times the batch's, as PyTorch.
+
+    Outputs in training are the same; only what is remembered for inference differs, by 2 % at `n = 50`.
+    `n` counts the values behind one statistic (batch times positions; over all replicas with `synchronized=True`).
+    The weights and their names are those of the parent.
+
+    Args: as `keras.layers.BatchNormalization`; `momentum=0.9` and `epsilon=1e-5` are PyTorch's defaults.
+        frozen: Use the moving statistics in training too and never train, whatever `trainable` of a model around it is
+            set to (a detector's backbone).
+
+    Input shape: any; channels on `axis`.
+    Output shape: the same.
+
+    >>> from keras_apa.layers import UnbiasedBatchNormalization
+    >>> layer = UnbiasedBatchNormalization(momentum=0.0)
+    >>> _ = layer(keras.ops.convert_to_tensor([[0.0], [2.0]]), training=True)
+    >>> round(float(layer.moving_variance[0]), 4)  # 2, not 1
+    2.0
+    """
+
+    def __init__(self, axis=-1, momentum=0.9, epsilon=1e-5, frozen=False, **kwargs):
+        self._frozen = check_bool(frozen, "frozen")
+        if frozen:
+            kwargs["trainable"] = False
+        super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
+
+    @property
+    def frozen(self):
+        """Whether the layer never trains."""
+        return self._frozen
+
+    @property
+    def trainable(self):
+        return keras.layers.Layer.trainable.fget(self)
+
+    @trainable.setter
+    def trainable(self, value):
+        keras.layers.Layer.trainable.fset(self, value and not self._frozen)
+
+    def call(self, inputs, training=None, mask=None):
+        if not (training and self.trainable) or self.renorm:
+            return super().call(inputs, training=training, mask=mask)
+        kept = ops.cast(self.moving_variance, "float32") * self.momentum
+        outputs = super().call(inputs, training=training, mask=mask)
+        added = ops.cast(self.moving_variance, "float32") - kept
+        count = self._values_per_channel(inputs, mask)
+        self.moving_variance.assign(
+            ops.cast(kept + added * (count / ops.maximum(count - 1.0, 1.0)), self.moving_variance.dtype)
+        )
+        return outputs
+
+    def _values_per_channel(self, inputs, mask):
+        if mask is not None:
+            count = ops.sum(ops.cast(mask, "float32"))
+        else:
+            shape = ops.shape(inputs)
+            axis = self.axis % len(shape)
+            count = 1.0
+            for i, size in enumerate(shape):
+                if i != axis:
+                    count = count * ops.cast(size, "float32")
+        return count * _kernels.num_replicas() if self.synchronized else count
+
+    def get_config(self):
+        return {**super().get_config(), "frozen": self.frozen}

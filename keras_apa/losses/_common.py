@@ -1,0 +1,313 @@
+"""What the losses share: reading targets, ignored samples, binary terms, checks of arguments, the base class.
+
+Targets are integer labels if their rank is one less than that of the logits, or if their last axis is 1 and
+that of the logits is not (as for `keras.losses.SparseCategoricalCrossentropy`). Targets of the logits' own
+shape are dense: one-hot, multi-hot or soft.
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apa import _keras_internals as internals
+from keras_apa import ops as apa_ops
+from keras_apa._kernels import is_compiling
+from keras_apa._names import check_bool as check_bool
+from keras_apa.class_counts import as_class_counts
+
+# Soft targets made in half precision may exceed 1 by that much.
+_SOFT_TARGET_SLACK = 1e-2
+
+
+class Targets(NamedTuple):
+    """Logits and dense targets, both (..., num_classes) and in full precision; `valid` is None or (...)."""
+
+    logits: object
+    targets: object
+    valid: object
+
+
+# ---------------------------------------------------------------------------------------------------
+# Targets
+
+
+def read_targets(
+    y_true, y_pred, num_classes=None, ignore_class=-1, background=False, kind="soft", source="class_counts"
+):
+    """Checks `y_true` against `y_pred` and turns it into dense targets.
+
+    Args:
+        y_true: Labels (...) or (..., 1), or dense targets (..., num_classes).
+        y_pred: Logits (..., num_classes).
+        num_classes: Width that the logits must have; None takes it from them.
+        ignore_class: Label whose samples are left out, or None.
+        background: Whether the label `num_classes` stands for an all-zero target.
+        kind: What dense targets may be: `"soft"` (anything from 0 to 1), `"binary"` (0 or 1), `"one_hot"`
+            (one 1 a row, or none where `background`).
+        source: What told `num_classes`, for the error message.
+
+    Returns:
+        `Targets`. A row whose label is outside the allowed ones is NaN: where values can be seen, it is an
+        error.
+    """
+    logits = full_precision(y_pred)
+    y_true = ops.convert_to_tensor(y_true)
+    width = logits.shape[-1] if len(logits.shape) else None
+    if len(logits.shape) == 0 or (num_classes is not None and width not in (None, num_classes)):
+        raise ValueError(
+            f"y_pred must be logits of shape (..., {num_classes}), since {source} has {num_classes} classes; "
+            f"got shape {tuple(logits.shape)}."
+        )
+    num_classes = width if num_classes is None else num_classes
+    if num_classes is None:
+        raise ValueError(f"y_pred must have a known number of classes; got shape {tuple(logits.shape)}.")
+    check_ignore_class(ignore_class, num_classes, background)
+    y_true, is_labels = _drop_label_axis(y_true, logits, num_classes, source)
+    if not is_labels:
+        return Targets(logits, _read_dense(y_true, logits.dtype, background, kind), None)
+    return _read_labels(y_true, logits, num_classes, ignore_class, background)
+
+
+def _drop_label_axis(y_true, logits, num_classes, source):
+    rank = len(logits.shape)
+    if len(y_true.shape) == rank and y_true.shape[-1] == 1 and num_classes != 1:
+        y_true = ops.squeeze(y_true, axis=-1)
+    is_labels = len(y_true.shape) == rank - 1
+    if len(y_true.shape) not in (rank - 1, rank) or (not is_labels and y_true.shape[-1] not in (None, num_classes)):
+        raise ValueError(
+            f"y_true must be integer labels of shape {tuple(logits.shape[:-1])} or dense targets of the "
+            f"shape of y_pred, {tuple(logits.shape)} ({num_classes} classes from {source}); "
+            f"got shape {tuple(y_true.shape)}."
+        )
+    for given, allowed in zip(y_true.shape, logits.shape[: rank - 1], strict=False):
+        if given is not None and allowed is not None and given != allowed:
+            raise ValueError(
+                f"y_true and y_pred must hold the same samples; got y_true of shape {tuple(y_true.shape)} "
+                f"and y_pred of shape {tuple(logits.shape)}."
+            )
+    return y_true, is_labels
+
+
+def _read_labels(labels, logits, num_classes, ignore_class, background):
+    labels = ops.cast(labels, logits.dtype)
+    inside = ops.logical_and(labels >= 0, labels < num_classes)
+    inside = ops.logical_and(inside, ops.equal(labels, ops.floor(labels)))
+    allowed = inside
+    if background:
+        allowed = ops.logical_or(allowed, ops.equal(labels, num_classes))
+    valid = None
+    if ignore_class is not None:
+        valid = ops.not_equal(labels, ignore_class)
+        inside = ops.logical_and(inside, valid)
+        allowed = ops.logical_or(allowed, ops.logical_not(valid))
+
+    def message():
+        given = np.unique(ops.convert_to_numpy(labels)[~ops.convert_to_numpy(allowed)])[:5]
+        return (
+            f"y_true has labels outside 0..{num_classes - 1}: {', '.join(f'{label:g}' for label in given)}. "
+            f"Allowed are the classes 0..{num_classes - 1}"
+            + (f", the background label {num_classes}" if background else "")
+            + (f" and {ignore_class}, which is ignored." if ignore_class is not None else ".")
+        )
+
+    _raise_if_seen(ops.logical_not(allowed), message)
+    one_hot = ops.one_hot(ops.cast(ops.where(inside, labels, 0), "int32"), num_classes, dtype=logits.dtype)
+    targets = one_hot * ops.expand_dims(ops.cast(inside, logits.dtype), -1)
+    # one_hot gives a plausible all-zero row for a label that does not exist.
+    targets = ops.where(ops.expand_dims(allowed, -1), targets, np.nan)
+    if valid is not None:
+        logits = ops.where(ops.expand_dims(valid, -1), logits, 0.0)
+    return Targets(logits, targets, valid)
+
+
+def _read_dense(targets, dtype, background, kind):
+    targets = ops.cast(targets, dtype)
+    if kind == "soft":
+        fine = ops.logical_and(targets >= -_SOFT_TARGET_SLACK, targets <= 1 + _SOFT_TARGET_SLACK)
+        expected = "values from 0 to 1"
+    else:
+        fine = ops.logical_or(ops.equal(targets, 0), ops.equal(targets, 1))
+        expected = "only 0 and 1 (soft or smoothed targets have no meaning for this loss)"
+    fine = ops.all(fine, axis=-1, keepdims=True)
+    if kind == "one_hot":
+        total = ops.sum(targets, axis=-1, keepdims=True)
+        single = ops.equal(total, 1)
+        if background:
+            single = ops.logical_or(single, ops.equal(total, 0))
+        fine = ops.logical_and(fine, single)
+        expected = f"{'at most' if background else 'exactly'} one 1 a sample and zeros, or be integer labels"
+    _raise_if_seen(
+        ops.logical_not(fine),
+        lambda: (
+            f"y_true must have {expected} when it has the shape of y_pred; got values from "
+            f"{float(ops.min(targets)):g} to {float(ops.max(targets)):g} in shape {tuple(targets.shape)}. "
+            "(Samples are ignored by an integer label or by sample_weight.)"
+        ),
+    )
+    return ops.where(fine, targets, np.nan)
+
+
+def _raise_if_seen(wrong, message):
+    """Raises `ValueError(message())` if any of `wrong` is true and values can be looked at (eager calls)."""
+    if internals.in_symbolic_scope() or is_compiling():
+        return
+    try:
+        found = bool(ops.convert_to_numpy(ops.any(wrong)))
+    except Exception:
+        # A tensor without a value. Each backend has its own exception for that.
+        return
+    if found:
+        raise ValueError(message())
+
+
+def ignore(loss, valid):
+    """Zero loss where a sample is not valid; the mask makes `keras.losses.Loss` leave it out of the mean."""
+    if valid is None:
+        return loss
+    loss = ops.where(valid, loss, 0.0)
+    internals.set_keras_mask(loss, valid)
+    return loss
+
+
+def smooth(targets, label_smoothing):
+    """`(1 - e) t + e / C`; rows without any class (background) stay as they are."""
+    if not check_number(label_smoothing, "label_smoothing", low=0, high=1):
+        return targets
+    uniform = ops.cast(ops.any(targets > 0, axis=-1, keepdims=True), targets.dtype) / targets.shape[-1]
+    return (1.0 - label_smoothing) * targets + label_smoothing * uniform
+
+
+def full_precision(x):
+    """Half precision (and whole numbers) to float32; float64 stays."""
+    x = ops.convert_to_tensor(x)
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+
+
+def row(values, like):
+    """One number a class, as a constant in the dtype of `like`."""
+    return ops.convert_to_tensor(np.asarray(values, "float64"), dtype=like.dtype)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Binary terms
+
+
+def binary_losses(logits, activation="sigmoid", logit_range=(-10.0, 10.0)):
+    """The losses of every logit as a positive and as a negative, `(-log eta, -log(1 - eta))`.
+
+    `eta` is the sigmoid, or the Gumbel activation `exp(-exp(-q))` with `q` the logits clamped to
+    `logit_range` (no gradient beyond it; the sigmoid is not clamped).
+    """
+    if check_choice(activation, ("sigmoid", "gumbel"), "activation") == "sigmoid":
+        return ops.softplus(-logits), ops.softplus(logits)
+    low, high = check_logit_range(logit_range)
+    # Not ops.clip: at the ends themselves its gradient differs between backends.
+    q = ops.where(logits < low, float(low), ops.where(logits > high, float(high), logits))
+    return -apa_ops.log_gumbel(q), -apa_ops.log1m_gumbel(q)
+
+
+def reduce_classes(values, class_reduction):
+    """Sum or mean over the last axis."""
+    check_choice(class_reduction, ("sum", "mean"), "class_reduction")
+    return ops.sum(values, axis=-1) if class_reduction == "sum" else ops.mean(values, axis=-1)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Checks of arguments
+
+
+def check_choice(value, allowed, argument):
+    """`value` if it is one of `allowed`; otherwise a ValueError that lists them."""
+    if value not in allowed:
+        raise ValueError(f"{argument} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+    return value
+
+
+def check_number(value, argument, low=-np.inf, high=np.inf, open_low=False, open_high=False):
+    """`value` as a float if it is a finite number in the interval; otherwise a ValueError that says so."""
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value)
+    if good:
+        good = (value > low if open_low else value >= low) and (value < high if open_high else value <= high)
+    if not good:
+        above = "" if low == -np.inf else f" {'above' if open_low else 'of at least'} {low:g}"
+        below = "" if high == np.inf else f"{' and' if above else ''} {'below' if open_high else 'at most'} {high:g}"
+        raise ValueError(f"{argument} must be a finite number{above}{below}; got {value!r}.")
+    return float(value)
+
+
+def check_integer(value, argument, low=None):
+    """`value` as an int if it is a whole number of at least `low`; otherwise a ValueError that says so."""
+    good = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not good or (low is not None and value < low):
+        bound = "" if low is None else f" of at least {low}"
+        raise ValueError(f"{argument} must be a whole number{bound}; got {value!r}.")
+    return int(value)
+
+
+def check_logit_range(value):
+    """`value` as two floats, the first below the second; otherwise a ValueError."""
+    try:
+        low, high = (check_number(end, "logit_range") for end in value)
+    except (TypeError, ValueError):
+        low, high = 0.0, 0.0
+    if not low < high:
+        raise ValueError(f"logit_range must be two finite numbers (low, high) with low < high; got {value!r}.")
+    return low, high
+
+
+def check_ignore_class(value, num_classes=None, background=False):
+    """`value` if it is None or a label, and not that of the background; otherwise a ValueError."""
+    if value is None:
+        return None
+    value = check_integer(value, "ignore_class")
+    if background and num_classes is not None and value == num_classes:
+        raise ValueError(f"ignore_class must not be {num_classes}: with background=True that label is the background.")
+    return value
+
+
+def check_seed(value):
+    """`value` if it is None or a whole number of at least 0; otherwise a ValueError."""
+    return None if value is None else check_integer(value, "seed", low=0)
+
+
+def image_frequency(image_counts, num_images):
+    """`ClassCounts`, and the share of the annotated images that show each class."""
+    counts = as_class_counts(image_counts, argument="image_counts", allow_zero=True)
+    num_images = check_integer(num_images, "num_images", low=1)
+    most = int(np.max(counts.counts))
+    if most > num_images:
+        raise ValueError(
+            f"num_images is the number of annotated images, so that no class can be on more; got "
+            f"{num_images}, but image_counts has {most} for class {int(np.argmax(counts.counts))}."
+        )
+    return counts, counts.counts / num_images
+
+
+# ---------------------------------------------------------------------------------------------------
+# Base class
+
+
+class LongTailLoss(keras.losses.Loss):
+    """`keras.losses.Loss` that computes in float32 (float64 if asked) whatever dtype it is given.
+
+    Keras casts labels to a loss's dtype: in half precision, class 257 would become class 256.
+    """
+
+    def __init__(self, reduction, name, dtype, ignore_class=-1):
+        policy = keras.dtype_policies.get(dtype or keras.config.floatx())
+        self.ignore_class = check_ignore_class(ignore_class)
+        full = "float64" if policy.compute_dtype == "float64" else "float32"
+        super().__init__(name=name, reduction=reduction, dtype=full)
+
+    @property
+    def state(self):
+        """The `keras.Variable`s that a call updates; empty for most losses."""
+        return []
+
+    def get_config(self):
+        return {**super().get_config(), "dtype": self.dtype, "ignore_class": self.ignore_class}

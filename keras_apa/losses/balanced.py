@@ -1,0 +1,240 @@
+"""Balanced Softmax and Balanced Sigmoid: cross entropy on logits shifted by the class prior."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apa.class_counts import as_class_counts
+from keras_apa.losses._common import (
+    LongTailLoss,
+    binary_losses,
+    check_bool,
+    check_choice,
+    check_ignore_class,
+    check_number,
+    ignore,
+    read_targets,
+    reduce_classes,
+    row,
+    smooth,
+)
+
+
+def balanced_softmax_crossentropy(y_true, y_pred, class_counts, tau=1.0, label_smoothing=0.0, ignore_class=-1):
+    """Cross entropy of the softmax in which class `j` weighs `n_j ** tau`.
+
+    `-sum_j t_j * log(n_j^tau exp(z_j) / sum_k n_k^tau exp(z_k))`
+
+    Args:
+        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot or soft targets `(..., num_classes)`.
+        y_pred: Logits `z`, shape `(..., num_classes)`.
+        class_counts: Training images `n` of each class, none of them 0.
+        tau: Strength; 0 is plain cross entropy.
+        label_smoothing: `e` in `(1 - e) t + e / num_classes`.
+        ignore_class: Label whose samples are left out, or None.
+
+    Returns:
+        One value a sample, shape `(...)`.
+
+    Source: Balanced Meta-Softmax (NeurIPS 2020), Eq. 4; `tau`: Long-tail learning via logit adjustment (ICLR
+    2021), Eq. 10.
+
+    >>> loss = balanced_softmax_crossentropy([0, 1], [[0.0, 0.0], [0.0, 0.0]], class_counts=[3, 1])
+    >>> [round(float(value), 4) for value in loss]  # -log(3/4), -log(1/4)
+    [0.2877, 1.3863]
+    """
+    counts = as_class_counts(class_counts)
+    logits, targets, valid = read_targets(y_true, y_pred, counts.num_classes, ignore_class)
+    targets = smooth(targets, label_smoothing)
+    adjusted = logits + row(tau * np.log(counts.prior), logits)
+    return ignore(-ops.sum(targets * ops.log_softmax(adjusted, axis=-1), axis=-1), valid)
+
+
+def balanced_sigmoid_crossentropy(
+    y_true,
+    y_pred,
+    class_counts,
+    tau=1.0,
+    label_smoothing=0.0,
+    background=False,
+    class_reduction="sum",
+    ignore_class=-1,
+):
+    """Binary cross entropy over all classes, on logits that are shifted by each class's odds.
+
+    `sum_j -t_j log sigmoid(q_j) - (1 - t_j) log(1 - sigmoid(q_j))` with
+    `q_j = z_j - tau * ln[(N/C) / n_j * (N - n_j) / (N - N/C)]`, `N` the sum of the counts and `C` their
+    number.
+
+    Args:
+        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(...,
+            num_classes)`.
+        y_pred: Logits `z`, shape `(..., num_classes)`.
+        class_counts: Training images `n` of each class, none of them 0, at least two classes.
+        tau: Strength; 0 is plain binary cross entropy.
+        label_smoothing: `e` in `(1 - e) t + e / num_classes`; rows of zeros (background) are left alone.
+        background: Whether the label `num_classes` is allowed, for an all-zero target.
+        class_reduction: `"sum"` or `"mean"` over classes.
+        ignore_class: Label whose samples are left out, or None.
+
+    Returns:
+        One value a sample, shape `(...)`.
+
+    Source: Balanced Activation for Long-tailed Visual Recognition, Eqs. 36, 37 and 46 (48 is its positive
+    term).
+
+    >>> loss = balanced_sigmoid_crossentropy([0, 1], [[0.0, 0.0], [0.0, 0.0]], class_counts=[3, 1])
+    >>> [round(float(value), 4) for value in loss]  # -2 log(3/4), -2 log(1/4)
+    [0.5754, 2.7726]
+    """
+    counts = _at_least_two(as_class_counts(class_counts))
+    logits, targets, valid = read_targets(y_true, y_pred, counts.num_classes, ignore_class, background)
+    targets = smooth(targets, label_smoothing)
+    n, total, mean = counts.counts, counts.total, counts.total / counts.num_classes
+    adjusted = logits - row(tau * np.log(mean / n * (total - n) / (total - mean)), logits)
+    positive, negative = binary_losses(adjusted)
+    return ignore(reduce_classes(targets * positive + (1 - targets) * negative, class_reduction), valid)
+
+
+def _at_least_two(counts):
+    if counts.num_classes < 2:
+        raise ValueError("class_counts must have at least two classes, since odds among one are infinite; got one.")
+    return counts
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class BalancedSoftmaxCrossentropy(LongTailLoss):
+    """Balanced Softmax: cross entropy of the softmax in which class `j` weighs `n_j ** tau`.
+
+    `-sum_j t_j * log(n_j^tau exp(z_j) / sum_k n_k^tau exp(z_k))`
+
+    Use it in training; at inference take the logits as they are (no prior correction behind them: that would
+    correct twice). With `keras.losses.CategoricalCrossentropy` it agrees for equal counts.
+
+    Args:
+        class_counts: Training images `n` of each class: `ClassCounts`, a sequence, an array or a mapping.
+        tau: Strength, at least 0; 0 is plain cross entropy.
+        label_smoothing: `e` in `(1 - e) t + e / num_classes`, from 0 to 1.
+        ignore_class: Label whose samples weigh 0 and are not counted by a mean, or None.
+        reduction, name, dtype: As for every Keras loss; half precision is computed in float32.
+
+    Targets: integer labels `(...)` or `(..., 1)`, or one-hot or soft targets `(..., num_classes)`.
+    Logits: `(..., num_classes)`.
+
+    Raises:
+        ValueError: A count of 0, logits or targets of the wrong width, a label outside `0..num_classes - 1`
+            in an eager call (compiled, such a label gives NaN).
+
+    Source: Balanced Meta-Softmax (NeurIPS 2020), Eq. 4; `tau`: Long-tail learning via logit adjustment (ICLR
+    2021), Eq. 10.
+
+    >>> loss = BalancedSoftmaxCrossentropy(class_counts=[3, 1])
+    >>> round(float(loss([0, 1], [[0.0, 0.0], [0.0, 0.0]])), 4)
+    0.837
+    """
+
+    def __init__(
+        self,
+        class_counts,
+        tau=1.0,
+        label_smoothing=0.0,
+        ignore_class=-1,
+        reduction="sum_over_batch_size",
+        name="balanced_softmax_crossentropy",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
+        self.class_counts = as_class_counts(class_counts)
+        self.tau = check_number(tau, "tau", low=0)
+        self.label_smoothing = check_number(label_smoothing, "label_smoothing", low=0, high=1)
+
+    def call(self, y_true, y_pred):
+        return balanced_softmax_crossentropy(
+            y_true, y_pred, self.class_counts, self.tau, self.label_smoothing, self.ignore_class
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "class_counts": self.class_counts.counts.tolist(),
+            "tau": self.tau,
+            "label_smoothing": self.label_smoothing,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class BalancedSigmoidCrossentropy(LongTailLoss):
+    """Balanced Sigmoid: binary cross entropy over all classes, on logits shifted by each class's odds.
+
+    `sum_j -t_j log sigmoid(q_j) - (1 - t_j) log(1 - sigmoid(q_j))` with
+    `q_j = z_j - tau * ln[(N/C) / n_j * (N - n_j) / (N - N/C)]`, `N` the sum of the counts and `C` their
+    number.
+
+    Keras's own binary cross entropy averages over classes: `class_reduction="mean"`.
+
+    Args:
+        class_counts: Training images `n` of each class: `ClassCounts`, a sequence, an array or a mapping.
+        tau: Strength, at least 0; 0 is plain binary cross entropy. The bound in the paper's Corollary 1 has
+            1/4, its experiments use 1.
+        label_smoothing: `e` in `(1 - e) t + e / num_classes`, from 0 to 1; background rows are left alone.
+        background: Whether the label `num_classes` is allowed, for an all-zero target.
+        class_reduction: `"sum"` or `"mean"` over classes.
+        ignore_class: Label whose samples weigh 0 and are not counted by a mean, or None.
+        reduction, name, dtype: As for every Keras loss, over samples; half precision is computed in float32.
+
+    Targets: integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(..., num_classes)`.
+    Logits: `(..., num_classes)`.
+
+    Raises:
+        ValueError: A count of 0, one class only, logits or targets of the wrong width, a label outside
+            `0..num_classes - 1` in an eager call (compiled, such a label gives NaN).
+
+    Source: Balanced Activation for Long-tailed Visual Recognition, Eqs. 36, 37 and 46 (48 is its positive
+    term).
+
+    >>> loss = BalancedSigmoidCrossentropy(class_counts=[3, 1])
+    >>> round(float(loss([0, 1], [[0.0, 0.0], [0.0, 0.0]])), 4)
+    1.674
+    """
+
+    def __init__(
+        self,
+        class_counts,
+        tau=1.0,
+        label_smoothing=0.0,
+        background=False,
+        class_reduction="sum",
+        ignore_class=-1,
+        reduction="sum_over_batch_size",
+        name="balanced_sigmoid_crossentropy",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
+        self.class_counts = _at_least_two(as_class_counts(class_counts))
+        self.tau = check_number(tau, "tau", low=0)
+        self.label_smoothing = check_number(label_smoothing, "label_smoothing", low=0, high=1)
+        self.background = check_bool(background, "background")
+        self.class_reduction = check_choice(class_reduction, ("sum", "mean"), "class_reduction")
+        check_ignore_class(ignore_class, self.class_counts.num_classes, background)
+
+    def call(self, y_true, y_pred):
+        return balanced_sigmoid_crossentropy(
+            y_true,
+            y_pred,
+            self.class_counts,
+            self.tau,
+            self.label_smoothing,
+            self.background,
+            self.class_reduction,
+            self.ignore_class,
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "class_counts": self.class_counts.counts.tolist(),
+            "tau": self.tau,
+            "label_smoothing": self.label_smoothing,
+            "background": self.background,
+            "class_reduction": self.class_reduction,
+        }

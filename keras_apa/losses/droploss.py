@@ -1,0 +1,264 @@
+"""DropLoss and the Gumbel Optimized Loss: rare classes are spared as negatives."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apa.losses._common import (
+    binary_losses,
+    check_bool,
+    check_choice,
+    check_ignore_class,
+    check_logit_range,
+    check_number,
+    ignore,
+    image_frequency,
+    read_targets,
+    reduce_classes,
+    row,
+)
+from keras_apa.losses.state import RandomLoss
+
+
+def drop_loss(
+    y_true,
+    y_pred,
+    image_counts,
+    num_images,
+    frequency_threshold,
+    activation="sigmoid",
+    logit_range=(-10.0, 10.0),
+    background=True,
+    class_reduction="sum",
+    ignore_class=-1,
+    uniform=None,
+):
+    """Binary cross entropy without the negatives of rare classes.
+
+    `sum_j -t_j log eta(z_j) - w_j (1 - t_j) log(1 - eta(z_j))`. Class `j` is rare if `image_counts_j /
+    num_images < frequency_threshold`. `w_j = 1` unless it is rare; for a rare class `w_j = 0` on foreground
+    rows, and on background rows 0 with probability `1 - rho`, where `rho` is the share of rare classes among
+    the foreground labels of the batch. A batch without foreground drops nothing.
+
+    Args:
+        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot or multi-hot targets `(..., num_classes)`.
+        y_pred: Logits `z`, shape `(..., num_classes)`.
+        image_counts: Images on which each class is annotated.
+        num_images: Annotated images of the data set.
+        frequency_threshold: Share of images below which a class is rare.
+        activation: `"sigmoid"`, or `"gumbel"` for `eta(z) = exp(-exp(-z))`.
+        logit_range: Clamp of the logits for the Gumbel activation.
+        background: Whether the label `num_classes` is allowed, for an all-zero target.
+        class_reduction: `"sum"` or `"mean"` over classes.
+        ignore_class: Label whose samples are left out, or None.
+        uniform: The random draw, from 0 to 1, in the shape of `y_pred`: on a background row a rare class is
+            kept where it is below `rho`. Default: drawn anew.
+
+    Returns:
+        One value a sample, shape `(...)`.
+
+    Source: DropLoss for Long-Tail Instance Segmentation (AAAI 2021), Eqs. 4-6.
+
+    >>> loss = drop_loss([0, 1], [[0.0, 0.0], [0.0, 0.0]], [90, 1], num_images=100, frequency_threshold=0.1)
+    >>> [round(float(value), 4) for value in loss]  # the negative of class 1 is dropped from the first
+    [0.6931, 1.3863]
+    """
+    counts, frequency = image_frequency(image_counts, num_images)
+    logits, targets, valid = read_targets(
+        y_true, y_pred, counts.num_classes, ignore_class, background, kind="binary", source="image_counts"
+    )
+    if uniform is None:
+        uniform = keras.random.uniform(ops.shape(logits))
+    uniform = ops.cast(uniform, logits.dtype)
+    rare = row(frequency < frequency_threshold, logits)
+    counted = targets if valid is None else targets * ops.expand_dims(ops.cast(valid, logits.dtype), -1)
+    labels = ops.sum(counted)
+    # Without labels above every draw. NaN, for a label that does not exist, stays NaN.
+    rho = ops.where(ops.equal(labels, 0), 2.0, ops.sum(counted * rare) / ops.maximum(labels, 1.0))
+    foreground = ops.any(targets > 0, axis=-1, keepdims=True)
+    dropped = ops.logical_or(foreground, uniform >= rho)
+    keep = 1 - rare * ops.cast(dropped, logits.dtype) + 0 * rho
+    positive, negative = binary_losses(logits, activation, logit_range)
+    return ignore(reduce_classes(targets * positive + keep * (1 - targets) * negative, class_reduction), valid)
+
+
+def gumbel_optimized_loss(
+    y_true,
+    y_pred,
+    image_counts,
+    num_images,
+    frequency_threshold,
+    logit_range=(-10.0, 10.0),
+    background=True,
+    class_reduction="sum",
+    ignore_class=-1,
+    uniform=None,
+):
+    """`drop_loss` with the Gumbel activation, `eta(z) = exp(-exp(-z))`.
+
+    Args and returns: as `drop_loss`.
+
+    Source: Long-tailed Instance Segmentation using Gumbel Optimized Loss (ECCV 2022), section 4.
+
+    >>> loss = gumbel_optimized_loss([0, 1], [[0.0, 0.0], [0.0, 0.0]], [90, 1], 100, frequency_threshold=0.1)
+    >>> [round(float(value), 4) for value in loss]
+    [1.0, 1.4587]
+    """
+    return drop_loss(
+        y_true,
+        y_pred,
+        image_counts,
+        num_images,
+        frequency_threshold,
+        "gumbel",
+        logit_range,
+        background,
+        class_reduction,
+        ignore_class,
+        uniform,
+    )
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class DropLoss(RandomLoss):
+    """DropLoss: binary cross entropy, summed over classes, without the negatives of rare classes.
+
+    `sum_j -t_j log eta(z_j) - w_j (1 - t_j) log(1 - eta(z_j))`. Class `j` is rare if `image_counts_j /
+    num_images < frequency_threshold`. `w_j = 1` unless it is rare; for a rare class `w_j = 0` on foreground
+    rows, and on background rows 0 with probability `1 - rho`, where `rho` is the share of rare classes among
+    the foreground labels of the batch (of a replica's part under `tf.distribute`). A batch without foreground
+    drops nothing.
+
+    The draw is state: call `keras_apa.losses.attach_loss_state(model, loss)` before `fit` (on JAX it is an
+    error not to).
+
+    Args:
+        image_counts: Images on which each class is annotated (not instances): `ClassCounts`, a sequence, an
+            array or a mapping. 0 is allowed.
+        num_images: Annotated images of the data set (LVIS v1: 99,388), not the sum of the counts.
+        frequency_threshold: Share of images below which a class is rare (LVIS v1: 0.0011, 815 classes).
+        activation: `"sigmoid"`, or `"gumbel"` for `eta(z) = exp(-exp(-z))`.
+        logit_range: Clamp `(low, high)` of the logits for the Gumbel activation; no gradient beyond it.
+        background: Whether the label `num_classes` is allowed, for an all-zero target.
+        class_reduction: `"sum"` or `"mean"` over classes.
+        seed: Seed of the draws; None for a different one each time.
+        ignore_class: Label whose samples weigh 0 and are not counted by a mean nor in `rho`, or None.
+        reduction, name, dtype: As for every Keras loss, over samples; half precision is computed in float32.
+
+    Targets: integer labels `(...)` or `(..., 1)`, or one-hot or multi-hot targets `(..., num_classes)`. Soft
+    targets are an error: a class that is a little present is neither spared nor punished by this rule.
+    Logits: `(..., num_classes)`.
+
+    Raises:
+        ValueError: A class on more images than there are, logits or targets of the wrong width, and in an
+            eager call soft targets or a label outside `0..num_classes` (compiled, they give NaN).
+
+    Source: DropLoss for Long-Tail Instance Segmentation (AAAI 2021), Eqs. 4-6.
+
+    >>> loss = DropLoss(image_counts=[90, 1], num_images=100, frequency_threshold=0.1, seed=0)
+    >>> round(float(loss([0, 1], [[0.0, 0.0], [0.0, 0.0]])), 4)
+    1.0397
+    """
+
+    def __init__(
+        self,
+        image_counts,
+        num_images,
+        frequency_threshold,
+        activation="sigmoid",
+        logit_range=(-10.0, 10.0),
+        background=True,
+        class_reduction="sum",
+        seed=None,
+        ignore_class=-1,
+        reduction="sum_over_batch_size",
+        name="drop_loss",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class, seed=seed)
+        self.image_counts, frequency = image_frequency(image_counts, num_images)
+        self.num_images = int(num_images)
+        self.frequency_threshold = check_number(frequency_threshold, "frequency_threshold", low=0)
+        self.rare_classes = np.flatnonzero(frequency < self.frequency_threshold)
+        self.activation = check_choice(activation, ("sigmoid", "gumbel"), "activation")
+        self.logit_range = check_logit_range(logit_range)
+        self.background = check_bool(background, "background")
+        self.class_reduction = check_choice(class_reduction, ("sum", "mean"), "class_reduction")
+        check_ignore_class(ignore_class, self.image_counts.num_classes, background)
+
+    def call(self, y_true, y_pred):
+        return drop_loss(
+            y_true,
+            y_pred,
+            self.image_counts,
+            self.num_images,
+            self.frequency_threshold,
+            self.activation,
+            self.logit_range,
+            self.background,
+            self.class_reduction,
+            self.ignore_class,
+            uniform=self.draw_like(y_pred),
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "image_counts": self.image_counts.counts.tolist(),
+            "num_images": self.num_images,
+            "frequency_threshold": self.frequency_threshold,
+            "activation": self.activation,
+            "logit_range": list(self.logit_range),
+            "background": self.background,
+            "class_reduction": self.class_reduction,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class GumbelOptimizedLoss(DropLoss):
+    """GOL: `DropLoss` with the Gumbel activation, `eta(z) = exp(-exp(-z))`.
+
+    Args: As `DropLoss`, without `activation`. The detectors of the GOL paper have `logit_range=(-4, 10)`.
+
+    Targets, logits, errors: as `DropLoss`. At inference, scores are `keras_apa.ops.gumbel(logits)`.
+
+    Source: Long-tailed Instance Segmentation using Gumbel Optimized Loss (ECCV 2022), section 4.
+
+    >>> loss = GumbelOptimizedLoss(image_counts=[90, 1], num_images=100, frequency_threshold=0.1, seed=0)
+    >>> round(float(loss([0, 1], [[0.0, 0.0], [0.0, 0.0]])), 4)
+    1.2293
+    """
+
+    def __init__(
+        self,
+        image_counts,
+        num_images,
+        frequency_threshold,
+        logit_range=(-10.0, 10.0),
+        background=True,
+        class_reduction="sum",
+        seed=None,
+        ignore_class=-1,
+        reduction="sum_over_batch_size",
+        name="gumbel_optimized_loss",
+        dtype=None,
+    ):
+        super().__init__(
+            image_counts,
+            num_images,
+            frequency_threshold,
+            "gumbel",
+            logit_range,
+            background,
+            class_reduction,
+            seed,
+            ignore_class,
+            reduction,
+            name,
+            dtype,
+        )
+
+    def get_config(self):
+        config = super().get_config()
+        del config["activation"]
+        return config

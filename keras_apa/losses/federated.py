@@ -1,0 +1,201 @@
+"""Federated loss: binary cross entropy over the classes of the batch and a random few others."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apa.class_counts import as_class_counts
+from keras_apa.losses._common import (
+    binary_losses,
+    check_bool,
+    check_choice,
+    check_ignore_class,
+    check_integer,
+    check_logit_range,
+    check_number,
+    ignore,
+    read_targets,
+    reduce_classes,
+    row,
+)
+from keras_apa.losses.state import RandomLoss
+
+# Of numbers that may be 0 the logarithm is taken; the smallest other number that the backends draw is 1e-7.
+_SMALLEST_DRAW = 1e-8
+
+
+def federated_loss(
+    y_true,
+    y_pred,
+    image_counts,
+    num_sampled_classes=50,
+    power=0.5,
+    activation="sigmoid",
+    logit_range=(-10.0, 10.0),
+    background=False,
+    class_reduction="sum",
+    ignore_class=-1,
+    uniform=None,
+):
+    """Binary cross entropy over a subset of the classes, the same for the whole batch.
+
+    `sum_(j in S) -t_j log eta(z_j) - (1 - t_j) log(1 - eta(z_j))`. `S` holds the classes that are present in
+    the batch, filled up to `num_sampled_classes` (background, if present, counts as one of them) by draws
+    without replacement with weights `image_counts ** power`.
+
+    Args:
+        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(...,
+            num_classes)`.
+        y_pred: Logits `z`, shape `(..., num_classes)`.
+        image_counts: Images on which each class is annotated; a class without any is not drawn.
+        num_sampled_classes: Size of `S`, unless more classes are present.
+        power: Exponent of the weights.
+        activation: `"sigmoid"`, or `"gumbel"` for `eta(z) = exp(-exp(-z))`.
+        logit_range: Clamp of the logits for the Gumbel activation.
+        background: Whether the label `num_classes` is allowed, for an all-zero target.
+        class_reduction: `"sum"`, or `"mean"` over all `num_classes`.
+        ignore_class: Label whose samples are left out, or None.
+        uniform: The random draw, from 0 to 1, one number a class: the classes with the largest
+            `log(uniform) / weight` are taken. Default: drawn anew.
+
+    Returns:
+        One value a sample, shape `(...)`.
+
+    Source: Probabilistic two-stage detection (2021), section 5.1, and Detectron2's fast_rcnn.py
+    (`use_fed_loss`).
+
+    >>> loss = federated_loss([0, 1], [[0.0] * 3] * 2, image_counts=[5, 5, 5], num_sampled_classes=2)
+    >>> [round(float(value), 4) for value in loss]  # the third class is not asked
+    [1.3863, 1.3863]
+    """
+    counts = as_class_counts(image_counts, argument="image_counts", allow_zero=True)
+    logits, targets, valid = read_targets(
+        y_true, y_pred, counts.num_classes, ignore_class, background, source="image_counts"
+    )
+    if uniform is None:
+        uniform = keras.random.uniform((counts.num_classes,))
+    asked = _asked_classes(targets, valid, counts.counts**power * (counts.counts > 0), num_sampled_classes, uniform)
+    positive, negative = binary_losses(logits, activation, logit_range)
+    loss = asked * (targets * positive + (1 - targets) * negative)
+    return ignore(reduce_classes(loss, class_reduction), valid)
+
+
+def _asked_classes(targets, valid, weights, num_sampled_classes, uniform):
+    """1 for the classes of the subset, 0 for the others; by ranks, since shapes are static."""
+    positive = ops.reshape(targets > 0, (-1, weights.size))
+    empty = ops.logical_not(ops.any(positive, axis=-1))
+    if valid is not None:
+        flat = ops.reshape(valid, (-1,))
+        positive = ops.logical_and(positive, ops.expand_dims(flat, -1))
+        empty = ops.logical_and(empty, flat)
+    present = ops.any(positive, axis=0)
+    wanted = num_sampled_classes - ops.sum(ops.cast(present, "int32")) - ops.cast(ops.any(empty), "int32")
+    drawable = weights > 0
+    # Efraimidis and Spirakis: the largest log(u) / w are draws without replacement with weights w.
+    uniform = ops.maximum(ops.cast(uniform, targets.dtype), _SMALLEST_DRAW)
+    keys = ops.log(uniform) / row(np.where(drawable, weights / weights.max(initial=1e-30), 1.0), targets)
+    candidate = ops.logical_and(ops.convert_to_tensor(drawable), ops.logical_not(present))
+    keys = ops.where(candidate, keys, -np.inf)
+    rank = ops.argsort(ops.argsort(-keys))
+    drawn = ops.logical_and(candidate, ops.cast(rank, "int32") < wanted)
+    return ops.cast(ops.logical_or(present, drawn), targets.dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class FederatedLoss(RandomLoss):
+    """Federated loss: binary cross entropy over the classes of the batch and a random few others.
+
+    `sum_(j in S) -t_j log eta(z_j) - (1 - t_j) log(1 - eta(z_j))`. `S` holds the classes that are present in
+    the batch, filled up to `num_sampled_classes` (background, if present, counts as one of them) by draws
+    without replacement with weights `image_counts ** power`.
+
+    The draw is state: call `keras_apa.losses.attach_loss_state(model, loss)` before `fit` (on JAX it is an
+    error not to).
+
+    Args:
+        image_counts: Images on which each class is annotated: `ClassCounts`, a sequence, an array or a
+            mapping. A class without any (0) is not drawn.
+        num_sampled_classes: Size of `S`, unless more classes are present; at most the number of classes. `None`: 50,
+            or all classes where there are fewer.
+        power: Exponent of the weights.
+        activation: `"sigmoid"`, or `"gumbel"` for `eta(z) = exp(-exp(-z))`.
+        logit_range: Clamp `(low, high)` of the logits for the Gumbel activation; no gradient beyond it.
+        background: Whether the label `num_classes` is allowed, for an all-zero target.
+        class_reduction: `"sum"`, or `"mean"` over all classes (also those that were not drawn).
+        seed: Seed of the draws; None for a different one each time.
+        ignore_class: Label whose samples weigh 0, are not counted by a mean and add no class to `S`, or None.
+        reduction, name, dtype: As for every Keras loss, over samples; half precision is computed in float32.
+
+    Targets: integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(..., num_classes)`.
+    Logits: `(..., num_classes)`.
+
+    Raises:
+        ValueError: More sampled classes than classes, logits or targets of the wrong width, a label that does
+            not exist in an eager call (compiled, such a label gives NaN).
+
+    Source: Probabilistic two-stage detection (2021), section 5.1, and Detectron2's fast_rcnn.py
+    (`use_fed_loss`).
+
+    >>> loss = FederatedLoss(image_counts=[5, 5, 5], num_sampled_classes=2, seed=0)
+    >>> round(float(loss([0, 1], [[0.0] * 3] * 2)), 4)
+    1.3863
+    """
+
+    def __init__(
+        self,
+        image_counts,
+        num_sampled_classes=None,
+        power=0.5,
+        activation="sigmoid",
+        logit_range=(-10.0, 10.0),
+        background=False,
+        class_reduction="sum",
+        seed=None,
+        ignore_class=-1,
+        reduction="sum_over_batch_size",
+        name="federated_loss",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class, seed=seed)
+        self.image_counts = as_class_counts(image_counts, argument="image_counts", allow_zero=True)
+        if num_sampled_classes is None:
+            num_sampled_classes = min(50, self.image_counts.num_classes)
+        self.num_sampled_classes = check_integer(num_sampled_classes, "num_sampled_classes", low=1)
+        if self.num_sampled_classes > self.image_counts.num_classes:
+            raise ValueError(
+                "num_sampled_classes must be at most the number of classes, "
+                f"{self.image_counts.num_classes}; got {num_sampled_classes}."
+            )
+        self.power = check_number(power, "power", low=0)
+        self.activation = check_choice(activation, ("sigmoid", "gumbel"), "activation")
+        self.logit_range = check_logit_range(logit_range)
+        self.background = check_bool(background, "background")
+        self.class_reduction = check_choice(class_reduction, ("sum", "mean"), "class_reduction")
+        check_ignore_class(ignore_class, self.image_counts.num_classes, background)
+
+    def call(self, y_true, y_pred):
+        return federated_loss(
+            y_true,
+            y_pred,
+            self.image_counts,
+            self.num_sampled_classes,
+            self.power,
+            self.activation,
+            self.logit_range,
+            self.background,
+            self.class_reduction,
+            self.ignore_class,
+            uniform=self.draw((self.image_counts.num_classes,)),
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "image_counts": self.image_counts.counts.tolist(),
+            "num_sampled_classes": self.num_sampled_classes,
+            "power": self.power,
+            "activation": self.activation,
+            "logit_range": list(self.logit_range),
+            "background": self.background,
+            "class_reduction": self.class_reduction,
+        }

@@ -1,0 +1,97 @@
+"""LDAM: cross entropy with a margin that is larger for rarer classes."""
+
+import keras
+from keras import ops
+
+from keras_apa.class_counts import as_class_counts
+from keras_apa.losses._common import LongTailLoss, check_number, ignore, read_targets, row
+
+
+def ldam(y_true, y_pred, class_counts, max_margin=0.5, scale=30.0, ignore_class=-1):
+    """Cross entropy of `scale * z`, with a margin taken off the logit of the sample's class `i`.
+
+    `-log softmax(scale * (z - margin_i onehot_i))_i`
+
+    `margin_i = max_margin * (n_min / n_i) ** (1/4)`
+
+    Args:
+        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot targets `(..., num_classes)`.
+        y_pred: Cosines `z` from a normalised head, shape `(..., num_classes)`.
+        class_counts: Training images `n` of each class, none of them 0.
+        max_margin: Margin of the rarest class.
+        scale: Factor of the cosines.
+        ignore_class: Label whose samples are left out, or None.
+
+    Returns:
+        One value a sample, shape `(...)`.
+
+    Source: Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss (NeurIPS 2019), Eqs. 10 and
+    13.
+
+    >>> loss = ldam([0, 1], [[0.0, 0.0], [0.0, 0.0]], class_counts=[16, 1], scale=2.0)
+    >>> [round(float(value), 4) for value in loss]  # log(1 + exp(0.5)), log(1 + exp(1))
+    [0.9741, 1.3133]
+    """
+    counts = as_class_counts(class_counts)
+    cosines, targets, valid = read_targets(y_true, y_pred, counts.num_classes, ignore_class, kind="one_hot")
+    margin = row(max_margin * (counts.counts.min() / counts.counts) ** 0.25, cosines)
+    log_probabilities = ops.log_softmax(scale * (cosines - margin * targets), axis=-1)
+    return ignore(-ops.sum(targets * log_probabilities, axis=-1), valid)
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class LDAM(LongTailLoss):
+    """Label-Distribution-Aware Margin loss: cross entropy with a margin that is larger for rarer classes.
+
+    `-log softmax(scale * (z - margin_i onehot_i))_i` with `margin_i = max_margin * (n_min / n_i) ** (1/4)`,
+    for the class `i` of the sample. `z` are cosines from a normalised head
+    (`keras_apa.layers.NormalizedDense(use_bias=False)`); `scale` belongs to the loss, not to the head.
+
+    Args:
+        class_counts: Training images `n` of each class: `ClassCounts`, a sequence, an array or a mapping.
+        max_margin: Margin of the rarest class, at least 0.
+        scale: Factor of the cosines, above 0.
+        ignore_class: Label whose samples weigh 0 and are not counted by a mean, or None.
+        reduction, name, dtype: As for every Keras loss; half precision is computed in float32.
+
+    Targets: integer labels `(...)` or `(..., 1)`, or one-hot targets `(..., num_classes)`. Soft targets are
+    an error: the margin is that of one class.
+    Logits: `(..., num_classes)`.
+
+    Raises:
+        ValueError: A count of 0, logits or targets of the wrong width, and in an eager call soft targets or a
+            label outside `0..num_classes - 1` (compiled, they give NaN).
+
+    Source: Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss (NeurIPS 2019), Eqs. 10 and
+    13.
+
+    >>> loss = LDAM(class_counts=[16, 1], scale=2.0)
+    >>> round(float(loss([0, 1], [[0.0, 0.0], [0.0, 0.0]])), 4)
+    1.1437
+    """
+
+    def __init__(
+        self,
+        class_counts,
+        max_margin=0.5,
+        scale=30.0,
+        ignore_class=-1,
+        reduction="sum_over_batch_size",
+        name="ldam",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
+        self.class_counts = as_class_counts(class_counts)
+        self.max_margin = check_number(max_margin, "max_margin", low=0)
+        self.scale = check_number(scale, "scale", low=0, open_low=True)
+
+    def call(self, y_true, y_pred):
+        return ldam(y_true, y_pred, self.class_counts, self.max_margin, self.scale, self.ignore_class)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "class_counts": self.class_counts.counts.tolist(),
+            "max_margin": self.max_margin,
+            "scale": self.scale,
+        }

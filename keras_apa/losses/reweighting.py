@@ -1,0 +1,156 @@
+"""Class-balanced losses: every sample weighs the inverse of its class's effective number of images."""
+
+import keras
+from keras import ops
+
+from keras_apa.class_counts import as_class_counts
+from keras_apa.losses._common import (
+    LongTailLoss,
+    binary_losses,
+    check_choice,
+    check_number,
+    ignore,
+    read_targets,
+    reduce_classes,
+    row,
+    smooth,
+)
+
+_BASES = ("softmax", "sigmoid", "focal")
+
+
+def class_balanced_crossentropy(
+    y_true,
+    y_pred,
+    class_counts,
+    beta=0.9999,
+    base="softmax",
+    gamma=2.0,
+    label_smoothing=0.0,
+    class_reduction="sum",
+    ignore_class=-1,
+):
+    """`(sum_j t_j w_j) * L(z, t)` with `w_j` proportional to `(1 - beta) / (1 - beta ** n_j)`, scaled to sum
+    to `C`.
+
+    `L` is cross entropy (`"softmax"`), or over classes the sum of binary cross entropy (`"sigmoid"`) or of
+    the focal loss `-t_j (1 - s_j)^gamma log s_j - (1 - t_j) s_j^gamma log(1 - s_j)` with `s = sigmoid(z)`
+    (`"focal"`).
+
+    Args:
+        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(...,
+            num_classes)`.
+        y_pred: Logits `z`, shape `(..., num_classes)`.
+        class_counts: Training images `n` of each class, none of them 0.
+        beta: From 0 (equal weights) to below 1 (towards `1 / n`).
+        base: `"softmax"`, `"sigmoid"` or `"focal"`.
+        gamma: Exponent of the focal loss.
+        label_smoothing: `e` in `(1 - e) t + e / num_classes`, in `L` only.
+        class_reduction: `"sum"` or `"mean"` over classes, for sigmoid and focal.
+        ignore_class: Label whose samples are left out, or None.
+
+    Returns:
+        One value a sample, shape `(...)`.
+
+    Source: Class-Balanced Loss Based on Effective Number of Samples (CVPR 2019), Eqs. 4-10.
+
+    >>> loss = class_balanced_crossentropy([0, 1], [[0.0, 0.0], [0.0, 0.0]], class_counts=[2, 1], beta=0.5)
+    >>> [round(float(value), 4) for value in loss]  # 0.8 log(2), 1.2 log(2)
+    [0.5545, 0.8318]
+    """
+    counts = as_class_counts(class_counts)
+    check_choice(base, _BASES, "base")
+    logits, targets, valid = read_targets(y_true, y_pred, counts.num_classes, ignore_class)
+    weight = ops.sum(targets * row(counts.class_balanced_weights(beta), logits), axis=-1)
+    targets = smooth(targets, label_smoothing)
+    if base == "softmax":
+        loss = -ops.sum(targets * ops.log_softmax(logits, axis=-1), axis=-1)
+    else:
+        positive, negative = binary_losses(logits)
+        if base == "focal":
+            # log(1 - s) = -negative and log(s) = -positive, stable where a power of s is not.
+            positive, negative = positive * ops.exp(-gamma * negative), negative * ops.exp(-gamma * positive)
+        loss = reduce_classes(targets * positive + (1 - targets) * negative, class_reduction)
+    return ignore(weight * loss, valid)
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class ClassBalancedCrossentropy(LongTailLoss):
+    """Class-balanced loss: every sample weighs the inverse of its class's effective number of images.
+
+    `(sum_j t_j w_j) * L(z, t)` with `w_j` proportional to `(1 - beta) / (1 - beta ** n_j)`, scaled to sum to
+    the number of classes. `L` is cross entropy (`base="softmax"`), or over classes the sum of binary cross
+    entropy (`"sigmoid"`) or of the focal loss `-t_j (1 - s_j)^gamma log s_j - (1 - t_j) s_j^gamma log(1 -
+    s_j)`, `s = sigmoid(z)` (`"focal"`).
+
+    Args:
+        class_counts: Training images `n` of each class: `ClassCounts`, a sequence, an array or a mapping.
+        beta: From 0 (equal weights) to below 1 (towards `1 / n`); the paper has 0.9 to 0.9999.
+        base: `"softmax"`, `"sigmoid"` or `"focal"`.
+        gamma: Exponent of the focal loss, at least 0; unused otherwise.
+        label_smoothing: `e` in `(1 - e) t + e / num_classes`, from 0 to 1, in `L` only, not in the weights.
+        class_reduction: `"sum"` or `"mean"` over classes (softmax: `"sum"`, there is one term).
+        ignore_class: Label whose samples weigh 0 and are not counted by a mean, or None.
+        reduction, name, dtype: As for every Keras loss, over samples; half precision is computed in float32.
+
+    Targets: integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(..., num_classes)`.
+    A row without any class weighs 0, and one with several the sum of their weights.
+    Logits: `(..., num_classes)`.
+
+    Raises:
+        ValueError: A count of 0, `beta` outside `[0, 1)`, an unknown base, logits or targets of the wrong
+            width, a label outside `0..num_classes - 1` in an eager call (compiled, such a label gives NaN).
+
+    Source: Class-Balanced Loss Based on Effective Number of Samples (CVPR 2019), Eqs. 4-10.
+
+    >>> loss = ClassBalancedCrossentropy(class_counts=[2, 1], beta=0.5)
+    >>> round(float(loss([0, 1], [[0.0, 0.0], [0.0, 0.0]])), 4)
+    0.6931
+    """
+
+    def __init__(
+        self,
+        class_counts,
+        beta=0.9999,
+        base="softmax",
+        gamma=2.0,
+        label_smoothing=0.0,
+        class_reduction="sum",
+        ignore_class=-1,
+        reduction="sum_over_batch_size",
+        name="class_balanced_crossentropy",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
+        self.class_counts = as_class_counts(class_counts)
+        self.beta = check_number(beta, "beta", low=0, high=1, open_high=True)
+        self.base = check_choice(base, _BASES, "base")
+        self.gamma = check_number(gamma, "gamma", low=0)
+        self.label_smoothing = check_number(label_smoothing, "label_smoothing", low=0, high=1)
+        self.class_reduction = check_choice(class_reduction, ("sum", "mean"), "class_reduction")
+        if base == "softmax" and class_reduction != "sum":
+            raise ValueError(f'class_reduction must be "sum" with base="softmax"; got {class_reduction!r}.')
+
+    def call(self, y_true, y_pred):
+        return class_balanced_crossentropy(
+            y_true,
+            y_pred,
+            self.class_counts,
+            self.beta,
+            self.base,
+            self.gamma,
+            self.label_smoothing,
+            self.class_reduction,
+            self.ignore_class,
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "class_counts": self.class_counts.counts.tolist(),
+            "beta": self.beta,
+            "base": self.base,
+            "gamma": self.gamma,
+            "label_smoothing": self.label_smoothing,
+            "class_reduction": self.class_reduction,
+        }

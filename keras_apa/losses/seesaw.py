@@ -1,0 +1,206 @@
+"""Seesaw loss: a softmax whose negatives are weighed by class counts and by the present scores."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apa.class_counts import as_class_counts
+from keras_apa.losses._common import (
+    check_bool,
+    check_ignore_class,
+    check_integer,
+    check_number,
+    full_precision,
+    ignore,
+    read_targets,
+)
+from keras_apa.losses.state import StatefulLoss
+
+
+def seesaw_loss(y_true, y_pred, class_counts, p=0.8, q=2.0, eps=0.01, objectness=False, ignore_class=-1):
+    """`-log(exp(z_i) / sum_j S_ij exp(z_j))` for the class `i` of the sample.
+
+    `S_ij = M_ij C_ij` for `j != i`, otherwise 1. Mitigation `M_ij = min(1, n_j / n_i) ** p`, with counts `n`
+    of at least 1. Compensation `C_ij = max(1, s_j / max(s_i, eps)) ** q`, with `s` the softmax of the logits.
+    No gradient goes through `S`.
+
+    Args:
+        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot targets `(..., num_classes)`.
+        y_pred: Logits `z`, shape `(..., num_classes)`, with `objectness` `(..., num_classes + 2)`.
+        class_counts: Counts `n`, a tensor or an array of shape `(num_classes,)`.
+        p: Exponent of the mitigation.
+        q: Exponent of the compensation.
+        eps: Smallest score to divide by.
+        objectness: Whether two more channels, object and background, follow the classes. Their cross entropy
+            is added; the label `num_classes` is background and has no class term.
+        ignore_class: Label whose samples are left out, or None.
+
+    Returns:
+        One value a sample, shape `(...)`.
+
+    Source: Seesaw Loss for Long-Tailed Instance Segmentation (CVPR 2021), Eqs. 3-9.
+
+    >>> loss = seesaw_loss([1, 0], [[0.0, 0.0], [0.0, 0.0]], class_counts=[1.0, 4.0], p=1.0)
+    >>> [round(float(value), 4) for value in loss]  # log(1 + 1/4), log(1 + 1)
+    [0.2231, 0.6931]
+    """
+    counts = ops.maximum(full_precision(class_counts), 1.0)
+    logits, classes, targets, valid = _read(y_true, y_pred, counts.shape[0], objectness, ignore_class)
+    loss = _class_term(classes, targets, ops.cast(counts, classes.dtype), p, q, eps)
+    if objectness:
+        foreground = ops.sum(targets, axis=-1)
+        log_object, log_background = ops.moveaxis(ops.log_softmax(logits[..., -2:], axis=-1), -1, 0)
+        loss = loss - foreground * log_object - (1 - foreground) * log_background
+    return ignore(loss, valid)
+
+
+def _read(y_true, y_pred, num_classes, objectness, ignore_class):
+    logits = full_precision(y_pred)
+    channels = num_classes + 2 if objectness else num_classes
+    if len(logits.shape) == 0 or logits.shape[-1] not in (None, channels):
+        raise ValueError(
+            f"y_pred must have {channels} channels ({num_classes} classes"
+            f"{', object and background' if objectness else ''}); got shape {tuple(logits.shape)}."
+        )
+    classes, targets, valid = read_targets(
+        y_true,
+        logits[..., :num_classes],
+        num_classes,
+        ignore_class,
+        background=objectness,
+        kind="one_hot",
+        source="the loss",
+    )
+    return logits, classes, targets, valid
+
+
+def _class_term(logits, targets, counts, p, q, eps):
+    own_count = ops.maximum(ops.sum(targets * counts, axis=-1, keepdims=True), 1.0)
+    log_weight = p * ops.minimum(ops.log(counts) - ops.log(own_count), 0.0)
+    scores = ops.stop_gradient(ops.softmax(logits, axis=-1))
+    own_score = ops.maximum(ops.sum(targets * scores, axis=-1, keepdims=True), eps)
+    log_weight = log_weight + q * ops.log(ops.maximum(scores / own_score, 1.0))
+    weighed = logits + ops.stop_gradient(log_weight * (1 - targets))
+    return -ops.sum(targets * ops.log_softmax(weighed, axis=-1), axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class SeesawLoss(StatefulLoss):
+    """Seesaw loss: a softmax whose negatives are weighed by class counts and by the present scores.
+
+    `-log(exp(z_i) / sum_j S_ij exp(z_j))`, `S_ij = min(1, n_j / n_i)^p * max(1, s_j / max(s_i, eps))^q` for
+    `j != i`, otherwise 1; `n` are the labels counted so far (this batch included, at least 1), `s` the
+    softmax of the logits.
+
+    The counts are state (`cumulative_counts`): call `keras_apa.losses.attach_loss_state(model, loss)` before
+    `fit` (on JAX it is an error not to). Ignored samples are not counted, those of weight 0 are.
+    A Keras loss cannot tell training from evaluation, so `evaluate` and the validation of `fit` count as well: with a
+    balanced validation set the counts forget the long tail. Where the training counts are known, give them as
+    `class_counts`: then nothing is counted and there is no state.
+
+    Args:
+        num_classes: Classes, without background. May be left out where `class_counts` are given.
+        p: Exponent of the mitigation, at least 0.
+        q: Exponent of the compensation, at least 0.
+        eps: Smallest score to divide by, above 0.
+        objectness: Whether two more channels, object and background, follow the classes. Their cross entropy
+            is added; the label `num_classes` is background and has no class term. (Scores are then
+            `softmax(classes) * softmax(last two)[0]`.)
+        class_counts: Fixed counts instead of those seen so far: `ClassCounts`, a sequence, an array or a
+            mapping.
+        ignore_class: Label whose samples weigh 0 and are not counted by a mean, or None.
+        reduction, name, dtype: As for every Keras loss; half precision is computed in float32. A mean divides
+            both terms by the number of samples, background included.
+
+    Targets: integer labels `(...)` or `(..., 1)`, or one-hot targets `(..., num_classes)`. Soft targets are
+    an error: the weights are those of one class.
+    Logits: `(..., num_classes)`, with `objectness` `(..., num_classes + 2)`.
+
+    Raises:
+        ValueError: Neither `num_classes` nor `class_counts`, logits or targets of the wrong width, and in an
+            eager call soft targets or a label that does not exist (compiled, they give NaN).
+
+    Source: Seesaw Loss for Long-Tailed Instance Segmentation (CVPR 2021), Eqs. 3-9.
+
+    >>> loss = SeesawLoss(num_classes=2)
+    >>> round(float(loss([0, 0], [[0.0, 0.0], [0.0, 0.0]])), 4)  # log(1 + (1/2) ** 0.8)
+    0.4538
+    >>> [float(count) for count in loss.cumulative_counts.value]
+    [2.0, 0.0]
+    """
+
+    def __init__(
+        self,
+        num_classes=None,
+        p=0.8,
+        q=2.0,
+        eps=0.01,
+        objectness=False,
+        class_counts=None,
+        ignore_class=-1,
+        reduction="sum_over_batch_size",
+        name="seesaw_loss",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
+        if num_classes is None and class_counts is None:
+            raise ValueError("num_classes must be given where class_counts are not; got None.")
+        if num_classes is not None:
+            num_classes = check_integer(num_classes, "num_classes", low=1)
+        self.class_counts = None
+        if class_counts is not None:
+            self.class_counts = as_class_counts(class_counts, num_classes, allow_zero=True)
+            num_classes = self.class_counts.num_classes
+        self.num_classes = num_classes
+        self.p = check_number(p, "p", low=0)
+        self.q = check_number(q, "q", low=0)
+        self.eps = check_number(eps, "eps", low=0, open_low=True)
+        self.objectness = check_bool(objectness, "objectness")
+        check_ignore_class(ignore_class, num_classes, objectness)
+        if self.class_counts is None:
+            self.cumulative_counts = keras.Variable(
+                np.zeros(num_classes, "float32"),
+                dtype="float32",
+                trainable=False,
+                autocast=False,
+                # Replicas of tf.distribute count apart; only ratios of counts matter.
+                aggregation="mean",
+                name="cumulative_counts",
+            )
+
+    @property
+    def state(self):
+        """The counts, unless they are fixed."""
+        return [] if self.class_counts is not None else [self.cumulative_counts]
+
+    def call(self, y_true, y_pred):
+        if self.class_counts is not None:
+            counts = ops.convert_to_tensor(self.class_counts.counts.astype(self.dtype))
+        else:
+            counts = self._count(y_true, y_pred)
+        return seesaw_loss(y_true, y_pred, counts, self.p, self.q, self.eps, self.objectness, self.ignore_class)
+
+    def _count(self, y_true, y_pred):
+        if not self.in_training:
+            return self.cumulative_counts.value
+        self.check_state()
+        _, _, targets, valid = _read(y_true, y_pred, self.num_classes, self.objectness, self.ignore_class)
+        # A label that does not exist makes this batch's loss NaN, not the counts of all later ones.
+        seen = ops.logical_not(ops.isnan(targets))
+        if valid is not None:
+            seen = ops.logical_and(seen, ops.expand_dims(valid, -1))
+        seen = ops.where(seen, targets, 0.0)
+        batch = ops.sum(ops.reshape(seen, (-1, self.num_classes)), axis=0)
+        self.cumulative_counts.assign(self.cumulative_counts.value + ops.cast(batch, "float32"))
+        return self.cumulative_counts.value
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "p": self.p,
+            "q": self.q,
+            "eps": self.eps,
+            "objectness": self.objectness,
+            "class_counts": None if self.class_counts is None else self.class_counts.counts.tolist(),
+        }

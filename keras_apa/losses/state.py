@@ -1,0 +1,176 @@
+"""State of losses: random draws and running counts, and how `fit` carries them.
+
+Keras gives a `Loss` no place for variables. On TensorFlow and PyTorch they are updated all the same; on JAX
+the compiled step of `fit` carries only what belongs to the model. `attach_loss_state` makes the state of a
+loss belong to it.
+"""
+
+import functools
+import inspect
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apa import _keras_internals as internals
+from keras_apa.losses._common import LongTailLoss, check_seed
+
+
+class StatefulLoss(LongTailLoss):
+    """A loss with variables. They are saved and restored with the compiled model that the loss belongs to.
+
+    `in_training` is False while an attached model evaluates.
+    """
+
+    in_training = True
+
+    def check_state(self):
+        """Raises if an update of the state would be lost in the present call."""
+        if not internals.state_is_carried(self.state):
+            raise ValueError(
+                f"The state of the loss {self.name!r} ({type(self).__name__}) is not part of the model, so "
+                "that on JAX every step would start from the same state. Attach it before training: "
+                "keras_apa.losses.attach_loss_state(model, loss), then model.compile(loss=loss)."
+            )
+
+    # Keras saves every attribute of a model that has these two methods, and `compile` sets `model.loss`.
+    def save_own_variables(self, store):
+        for index, variable in enumerate(self.state):
+            store[str(index)] = ops.convert_to_numpy(variable.value)
+
+    def load_own_variables(self, store):
+        if not len(store.keys()):
+            # Weights that were saved without this loss leave its state alone.
+            return
+        shapes = [tuple(np.shape(store[key])) for key in sorted(store.keys(), key=int)]
+        expected = [tuple(variable.shape) for variable in self.state]
+        if shapes != expected:
+            raise ValueError(
+                f"The file has state of the shapes {shapes} for the loss {self.name!r}, which has {expected}."
+            )
+        for index, variable in enumerate(self.state):
+            variable.assign(np.array(store[str(index)]))
+
+
+class RandomLoss(StatefulLoss):
+    """A loss that draws random numbers, from a seed generator of its own."""
+
+    def __init__(self, reduction, name, dtype, ignore_class=-1, seed=None):
+        super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
+        self.seed = check_seed(seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
+
+    @property
+    def state(self):
+        """The state of the seed generator."""
+        return [self.seed_generator.state]
+
+    def draw_like(self, x):
+        """Uniform numbers from 0 to 1 in the shape of `x`."""
+        return self.draw(ops.shape(ops.convert_to_tensor(x)))
+
+    def draw(self, shape):
+        """Uniform numbers from 0 to 1."""
+        self.check_state()
+        return keras.random.uniform(shape, dtype=self.dtype, seed=self.seed_generator)
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}
+
+
+class _TrackedVariable(keras.random.SeedGenerator):
+    """A variable in the shape of a seed generator.
+
+    Seed generators are the one kind of state that a Keras model of every kind takes as an attribute into its
+    `non_trainable_variables` without counting it among its layers or own weights, which would change what
+    `get_config`, `summary` and weight files hold. (The value is saved with the loss.)
+    """
+
+    def __init__(self, variable):
+        self.name = variable.name
+        self.backend = keras.backend
+        self._initial_seed = None
+        self.state = variable
+
+
+def attach_loss_state(model, loss=None):
+    """Makes the state of a loss part of a model, so that `fit` carries it on every backend.
+
+    The variables are then in `model.non_trainable_variables`. Call it once, before `fit`; without it a loss
+    with state raises on JAX. TensorFlow and PyTorch update the state without it.
+
+    Saving needs no call: a model that is compiled with the loss saves the state (`.keras` and `.weights.h5`),
+    and `keras.saving.load_model` and `load_weights` restore it into the compiled loss. What is lost in a
+    loaded model is the attachment: before training it further on JAX, call `attach_loss_state(loaded)`.
+
+    `evaluate` and the validation in `fit` call the loss as well: a loss that counts does not count there, and one that
+    draws random numbers goes on drawing. (Without the call, it counts there too.)
+
+    Args:
+        model: A `keras.Model`, built or not.
+        loss: A loss, or the list, tuple or dict of losses that `compile` takes; losses without state, names
+            and None are passed over. Default: the losses that the model is compiled with.
+
+    Returns:
+        `loss` itself, so that it can be written inside `compile`.
+
+    Raises:
+        ValueError: If `model` is not a `keras.Model`, or `loss` is not given and the model not compiled.
+
+    >>> from keras_apa.losses import SeesawLoss
+    >>> model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)])
+    >>> loss = SeesawLoss(num_classes=3)
+    >>> model.compile("sgd", loss=attach_loss_state(model, loss))
+    >>> len(model.non_trainable_variables)
+    1
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model must be a keras.Model; got {type(model).__name__}.")
+    if loss is None:
+        if not model.compiled:
+            raise ValueError("loss must be given for a model that is not compiled; got None.")
+        loss = model.loss
+    stateful = [each for each in _flatten(loss) if isinstance(each, StatefulLoss)]
+    for each in stateful:
+        _attach(model, each.state)
+    if stateful:
+        _tell_when_training(model, stateful)
+    return loss
+
+
+def _tell_when_training(model, losses):
+    """Keras tells `model.compute_loss` whether it trains or evaluates, but not the losses."""
+    compute_loss = model.compute_loss
+    if "training" not in inspect.signature(compute_loss).parameters:
+        return  # a model's own, from before Keras passed it
+
+    @functools.wraps(compute_loss)
+    def told(x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        for loss in losses:
+            loss.in_training = training
+        try:
+            return compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        finally:
+            for loss in losses:
+                loss.in_training = True
+
+    model.compute_loss = told
+
+
+def _flatten(losses):
+    if isinstance(losses, dict):
+        losses = list(losses.values())
+    if isinstance(losses, (list, tuple)):
+        return [each for nested in losses for each in _flatten(nested)]
+    return [losses]
+
+
+def _attach(model, variables):
+    tracked = {id(variable) for variable in model.variables}
+    for variable in variables:
+        if id(variable) in tracked:
+            continue
+        index = 0
+        while hasattr(model, f"_loss_state_{index}"):
+            index += 1
+        internals.set_attribute_of_built_model(model, f"_loss_state_{index}", _TrackedVariable(variable))

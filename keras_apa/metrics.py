@@ -1,0 +1,279 @@
+"""Accuracy that is not ruled by the frequent classes: by shot group, and as the mean over classes.
+
+Both metrics add up, for each class, the weights of its samples and of its correctly classified samples.
+Nothing is averaged before the end, so ragged last batches and sample weights are exact, and nothing is read
+back from the device before somebody asks for the result.
+"""
+
+import numbers
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apa._keras_internals import in_symbolic_scope
+from keras_apa._kernels import is_compiling
+from keras_apa.class_counts import as_class_counts
+
+__all__ = ["MeanClassAccuracy", "ShotAccuracy"]
+
+# Sums are kept as low + _CARRY * high: a float32 alone stops counting at 2**24, this at 2**36.
+_CARRY = 4096.0
+
+
+class _PerClassAccuracy(keras.metrics.Metric):
+    """Weights of all and of the correct samples of each class, from which a subclass makes its result."""
+
+    def __init__(self, num_classes, ignore_class, name, dtype):
+        super().__init__(name=name, dtype=dtype)
+        self.num_classes = num_classes
+        if isinstance(ignore_class, bool) or not isinstance(ignore_class, numbers.Integral | None):
+            raise ValueError(f"ignore_class must be an integer or None, got {ignore_class!r}")
+        self.ignore_class = ignore_class
+        # Half precision cannot count.
+        dtype = "float64" if self.dtype == "float64" else "float32"
+        self._correct, self._total = (
+            self.add_variable((2, num_classes), "zeros", dtype=dtype, name=name) for name in ("correct", "total")
+        )
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Adds a batch.
+
+        Args:
+            y_true: Integer labels of shape `(...)` or `(..., 1)`, or one-hot or soft labels `(...,
+                num_classes)`, of which the largest entry counts.
+            y_pred: Logits or probabilities `(..., num_classes)`.
+            sample_weight: Numbers that broadcast to the labels, or `None`.
+
+        Raises:
+            ValueError: Shapes that do not fit; labels that are no class, where they are in host memory and
+                not inside a compiled step. Elsewhere such a label makes every result NaN, until the state is
+                reset.
+        """
+        dtype = self._total.dtype
+        on_host = isinstance(y_true, np.ndarray | list | tuple)
+        # At once: JAX would first cut an int64 label to its lower half, which may look like a class.
+        y_true = ops.convert_to_tensor(y_true, dtype="float32") if on_host else ops.cast(y_true, "float32")
+        y_pred = ops.convert_to_tensor(y_pred)
+        y_true, is_labels = _read_shapes(y_true, y_pred, self.num_classes)
+        if is_labels:
+            labels = y_true
+            known = ops.logical_and(labels >= 0, labels < self.num_classes)
+            known = ops.logical_and(known, ops.equal(labels, ops.floor(labels)))
+        else:
+            labels = ops.cast(ops.argmax(y_true, axis=-1), "float32")
+            known = ops.max(y_true, axis=-1) > 0
+        weights = ops.ones_like(labels, dtype=dtype)
+        if sample_weight is not None:
+            weights = weights * _broadcast_weights(sample_weight, labels, dtype)
+        wrong = ops.logical_not(known)
+        if is_labels and self.ignore_class is not None:
+            ignored = ops.equal(labels, self.ignore_class)
+            wrong = ops.logical_and(wrong, ops.logical_not(ignored))
+            known = ops.logical_and(known, ops.logical_not(ignored))
+        self._raise_if_in_host_memory(on_host, y_true, wrong, is_labels)
+
+        # Weight 0 alone would not do: 0 * NaN or infinity of an ignored sample's weight is NaN.
+        weights = ops.reshape(ops.where(known, weights, 0.0), (-1,))
+        labels = ops.reshape(ops.cast(ops.where(known, labels, 0.0), "int32"), (-1,))
+        predicted = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
+        hits = ops.where(ops.equal(predicted, labels), weights, 0.0)
+        poison = ops.cast(ops.where(ops.any(wrong), float("nan"), 0.0), dtype)
+        self._add(self._correct, self._sum_by_class(hits, labels))
+        self._add(self._total, self._sum_by_class(weights, labels) + poison)
+
+    def _sum_by_class(self, numbers, labels):
+        # Not ops.segment_sum: on PyTorch it waits for the device and returns to float32.
+        here = ops.equal(ops.expand_dims(labels, -1), ops.arange(self.num_classes, dtype="int32"))
+        return ops.sum(ops.where(here, ops.expand_dims(numbers, -1), 0.0), axis=0)
+
+    def _add(self, variable, numbers):
+        low = variable[0] + numbers
+        carried = ops.floor(low / _CARRY)
+        variable.assign(ops.stack([low - _CARRY * carried, variable[1] + carried]))
+
+    def _raise_if_in_host_memory(self, on_host, y_true, wrong, is_labels):
+        """A look at labels on an accelerator would wait for the device at every step, so it is left out."""
+        if in_symbolic_scope() or is_compiling():
+            return
+        try:
+            if not on_host and "cpu" not in str(y_true.device).lower():
+                return
+            wrong = ops.convert_to_numpy(wrong)
+        except Exception:
+            # A tensor without a value, inside a compiled step. Each backend has its own exception for that.
+            return
+        if not wrong.any():
+            return
+        if not is_labels:
+            raise ValueError("y_true must have an entry above 0 in every row of one-hot or soft labels")
+        bad = np.unique(ops.convert_to_numpy(y_true)[wrong])
+        ignored = "" if self.ignore_class is None else f", or {self.ignore_class} to leave a sample out"
+        raise ValueError(
+            f"y_true must be labels from 0 to {self.num_classes - 1}{ignored}, got "
+            + ", ".join(f"{label:g}" for label in bad[:5])
+        )
+
+    def _sums(self):
+        """Weight of the correct samples and of all samples of each class."""
+        return tuple(v[0] + _CARRY * v[1] for v in (self._correct, self._total))
+
+    def per_class_accuracy(self):
+        """Accuracy of each class, tensor `(num_classes,)`; NaN for a class without samples so far."""
+        correct, total = self._sums()
+        seen = ops.not_equal(total, 0)
+        return ops.where(seen, correct / ops.where(seen, total, 1.0), float("nan"))
+
+    def _mean_over_seen(self, members):
+        """Unweighted mean of the accuracies of those of `members` that have samples; NaN if none has."""
+        correct, total = self._sums()
+        # NaN is not equal to 0, so that the sum of an unknown label reaches every group.
+        seen = ops.not_equal(total, 0)
+        accuracy = ops.where(seen, correct / ops.where(seen, total, 1.0), 0.0)
+        members = ops.convert_to_tensor(members, dtype=total.dtype)
+        number = ops.sum(members * ops.cast(seen, total.dtype))
+        mean = ops.sum(accuracy * members) / ops.maximum(number, 1.0)
+        return ops.where(number > 0, mean, float("nan"))
+
+    def get_config(self):
+        return {**super().get_config(), "ignore_class": self.ignore_class}
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class ShotAccuracy(_PerClassAccuracy):
+    """Top-1 accuracy by how many training images a class has: `many`, `medium`, `few`, and `all`.
+
+    A group's number is the unweighted mean of its classes' accuracies, over the classes that the evaluated
+    labels contain: `many` are the classes with more than `many_threshold` training images, `few` those with
+    fewer than `few_threshold`, `medium` the others, both thresholds included. `all` is the accuracy over
+    samples: on the balanced test sets of the papers that is also the mean over classes, elsewhere see
+    `MeanClassAccuracy`.
+
+    `result()` is a dictionary, which `fit` and `evaluate` log as entries of their own, `val_few` and so on. A
+    group without evaluated classes is NaN (the authors' script prints 0 there).
+
+    Args:
+        class_counts: Training images of each class: `ClassCounts`, a sequence or a mapping. A class may have
+            none.
+        many_threshold: Classes with more images are many-shot.
+        few_threshold: Classes with fewer images are few-shot.
+        ignore_class: Integer label whose samples are left out, or `None`.
+        prefix: Put before the entries' names; needed when a model has two of these metrics.
+        name, dtype: As for every Keras metric.
+
+    Raises:
+        ValueError: Counts that are none, crossed thresholds; in `update_state`, shapes or labels that do not
+        fit.
+
+    Source: Large-Scale Long-Tailed Recognition in an Open World (CVPR 2019), section 4, and its function
+    `shot_acc`.
+
+    >>> metric = ShotAccuracy(class_counts=[500, 60, 5])
+    >>> metric.update_state([0, 0, 1, 2], [[9., 0, 0], [9, 0, 0], [0, 9, 0], [9, 0, 0]])
+    >>> {name: float(value) for name, value in metric.result().items()}
+    {'many': 1.0, 'medium': 1.0, 'few': 0.0, 'all': 0.75}
+    """
+
+    def __init__(
+        self,
+        class_counts,
+        many_threshold=100,
+        few_threshold=20,
+        ignore_class=-1,
+        prefix="",
+        name="shot_accuracy",
+        dtype=None,
+    ):
+        class_counts = as_class_counts(class_counts, allow_zero=True)
+        super().__init__(class_counts.num_classes, ignore_class, name, dtype)
+        self.class_counts = class_counts
+        self.many_threshold = many_threshold
+        self.few_threshold = few_threshold
+        self.prefix = prefix
+        self._members = {}
+        for group, indices in class_counts.shot_groups(many_threshold, few_threshold).items():
+            self._members[group] = np.isin(np.arange(self.num_classes), indices)
+
+    def result(self):
+        """A dict of scalar tensors: `many`, `medium`, `few` and `all`, with `prefix` before each."""
+        correct, total = (ops.sum(sums) for sums in self._sums())
+        results = {group: self._mean_over_seen(members) for group, members in self._members.items()}
+        results["all"] = ops.where(ops.not_equal(total, 0), correct / total, float("nan"))
+        return {f"{self.prefix}{group}": value for group, value in results.items()}
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "class_counts": self.class_counts.counts.tolist(),
+            "many_threshold": self.many_threshold,
+            "few_threshold": self.few_threshold,
+            "prefix": self.prefix,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class MeanClassAccuracy(_PerClassAccuracy):
+    """Unweighted mean of the classes' accuracies (balanced accuracy, macro recall).
+
+    `1/K * sum over c of correct_c / total_c`, over the K classes that the evaluated labels contain; NaN
+    before the first. Equals scikit-learn's `balanced_accuracy_score`, with `sample_weight` too.
+
+    Args:
+        num_classes: Number of classes, the width of the predictions.
+        ignore_class: Integer label whose samples are left out, or `None`.
+        name, dtype: As for every Keras metric.
+
+    Raises:
+        ValueError: `num_classes` that is not a positive integer; in `update_state`, shapes or labels that do
+        not fit.
+
+    >>> metric = MeanClassAccuracy(num_classes=2)
+    >>> metric.update_state([0, 0, 0, 1], [[9., 0], [9, 0], [9, 0], [9, 0]])
+    >>> float(metric.result())
+    0.5
+    """
+
+    def __init__(self, num_classes, ignore_class=-1, name="mean_class_accuracy", dtype=None):
+        if isinstance(num_classes, bool) or not isinstance(num_classes, numbers.Integral) or num_classes < 1:
+            raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
+        super().__init__(int(num_classes), ignore_class, name, dtype)
+
+    def result(self):
+        """A scalar tensor; NaN before the first sample."""
+        return self._mean_over_seen(np.ones(self.num_classes))
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+
+def _read_shapes(y_true, y_pred, num_classes):
+    """Labels without a last axis of 1, and whether they are labels (else one row a sample)."""
+    true, pred = tuple(y_true.shape), tuple(y_pred.shape)
+    if not pred or pred[-1] not in (num_classes, None):
+        raise ValueError(f"y_pred must have shape (..., {num_classes}), one number a class, got {pred}")
+    if len(true) == len(pred) and true[-1] == 1:
+        y_true, true = ops.squeeze(y_true, axis=-1), true[:-1]
+    is_labels = len(true) == len(pred) - 1
+    fits = is_labels or (len(true) == len(pred) and true[-1] in (num_classes, None))
+    for ours, theirs in zip(true, pred[:-1], strict=False):
+        fits = fits and (ours is None or theirs is None or ours == theirs)
+    if not fits:
+        raise ValueError(
+            f"y_true must be labels of shape {pred[:-1]} or one-hot labels of shape (..., {num_classes}) "
+            f"to go with y_pred of shape {pred}, got {true}"
+        )
+    return y_true, is_labels
+
+
+def _broadcast_weights(sample_weight, labels, dtype):
+    weights = ops.cast(ops.convert_to_tensor(sample_weight), dtype)
+    rank = len(labels.shape)
+    if len(weights.shape) == rank + 1 and weights.shape[-1] == 1:
+        weights = ops.squeeze(weights, axis=-1)
+    if len(weights.shape) > rank:
+        raise ValueError(
+            f"sample_weight must broadcast to the labels of shape {tuple(labels.shape)}, got {tuple(weights.shape)}"
+        )
+    while 0 < len(weights.shape) < rank:
+        weights = ops.expand_dims(weights, -1)
+    return weights

@@ -1,0 +1,318 @@
+"""The maths of the adaptive activations, as pure functions of tensors with exact, stable gradients.
+
+With `u = log(lambda) - kappa * x` and `eta` the Adaptive Parametric Activation (APA, ECCV 2024, Eq. 5)
+
+    eta          = (lambda * exp(-kappa * x) + 1) ** (-1 / lambda)
+    log(eta)     = -softplus(u) / lambda
+    d log(eta)/dx      = kappa * sigmoid(u) / lambda
+    d log(eta)/dkappa  = x * sigmoid(u) / lambda
+    d log(eta)/dlambda = (softplus(u) - sigmoid(u)) / lambda ** 2
+
+and everything else here follows from the product rule. All of it is evaluated in float32 for half-precision
+inputs (in float64 for float64 inputs), and cast back to the dtype of `x`.
+
+Every function works eagerly, compiled, in symbolic (`keras.KerasTensor`) calls and for second derivatives
+(JAX: reverse over reverse, `jax.jacrev(jax.grad(f))`; `jax.hessian` needs forward mode, which a function with a
+hand-written reverse rule does not have). `jax.vmap`, `torch.func.vmap` and `tf.vectorized_map` work.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apa._kernels import differentiable, softplus_and_sigmoid
+
+__all__ = ["aglu", "apa", "gumbel", "log1m_gumbel", "log_apa", "log_gumbel"]
+
+# Lower ends of lambda in the authors' code: APA max(lambda, 1e-4), AGLU relu(lambda) + 1e-8.
+_APA_LAMBDA_MIN = 1e-4
+_AGLU_LAMBDA_OFFSET = 1e-8
+
+# Below this w = lambda * exp(-kappa * x), log(1+w) - w/(1+w) cancels in float32 and its series is used.
+_LOG_SERIES_BELOW = float(np.log(0.02))
+# sum over n >= 2 of (-1)^n (1 - 1/n) w^(n-2); the first term left out is 3e-7 of the sum at w = 0.02.
+_SERIES = tuple((-1) ** n * (1 - 1 / n) for n in range(2, 6))
+
+
+def apa(x, kappa, lam):
+    """Adaptive Parametric Activation, `(lam * exp(-kappa * x) + 1) ** (-1 / lam)`, between 0 and 1.
+
+    `kappa = lam = 1` is the sigmoid; `lam -> 0` with `kappa = 1` is the Gumbel distribution `exp(-exp(-x))`.
+
+    Args:
+        x: Tensor of any shape. Half precision is computed in float32.
+        kappa: Slope; a number or a tensor that broadcasts with `x`.
+        lam: Asymmetry lambda, clamped to at least 1e-4; a number or a tensor that broadcasts with `x`. Below the
+            clamp its gradient is that at the clamp, kept only where a descent step would raise `lam`.
+
+    Returns:
+        Tensor of the broadcast shape, in the dtype of `x`.
+
+    Source: Adaptive Parametric Activation (ECCV 2024), Eq. 5.
+
+    >>> round(float(apa(1.0, kappa=1.0, lam=1.0)), 4)  # sigmoid(1)
+    0.7311
+    """
+    return _call("apa", x, kappa, lam)
+
+
+def log_apa(x, kappa, lam):
+    """Logarithm of `apa`, `-softplus(log(lam) - kappa * x) / lam`, finite where `apa` underflows to 0.
+
+    Args and returns: as `apa`.
+
+    Source: Adaptive Parametric Activation (ECCV 2024), logarithm of Eq. 5.
+
+    >>> round(float(log_apa(-50.0, kappa=1.0, lam=0.5)), 3)
+    -98.614
+    """
+    return _call("log_apa", x, kappa, lam)
+
+
+def aglu(x, kappa, lam, lambda_gradient="exact"):
+    """Adaptive Generalised Linear Unit, `x * (lam * exp(-kappa * x) + 1) ** (-1 / lam)`.
+
+    `kappa = lam = 1` is SiLU, `kappa = 1.702, lam = 1` approximates GELU, a large `kappa` approaches ReLU and a
+    large `lam` the identity.
+
+    Args:
+        x: Tensor of any shape. Half precision is computed in float32.
+        kappa: Slope; a number or a tensor that broadcasts with `x`.
+        lam: Asymmetry lambda, used as `relu(lam) + 1e-8`; a number or a tensor that broadcasts with `x`. Below 0
+            its gradient is that at 0, kept only where a descent step would raise `lam`.
+        lambda_gradient: With `w = lam * exp(-kappa * x)`, `"exact"` is the derivative
+            `x * eta / lam^2 * (log(1 + w) - w / (1 + w))`. `"paper"` is Eq. 8 of the paper and the authors' backward
+            pass, which lack the term `log(1 + w)` and so always have the opposite sign; the published AGLU
+            classification networks were trained with it.
+
+    Returns:
+        Tensor of the broadcast shape, in the dtype of `x`.
+
+    Raises:
+        ValueError: If `lambda_gradient` is neither `"exact"` nor `"paper"`.
+
+    Source: Adaptive Parametric Activation (ECCV 2024), Eq. 6; gradients Eqs. 7-9.
+
+    >>> round(float(aglu(1.0, kappa=1.0, lam=1.0)), 4)  # SiLU(1)
+    0.7311
+    """
+    check_lambda_gradient(lambda_gradient)
+    return _call("aglu", x, kappa, lam, lambda_gradient=lambda_gradient)
+
+
+def gumbel(x):
+    """Gumbel activation, `exp(-exp(-x))`, the distribution function of the standard Gumbel distribution.
+
+    Args:
+        x: Tensor of any shape. Half precision is computed in float32.
+
+    Returns:
+        Tensor of the shape and dtype of `x`, between 0 and 1.
+
+    Source: Long-tailed Instance Segmentation using Gumbel Optimized Loss (ECCV 2022), Eq. 4.
+
+    >>> round(float(gumbel(0.0)), 4)  # 1 / e
+    0.3679
+    """
+    return _call("gumbel", x)
+
+
+def log_gumbel(x):
+    """Logarithm of the Gumbel activation, `-exp(-x)`.
+
+    Args and returns: as `gumbel`; at most 0.
+
+    >>> round(float(log_gumbel(-2.0)), 4)
+    -7.3891
+    """
+    return _call("log_gumbel", x)
+
+
+def log1m_gumbel(x):
+    """Logarithm of one minus the Gumbel activation, `log(1 - exp(-exp(-x)))`; about `-x` for a large `x`.
+
+    Args and returns: as `gumbel`; at most 0.
+
+    >>> round(float(log1m_gumbel(50.0)), 4)  # log(1 - gumbel(50)) is -inf in float32
+    -50.0
+    """
+    return _call("log1m_gumbel", x)
+
+
+def check_lambda_gradient(value):
+    """Raise a ValueError unless `value` names a derivative that `aglu` has."""
+    if value not in ("exact", "paper"):
+        raise ValueError(f'lambda_gradient must be "exact" or "paper"; given: {value!r}.')
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Values and gradients. Inside, every tensor is float32 or float64, and `x` has the full broadcast shape.
+
+
+# d clamp / d lam is 1 at and above the clamp. Below it only what raises lam again passes, so that a parameter that
+# has stepped across recovers instead of being dead for ever. The gradient arrives summed over what lam broadcasts to.
+_clamp_apa = differentiable(
+    lambda lam: ops.maximum(lam, _APA_LAMBDA_MIN),
+    lambda upstream, lam: (ops.where(lam < _APA_LAMBDA_MIN, ops.minimum(upstream, 0.0), upstream),),
+)
+_clamp_aglu = differentiable(
+    lambda lam: ops.maximum(lam, 0.0) + _AGLU_LAMBDA_OFFSET,
+    lambda upstream, lam: (ops.where(lam < 0.0, ops.minimum(upstream, 0.0), upstream),),
+)
+
+
+def _lambda_slope(u, lam, softplus, sigmoid):
+    """d log(eta) / dlambda = (softplus(u) - sigmoid(u)) / lambda^2, without cancellation for small w = exp(u)."""
+    w = ops.exp(ops.minimum(u, _LOG_SERIES_BELOW))
+    series = _SERIES[-1]
+    for coefficient in _SERIES[-2::-1]:
+        series = series * w + coefficient
+    ratio = w / lam
+    return ops.where(u < _LOG_SERIES_BELOW, ratio * ratio * series, (softplus - sigmoid) / (lam * lam))
+
+
+def _paper_lambda_slope(u, lam, softplus, sigmoid):
+    """Eq. 8, which lacks log(1 + w) = softplus(u)."""
+    return -sigmoid / (lam * lam)
+
+
+def _sum_to(gradient, parameter):
+    """Sum `gradient` over the axes along which `parameter` was broadcast."""
+    extra = len(gradient.shape) - len(parameter.shape)
+    if extra:
+        gradient = ops.sum(gradient, axis=tuple(range(extra)))
+    axes = tuple(i for i, size in enumerate(parameter.shape) if size == 1)
+    return ops.sum(gradient, axis=axes, keepdims=True) if axes else gradient
+
+
+def _log_apa_value(x, kappa, lam):
+    softplus, _ = softplus_and_sigmoid(ops.log(lam) - kappa * x)
+    return softplus / -lam
+
+
+def _apa_value(x, kappa, lam):
+    return ops.exp(_log_apa_value(x, kappa, lam))
+
+
+def _aglu_value(x, kappa, lam):
+    return x * _apa_value(x, kappa, lam)
+
+
+def _log_apa_gradient(upstream, x, kappa, lam):
+    u = ops.log(lam) - kappa * x
+    parts = softplus_and_sigmoid(u)
+    slope = upstream * (parts[1] / lam)
+    return slope * kappa, _sum_to(slope * x, kappa), _sum_to(upstream * _lambda_slope(u, lam, *parts), lam)
+
+
+def _apa_gradient(upstream, x, kappa, lam):
+    u = ops.log(lam) - kappa * x
+    parts = softplus_and_sigmoid(u)
+    eta = upstream * ops.exp(parts[0] / -lam)
+    slope = eta * (parts[1] / lam)
+    return slope * kappa, _sum_to(slope * x, kappa), _sum_to(eta * _lambda_slope(u, lam, *parts), lam)
+
+
+def _aglu_gradient(upstream, x, kappa, lam, lambda_slope=_lambda_slope):
+    u = ops.log(lam) - kappa * x
+    parts = softplus_and_sigmoid(u)
+    eta = upstream * ops.exp(parts[0] / -lam)
+    value = eta * x
+    slope = value * (parts[1] / lam)
+    return eta + slope * kappa, _sum_to(slope * x, kappa), _sum_to(value * lambda_slope(u, lam, *parts), lam)
+
+
+def _paper_aglu_gradient(upstream, x, kappa, lam):
+    return _aglu_gradient(upstream, x, kappa, lam, _paper_lambda_slope)
+
+
+def _gumbel_gradient(upstream, x):
+    # exp(-exp(50)) is 0 in every dtype; the bound keeps 0 * inf out of the second derivative.
+    x = ops.maximum(x, -50.0)
+    return (upstream * ops.exp(-x - ops.exp(-x)),)
+
+
+def _log1m_gumbel_value(x):
+    v = ops.exp(-x)
+    middle = ops.log(-ops.expm1(-ops.clip(v, 0.05, 0.7)))
+    high = -x - v / 2 + v * v / 24
+    low = ops.log1p(-ops.exp(-ops.maximum(v, 0.7)))
+    return ops.where(v < 0.05, high, ops.where(v > 0.7, low, middle))
+
+
+def _log1m_gumbel_gradient(upstream, x):
+    # -v / (exp(v) - 1), which is below 1e-32 from v = 80 on and -1 + v/2 - v^2/12 for a small v.
+    v = ops.exp(-ops.maximum(x, -float(np.log(80.0))))
+    exact = v / ops.expm1(ops.maximum(v, 1e-2))
+    return (-upstream * ops.where(v < 1e-2, 1.0 - v / 2 + v * v / 12, exact),)
+
+
+_apa = differentiable(_apa_value, _apa_gradient)
+_log_apa = differentiable(_log_apa_value, _log_apa_gradient)
+_aglu = {
+    "exact": differentiable(_aglu_value, _aglu_gradient),
+    "paper": differentiable(_aglu_value, _paper_aglu_gradient),
+}
+_FUNCTIONS = {
+    "apa": lambda x, kappa, lam: _apa(x, kappa, _clamp_apa(lam)),
+    "log_apa": lambda x, kappa, lam: _log_apa(x, kappa, _clamp_apa(lam)),
+    "aglu": lambda x, kappa, lam, lambda_gradient: _aglu[lambda_gradient](x, kappa, _clamp_aglu(lam)),
+    "gumbel": differentiable(lambda x: ops.exp(-ops.exp(-x)), _gumbel_gradient),
+    "log_gumbel": lambda x: -ops.exp(-x),
+    "log1m_gumbel": differentiable(_log1m_gumbel_value, _log1m_gumbel_gradient),
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The way in: dtypes, broadcasting, symbolic tensors.
+
+
+def _call(name, *inputs, **options):
+    if any(isinstance(value, keras.KerasTensor) for value in inputs):
+        return ElementwiseOperation(name, options)(*inputs)
+    x = ops.convert_to_tensor(inputs[0])
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
+        x = ops.cast(x, keras.config.floatx())
+    result_dtype = keras.backend.standardize_dtype(x.dtype)
+    dtype = "float64" if result_dtype == "float64" else "float32"
+    parameters = [ops.cast(ops.convert_to_tensor(value), dtype) for value in inputs[1:]]
+    x = _broadcast_to_parameters(ops.cast(x, dtype), parameters)
+    return ops.cast(_FUNCTIONS[name](x, *parameters, **options), result_dtype)
+
+
+def _broadcast_to_parameters(x, parameters):
+    """Give `x` the full broadcast shape, so that only parameters' gradients have to be reduced."""
+    for parameter in parameters:
+        shape = tuple(parameter.shape)
+        own = (1,) * (len(shape) - len(x.shape)) + tuple(x.shape)
+        own = own[len(own) - len(shape) :]
+        if len(shape) > len(x.shape) or any(a != 1 and a != b for a, b in zip(shape, own, strict=True)):
+            x = x + ops.zeros_like(parameter)
+    return x
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class ElementwiseOperation(keras.Operation):
+    """A call of one of this module's functions inside a functional model; made by calling them on a `KerasTensor`."""
+
+    def __init__(self, function, options=None, name=None):
+        super().__init__(name=name)
+        self.function = function
+        self.options = dict(options or {})
+
+    def call(self, *inputs):
+        return _call(self.function, *inputs, **self.options)
+
+    def compute_output_spec(self, x, *parameters):
+        spec = x if isinstance(x, keras.KerasTensor) else ops.convert_to_tensor(x)
+        dtype = keras.backend.standardize_dtype(spec.dtype)
+        if not keras.backend.is_float_dtype(dtype):
+            dtype = keras.config.floatx()
+        shape = keras.KerasTensor(spec.shape)
+        for parameter in parameters:
+            size = parameter.shape if hasattr(parameter, "shape") else np.shape(parameter)
+            shape = ops.add(shape, keras.KerasTensor(size))
+        return keras.KerasTensor(shape.shape, dtype=dtype)
+
+    def get_config(self):
+        return {"function": self.function, "options": self.options, "name": self.name}

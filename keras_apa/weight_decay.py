@@ -1,0 +1,48 @@
+"""Which parameters an optimizer may shrink."""
+
+import keras
+
+_ACTIVATIONS = ("kappa", "lambda")
+_NORMS = ("gamma", "beta")
+_BIASES = ("bias",)
+
+
+def no_weight_decay(optimizer, model, norms=False, biases=False):
+    """Exempt the learned parameters of activations from an optimizer's `weight_decay`, beside what is exempt already.
+
+    Decay pulls `kappa` and `lambda` to 0, where AGLU is the linear `x / e`, not to a neutral activation. Call it after
+    the model is built and before the first training step; call it again after loading a compiled model, since Keras
+    does not save the exemption.
+
+    Args:
+        optimizer: A `keras.optimizers.Optimizer`, also inside a `LossScaleOptimizer`.
+        model: The built model or layer whose parameters are meant.
+        norms: Exempt scales and offsets of normalisation layers too.
+        biases: Exempt biases too.
+
+    Returns:
+        The exempted variables.
+
+    Raises:
+        ValueError: If `optimizer` is no Keras optimizer, or `model` has no weights yet.
+
+    Source: the authors' classification recipes exempt `kappa` and `lambda` only.
+
+    >>> from keras_apa import no_weight_decay
+    >>> from keras_apa.layers import AGLU
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), AGLU()])
+    >>> optimizer = keras.optimizers.SGD(0.1, weight_decay=1e-4)
+    >>> [variable.name for variable in no_weight_decay(optimizer, model)]
+    ['kappa', 'lambda']
+    """
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise ValueError(f"optimizer must be a keras.optimizers.Optimizer; given: {optimizer!r}.")
+    if not model.weights:
+        raise ValueError("model has no weights yet; build it (call it once, or give it an Input) first.")
+    names = _ACTIVATIONS + (_NORMS if norms else ()) + (_BIASES if biases else ())
+    exempt = [variable for variable in model.trainable_variables if variable.name in names]
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    # Keras replaces what it was told before.
+    earlier = [variable for variable in model.trainable_variables if not inner._use_weight_decay(variable)]
+    inner.exclude_from_weight_decay(var_list=[*earlier, *exempt])
+    return exempt
