@@ -1,0 +1,111 @@
+"""Export in a fresh process on another backend: the model goes there as a `.keras` file."""
+
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+import keras
+import numpy as np
+
+from zoo._export_graph import Settings
+
+_PROGRAM = "import sys; from zoo._export_process import main; sys.exit(main(sys.argv[1]))"
+
+
+def write_in_fresh_process(backend, model, folder, settings, representative_images=None):
+    """`zoo.export.write` on another backend.
+
+    Raises:
+        ValueError: If a layer's class is defined where a fresh process cannot import it, or as `zoo.export`.
+        RuntimeError: If the process fails; the message ends with what it printed.
+    """
+    with tempfile.TemporaryDirectory(prefix="keras-apa-export-") as job:
+        job = pathlib.Path(job)
+        keras.saving.save_model(model, job / "model.keras")
+        if representative_images is not None:
+            np.save(job / "images.npy", representative_images)
+        description = {
+            "settings": settings.get_config(),
+            "folder": str(folder),
+            "modules": _modules(job / "model.keras"),
+        }
+        (job / "job.json").write_text(json.dumps(description))
+        result = subprocess.run(
+            [sys.executable, "-c", _PROGRAM, str(job)],
+            env=_environment(backend),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        if (job / "error.txt").exists():
+            raise ValueError((job / "error.txt").read_text())
+        if result.returncode:
+            raise RuntimeError(f"The export on the {backend} backend failed:\n{result.stdout[-4000:]}")
+
+
+def main(job):
+    """Do what `job.json` in the folder `job` says; the exit code."""
+    from zoo.export import write
+
+    job = pathlib.Path(job)
+    description = json.loads((job / "job.json").read_text())
+    for name in description["modules"]:
+        importlib.import_module(name)
+    # Uncompiled: the optimizer's class is the other backend's. Not safe_mode: whoever exports a model has it in memory,
+    # so its Python code, if any, has been run already.
+    model = keras.saving.load_model(job / "model.keras", compile=False, safe_mode=False)
+    images = np.load(job / "images.npy") if (job / "images.npy").exists() else None
+    try:
+        write(model, pathlib.Path(description["folder"]), Settings.from_config(description["settings"]), images)
+    except ValueError as error:
+        (job / "error.txt").write_text(str(error))
+        return 1
+    return 0
+
+
+def _environment(backend):
+    """This process's, with its import path, on another backend and on the processor only."""
+    path = os.pathsep.join([os.path.abspath(entry) for entry in sys.path])
+    return {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "PYTHONPATH": path,
+        # The accelerator's memory may be taken by the process that waits; tracing needs none.
+        "CUDA_VISIBLE_DEVICES": "-1",
+    }
+
+
+def _modules(path):
+    """Modules that define the registered classes and functions of a `.keras` file."""
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    names = set()
+    for name in sorted(_registered_names(config)):
+        registered = keras.saving.get_registered_object(name)
+        module = getattr(registered, "__module__", "keras")
+        if module == "__main__":
+            raise ValueError(
+                f"{registered.__name__} is defined in the program itself, and the export needs a fresh process; "
+                "put it into a module and import it from there."
+            )
+        if not module.startswith("keras."):
+            names.add(module)
+    return sorted(names - {"keras"})
+
+
+def _registered_names(config):
+    if isinstance(config, dict):
+        if isinstance(config.get("registered_name"), str):
+            yield config["registered_name"]
+        config = [value for key, value in config.items() if key != "compile_config"]
+    if isinstance(config, list):
+        for value in config:
+            yield from _registered_names(value)

@@ -1,0 +1,85 @@
+"""The class of the zoo's models: a functional model that knows its classes and the images it wants."""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+
+from zoo.preprocessing import Preprocessing
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class Classifier(keras.Model):
+    """A functional `keras.Model` whose file also says what its outputs are called and how images are prepared.
+
+    Args:
+        inputs, outputs: As `keras.Model` takes them.
+        name: Name of the model.
+        preprocessing: A `zoo.Preprocessing`, or `None` if unknown. It is not part of the graph.
+        class_names: One name an output, or `None` if unknown.
+        batches_tracked: What the batch norms of a PyTorch checkpoint have counted, by key, for the way back.
+
+    Input shape: that of `inputs`.
+    Output shape: that of `outputs`; `(batch, classes)` with a classifier.
+    Raises: ValueError: If `class_names` has not as many names as the output has columns.
+
+    >>> import zoo
+    >>> model = zoo.create_model("resnet8", classes=2)
+    >>> model.class_names = ["cat", "dog"]
+    >>> type(model).from_config(model.get_config()).class_names
+    ('cat', 'dog')
+    """
+
+    def __init__(
+        self, inputs, outputs, name=None, *, preprocessing=None, class_names=None, batches_tracked=None, **kwargs
+    ):
+        super().__init__(inputs, outputs, name=name, **kwargs)
+        self.preprocessing = preprocessing
+        self.class_names = class_names
+        self.batches_tracked = batches_tracked
+
+    @property
+    def preprocessing(self):
+        """How images are prepared for this model, or `None`."""
+        return self._preprocessing
+
+    @preprocessing.setter
+    def preprocessing(self, value):
+        if isinstance(value, Mapping):
+            value = keras.saving.deserialize_keras_object(value)
+        if value is not None and not isinstance(value, Preprocessing):
+            raise ValueError(f"preprocessing must be a zoo.Preprocessing or None; given: {value!r}.")
+        self._preprocessing = value
+
+    @property
+    def class_names(self):
+        """A tuple with the name of each output, or `None`."""
+        return self._class_names
+
+    @class_names.setter
+    def class_names(self, value):
+        if value is not None:
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise ValueError(f"class_names must be a sequence of names or None; given: {value!r}.")
+            value = tuple(str(name) for name in value)
+            outputs = self.output_shape[-1] if isinstance(self.output_shape, tuple) else None
+            if len(value) != outputs:
+                raise ValueError(f"class_names must have {outputs} names, one an output; given: {len(value)}.")
+        self._class_names = value
+
+    @property
+    def batches_tracked(self):
+        """`num_batches_tracked` of a PyTorch checkpoint by key, or `None`."""
+        return self._batches_tracked and dict(self._batches_tracked)
+
+    @batches_tracked.setter
+    def batches_tracked(self, value):
+        self._batches_tracked = value and tuple(value.items())
+
+    def get_config(self):
+        names = self.class_names
+        return {
+            **super().get_config(),
+            "preprocessing": self.preprocessing and keras.saving.serialize_keras_object(self.preprocessing),
+            "class_names": names and list(names),
+            "batches_tracked": self.batches_tracked,
+        }

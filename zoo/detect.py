@@ -1,0 +1,105 @@
+"""Which network a PyTorch checkpoint belongs to, told from its keys and shapes."""
+
+import re
+
+from zoo.checkpoint_files import read_state_dict
+from zoo.cifar_resnet import CIFAR_RESNETS
+from zoo.resnet import IMAGENET_RESNETS
+from zoo.torch_checkpoint import CIFAR, IMAGENET
+
+
+def detect_architecture(state_dict):
+    """Name and options of the network that a checkpoint was made with.
+
+    What has parameters is told from them: kind, depth and width of the network, AGLU, APA gates and their LayerNorm,
+    the classifier, the number of classes, the channels of the images. What has none cannot be: an activation
+    without parameters is taken for ReLU, a gate without for the sigmoid.
+
+    Args:
+        state_dict: What `zoo.load_torch_checkpoint` takes: a path, or a mapping from key to array.
+
+    Returns: `(name, options)`, for `zoo.create_model(name, **options)`.
+    Raises: ValueError: If no network of the zoo has these tensors, saying what was found.
+
+    >>> import zoo
+    >>> model = zoo.create_model("se_resnet8", classes=7, activation="aglu", gate="apa", classifier="cosine")
+    >>> zoo.detect_architecture(zoo.to_torch_state_dict(model))[0]
+    'se_resnet8'
+    """
+    shapes = {key: tuple(array.shape) for key, array in read_state_dict(state_dict).items()}
+    name = _name(shapes)
+    names = CIFAR if name in CIFAR_RESNETS else IMAGENET
+    stem = shapes["conv1.weight"]
+    options = {}
+    if stem[2] == (3 if names is IMAGENET else 7):
+        options["stem"] = "cifar" if names is IMAGENET else "imagenet"
+    if stem[1] != 3:
+        options["input_shape"] = (None, None, stem[1])
+    if f"{names.stem_activation}.kappa_param" in shapes:
+        options["activation"] = "aglu"
+    options |= _gates(shapes, names) | _classifier(shapes)
+    return name, options
+
+
+def _name(shapes):
+    """The network with that gate, those blocks and that width."""
+    if "conv1.weight" not in shapes or "layer1.0.conv2.weight" not in shapes:
+        some = ", ".join(list(shapes)[:3]) or "no tensors"
+        raise ValueError(f"The checkpoint is not of a ResNet: it has no conv1.weight and layer1.0; found: {some}.")
+    depths = []
+    for key in shapes:
+        match = re.match(r"layer(\d+)\.(\d+)\.", key)
+        if match:
+            stage, block = int(match[1]), int(match[2]) + 1
+            depths += [0] * (stage - len(depths))
+            depths[stage - 1] = max(depths[stage - 1], block)
+    width, per_group = shapes["layer1.0.conv2.weight"][:2]
+    bottleneck = "layer1.0.conv3.weight" in shapes
+    found = {
+        "attention": _attention(shapes),
+        "bottleneck": bottleneck,
+        "depths": tuple(depths),
+        "filters": (shapes["conv1.weight"][0],),
+    }
+    if bottleneck:
+        found |= {"groups": width // per_group, "width_per_group": per_group}
+    for name, architecture in {**CIFAR_RESNETS, **IMAGENET_RESNETS}.items():
+        values = {key: getattr(architecture, key) for key in found}
+        values["filters"] = values["filters"][:1]
+        if values == found:
+            return name
+    listed = ", ".join(f"{key} {value}" for key, value in found.items())
+    raise ValueError(f"No network of the zoo has the shape of this checkpoint: {listed}.")
+
+
+def _attention(shapes):
+    kinds = {"se": r"\.se\.", "cb": r"\.ChannelGate\.", "sp": r"\.SpatialGate\."}
+    return next((kind for kind, key in kinds.items() if any(re.search(key, k) for k in shapes)), None)
+
+
+def _gates(shapes, names):
+    options = {}
+    channel = {"se": f"se.{names.se_gate}", "cb": "ChannelGate.uniact"}.get(_attention(shapes))
+    if channel:
+        if any(f"{channel}.kappa_param" in key for key in shapes):
+            options["gate"] = "apa"
+        norm = any(re.search(r"(\.se|ChannelGate)\.norm\.weight$", key) for key in shapes)
+        if norm != (_attention(shapes) == "cb" or "gate" in options):
+            options["gate_normalization"] = norm
+    if any("SpatialGate.uniact.kappa_param" in key for key in shapes):
+        options["spatial_gate"] = "apa"
+    return options
+
+
+def _classifier(shapes):
+    head = next((name for name in (CIFAR.classifier, IMAGENET.classifier) if f"{name}.weight" in shapes), None)
+    if head is None:
+        return {"include_top": False}
+    weight, bias = shapes[f"{head}.weight"], shapes.get(f"{head}.bias")
+    if f"{head}.g" in shapes:
+        return {"classes": weight[0], "classifier": "wrapped_cauchy"}
+    if bias is None:
+        learned = f"{head}.scale" in shapes
+        return {"classes": weight[0], "classifier": "learned_cosine" if learned else "cosine"}
+    # NormalizedDense is stored the other way round; a square one looks like a linear layer.
+    return {"classes": bias[0], **({"classifier": "normalized"} if weight[0] != bias[0] else {})}

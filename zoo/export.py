@@ -1,0 +1,223 @@
+"""Models for serving: TensorFlow SavedModel, ONNX and LiteRT, from a model of any backend."""
+
+import importlib.util
+import numbers
+
+import keras
+import numpy as np
+
+from keras_apa._names import check_name
+from zoo._export_folder import check_folder, write_version
+from zoo._export_graph import Settings, choose_activation, image_shape, num_classes
+from zoo._export_process import write_in_fresh_process
+from zoo.preprocessing import Preprocessing
+
+FORMATS = {"tf_saved_model": None, "onnx": "model.onnx", "litert": "model.tflite"}
+QUANTIZATIONS = ("float16", "int8")
+# Packages by format and the backend that writes it.
+PACKAGES = {
+    ("tf_saved_model", "tensorflow"): ("tensorflow", "tensorflow_serving"),
+    ("litert", "tensorflow"): ("tensorflow",),
+    ("onnx", "tensorflow"): ("tensorflow", "tf2onnx", "onnx"),
+    ("onnx", "torch"): ("torch", "onnx", "onnxscript"),
+}
+
+
+def export(
+    model,
+    folder,
+    format="tf_saved_model",
+    preprocessing=None,
+    class_names=None,
+    top_k=5,
+    activation=None,
+    quantization=None,
+    representative_images=None,
+):
+    """Write a model for a server or a device, with its preprocessing inside.
+
+    Every format has the function `serving_default`: `images`, a float batch of any size with pixels from 0 to 255, to
+    `logits` and `probabilities`. A SavedModel also has `serve_jpeg`: `image_bytes`, a batch of encoded JPEG or PNG
+    images of any size, to the `top_k` most probable `classes` (names), `indices` and `probabilities`. A
+    `keras_apa.layers.PriorCorrection` in the model is part of the graph; batch normalisation and dropout are in
+    inference mode. A model without a classifier gives its `features` instead, under the names of a dict output.
+
+    A SavedModel is written by the TensorFlow backend, in a fresh process where another backend is running, so that
+    a default TensorFlow Serving server can run it. Numbers are float32, whatever the model's precision.
+
+    Args:
+        model: A functional or Sequential model of images, on any backend.
+        folder: `NAME`, in which the next free version is made, or `NAME/VERSION` with a whole number that is free.
+        format: `"tf_saved_model"`, `"onnx"` (`model.onnx`) or `"litert"` (`model.tflite`).
+        preprocessing: `zoo.Preprocessing`; `None` takes the model's.
+        class_names: One name a class; `None` takes the model's, or `"0"`, `"1"`, ...
+        top_k: Classes that `serve_jpeg` gives, or all if there are fewer.
+        activation: From logits to probabilities: `"softmax"`, `"sigmoid"` or `"gumbel"`. `None` takes the activation
+            that the model ends in, else softmax.
+        quantization: For LiteRT: `None`, `"float16"` (weights), or `"int8"` (weights and, where there is a kernel for
+            it, activations).
+        representative_images: For `"int8"`: some 100 images, `(count, height, width, channels)`, pixels from 0 to 255.
+
+    Returns: The path of the version's folder, a `pathlib.Path`.
+    Raises:
+        ValueError: If an argument is not allowed, the version exists or cannot be written, or the format lacks an
+            operation. Nothing is written then.
+        ImportError: If a package is missing.
+        RuntimeError: If the fresh process fails.
+
+    >>> import pathlib, tempfile, zoo
+    >>> model = zoo.create_model("resnet8", classes=2, input_shape=(8, 8, 3))
+    >>> model.preprocessing = zoo.Preprocessing(image_size=(8, 8))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = zoo.export(model, folder, format="litert")
+    ...     path.name, sorted(file.name for file in path.iterdir())
+    ('1', ['model.json', 'model.tflite'])
+    """
+    check_name(format, FORMATS, "format")
+    _check_model(model)
+    settings = Settings(
+        format=format,
+        name=_model_name(folder, format),
+        preprocessing=_check_preprocessing(model, preprocessing),
+        class_names=_check_class_names(model, class_names),
+        top_k=_check_top_k(top_k),
+        activation=None if num_classes(model) is None else choose_activation(model, activation),
+        quantization=quantization,
+    )
+    images = _check_quantization(model, settings, representative_images)
+    backend = _check_installed(format)
+    check_folder(folder)
+
+    def write_into(path):
+        if backend == keras.config.backend():
+            write(model, path, settings, images)
+        else:
+            write_in_fresh_process(backend, model, path, settings, images)
+
+    return write_version(folder, write_into)
+
+
+def write(model, path, settings, representative_images=None):
+    """Write the files of `settings.format` into the empty folder `path`, on this process's backend."""
+    if settings.format == "tf_saved_model":
+        from zoo._export_saved_model import write_saved_model
+
+        write_saved_model(model, path, settings)
+    elif settings.format == "onnx":
+        from zoo._export_onnx import write_onnx
+
+        write_onnx(model, path, settings)
+    else:
+        from zoo._export_litert import write_litert
+
+        write_litert(model, path, settings, representative_images)
+
+
+def _check_model(model):
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model must be a keras.Model; given: {model!r}.")
+    if not model.built:
+        raise ValueError(f"model {model.name!r} is not built; call it on a batch first, or give it an input shape.")
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
+        raise ValueError(f"model must be functional or Sequential; {type(model).__name__} overrides call().")
+    if not isinstance(model.input_shape, tuple) or len(model.input_shape) != 4:
+        raise ValueError(f"model must take one batch of images; its input shape is {model.input_shape}.")
+
+
+def _check_preprocessing(model, preprocessing):
+    if preprocessing is None:
+        preprocessing = getattr(model, "preprocessing", None)
+    if preprocessing is None:
+        raise ValueError(
+            f"model {model.name!r} does not say how its images are prepared; give "
+            "preprocessing=zoo.Preprocessing(image_size=(height, width), mean=..., std=...). For a network that takes "
+            "pixels from 0 to 255 itself, std is 1/255 for each channel."
+        )
+    if not isinstance(preprocessing, Preprocessing):
+        raise ValueError(f"preprocessing must be a zoo.Preprocessing or None; given: {preprocessing!r}.")
+    sizes = image_shape(model, preprocessing.channels)[:2]
+    if any(size not in (None, wanted) for size, wanted in zip(sizes, preprocessing.image_size, strict=True)):
+        raise ValueError(
+            f"preprocessing makes images of {preprocessing.image_size}, but the model's input has the size {sizes}."
+        )
+    return preprocessing
+
+
+def _check_class_names(model, class_names):
+    classes = num_classes(model)
+    if classes is None:
+        if class_names is not None:
+            raise ValueError(f"class_names has no place: model {model.name!r} has no classifier.")
+        return None
+    if class_names is None:
+        class_names = getattr(model, "class_names", None) or range(classes)
+    if isinstance(class_names, str) or len(class_names) != classes:
+        raise ValueError(f"class_names must have {classes} names, one a class; given: {class_names!r}.")
+    return tuple(str(name) for name in class_names)
+
+
+def _check_top_k(top_k):
+    if not isinstance(top_k, numbers.Integral) or isinstance(top_k, bool) or top_k < 1:
+        raise ValueError(f"top_k must be a whole number of at least 1; given: {top_k!r}.")
+    return int(top_k)
+
+
+def _check_quantization(model, settings, images):
+    quantization = settings.quantization
+    if quantization is not None:
+        check_name(quantization, QUANTIZATIONS, "quantization")
+        if settings.format != "litert":
+            raise ValueError(
+                f"quantization={quantization!r} has no place in format {settings.format!r}; it is for litert."
+            )
+    if quantization != "int8":
+        if images is not None:
+            raise ValueError("representative_images has no place without quantization='int8'.")
+        return None
+    if images is None:
+        raise ValueError("quantization='int8' needs representative_images: some 100 images, pixels from 0 to 255.")
+    images = np.asarray(images, "float32")
+    shape = image_shape(model, settings.preprocessing.channels)
+    if (
+        images.ndim != 4
+        or not len(images)
+        or any(n not in (None, m) for n, m in zip(shape, images.shape[1:], strict=True))
+    ):
+        raise ValueError(
+            f"representative_images must have the shape (count, {', '.join(map(str, shape))}); given: {images.shape}."
+        )
+    return images
+
+
+def _check_installed(format):
+    """The backend that writes `format`: this one if it can, else one whose packages are installed."""
+    running = keras.config.backend()
+    able = {backend: packages for (name, backend), packages in PACKAGES.items() if name == format}
+    backends = [running] if running in able else list(able)
+    missing = {name: [package for package in able[name] if not _is_installed(package)] for name in backends}
+    for backend in backends:
+        if not missing[backend]:
+            return backend
+    names = ", ".join(name.replace("tensorflow_serving", "tensorflow-serving-api") for name in missing[backends[0]])
+    raise ImportError(
+        f'format={format!r} needs packages that are not installed: {names}; pip install "keras-apa[export]"'
+    )
+
+
+def _is_installed(package):
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # imported without a specification
+        return True
+
+
+def _model_name(folder, format):
+    """The last part of `folder` that is no version."""
+    import pathlib
+
+    path = pathlib.Path(folder).expanduser().absolute()
+    if path.suffix in (".onnx", ".tflite", ".keras"):
+        raise ValueError(
+            f"folder must name a folder, in which VERSION/{FORMATS[format] or ''} is made; given: {str(folder)!r}."
+        )
+    return path.parent.name if path.name.isdecimal() else path.name

@@ -1,0 +1,119 @@
+"""What has to be done to an image before a network sees it, as data that travels with the model."""
+
+import dataclasses
+import numbers
+
+import keras
+from keras import ops
+
+from keras_apa._names import check_name
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """Resize, crop and normalise: `(pixels / 255 - mean) / std` of the centre of an image.
+
+    Calling it does the last step, on pixels from 0 to 255 that already have the right size. The first two are done
+    where images of any size arrive: by `keras-apa predict`, and by the `serve_jpeg` signature of an exported model.
+
+    Args:
+        image_size: Height and width that the network is fed, in pixels.
+        resize_size: Length in pixels that the shorter side is brought to before `image_size` is cut from the centre.
+            `None` stretches the whole image to `image_size`.
+        channels: 3 (RGB) or 1 (grey).
+        mean, std: One number a channel, for pixels divided by 255.
+        interpolation: `"bilinear"` or `"bicubic"`, with antialiasing.
+
+    Call arguments:
+        images: Array or tensor `(batch, height, width, channels)` with values from 0 to 255.
+        data_format: Of the result; `None` takes `keras.config.image_data_format()`.
+
+    Returns: A float32 tensor of the same shape; for `"channels_first"` `(batch, channels, height, width)`.
+    Raises: ValueError: For sizes that are not positive, a crop larger than the resized image, or a wrong number of
+        channels.
+
+    >>> import numpy as np
+    >>> from zoo.preprocessing import Preprocessing
+    >>> preprocessing = Preprocessing(image_size=(2, 2), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    >>> float(preprocessing(np.full((1, 2, 2, 3), 255, "uint8"))[0, 0, 0, 0])
+    1.0
+    """
+
+    image_size: tuple[int, int]
+    resize_size: int | None = None
+    channels: int = 3
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    interpolation: str = "bilinear"
+
+    def __post_init__(self):
+        for name in ("image_size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.image_size) != 2 or not all(_is_positive_integer(size) for size in self.image_size):
+            raise ValueError(f"image_size must be two positive integers; given: {self.image_size!r}.")
+        if self.resize_size is not None and not _is_positive_integer(self.resize_size):
+            raise ValueError(f"resize_size must be a positive integer or None; given: {self.resize_size!r}.")
+        if self.resize_size is not None and self.resize_size < max(self.image_size):
+            raise ValueError(
+                f"resize_size must be at least the larger side of image_size {self.image_size}; "
+                f"given: {self.resize_size}."
+            )
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3; given: {self.channels!r}.")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != self.channels:
+                raise ValueError(f"{name} must have {self.channels} numbers; given: {getattr(self, name)!r}.")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be above 0; given: {self.std!r}.")
+        check_name(self.interpolation, INTERPOLATIONS, "interpolation")
+
+    def __call__(self, images, data_format=None):
+        if images.shape[-1] != self.channels:
+            raise ValueError(f"images must have {self.channels} channels on the last axis; given: {images.shape}.")
+        images = ops.cast(images, "float32") / 255.0
+        # A vector of its own for each step: the same roundings as in PyTorch.
+        images = (images - ops.convert_to_tensor(self.mean, "float32")) / ops.convert_to_tensor(self.std, "float32")
+        data_format = data_format or keras.config.image_data_format()
+        return images if data_format == "channels_last" else ops.transpose(images, (0, 3, 1, 2))
+
+    def at_size(self, image_size):
+        """The same part of the image at another size: `resize_size` grows with `image_size`.
+
+        >>> from zoo.preprocessing import imagenet
+        >>> imagenet(224, 256).at_size((448, 448)).resize_size
+        512
+        """
+        resize = self.resize_size and round(self.resize_size * max(image_size) / max(self.image_size))
+        return dataclasses.replace(self, image_size=tuple(image_size), resize_size=resize)
+
+    def get_config(self):
+        """The arguments, as lists and numbers that JSON can hold."""
+        config = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in config.items()}
+
+    @classmethod
+    def from_config(cls, config):
+        """The inverse of `get_config`."""
+        return cls(**config)
+
+
+def _is_positive_integer(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
+
+
+def imagenet(image_size=224, resize_size=256):
+    """ImageNet's mean and standard deviation, and a square of `image_size` from the centre."""
+    return Preprocessing(
+        image_size=(image_size, image_size),
+        resize_size=resize_size,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+
+
+def cifar():
+    """Mean and standard deviation of CIFAR, on images of 32x32."""
+    return Preprocessing(image_size=(32, 32), mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))

@@ -1,0 +1,87 @@
+"""Every network by name: `create_model`, `list_models`, and one function for each."""
+
+import fnmatch
+import functools
+import inspect
+
+from keras_apa._names import check_name
+from zoo.cifar_resnet import CIFAR_RESNETS
+from zoo.resnet import IMAGENET_RESNETS, build_resnet
+from zoo.weights import create_with_weights
+
+ARCHITECTURES = {**CIFAR_RESNETS, **IMAGENET_RESNETS}
+OPTIONS = tuple(name for name in inspect.signature(build_resnet).parameters if name not in ("name", "architecture"))
+
+
+def list_models(pattern="*"):
+    """Names of the networks, those that match a shell pattern.
+
+    >>> import zoo
+    >>> zoo.list_models("se_resnet?")
+    ['se_resnet8']
+    """
+    return [name for name in ARCHITECTURES if fnmatch.fnmatchcase(name, pattern)]
+
+
+def create_model(name, weights=None, **options):
+    """Build a network by name.
+
+    Args:
+        name: One of `list_models()`, such as `"se_resnet32"`.
+        weights: `None`; the name of published weights of this network (`zoo.list_weights()`), whose options and
+            preprocessing then become the model's; or the path of weights for this very network: `.weights.h5`,
+            `.keras`, or a PyTorch checkpoint (`.pth`, `.pt`, `.safetensors`).
+        classes: Number of classes; 1000, or 100 for the networks for small images.
+        activation: `"relu"`, `"aglu"`, any Keras activation name, or a layer, which is cloned for each place with
+            fresh start values: `activation=AGLU(lambda_gradient="paper")`.
+        gate: Channel gate of `se_` and `cb_` networks: `"sigmoid"` (default), `"apa"`, `"gumbel"`,
+            `"sigmoid_temperature"`, `"gumbel_temperature"` or a layer. In `se_` networks `"apa"` brings LayerNorm and
+            Dropout 0.1 along (APA* of the paper).
+        spatial_gate: Spatial gate of `cb_` and `sp_` networks; the same choice.
+        gate_normalization, gate_dropout: LayerNorm in the channel gate, and the rate of its dropout; `None` leaves
+            both to the gate.
+        classifier: `"linear"`, `"cosine"`, `"learned_cosine"`, `"normalized"`, `"wrapped_cauchy"` or a layer.
+        include_top: Pool and classify; without it the output is the last stage, pooled by `pooling`.
+        pooling: `None`, `"avg"` or `"max"`, without the top.
+        pyramid: Give the output of every stage instead, a dict `{"stage1": ..., "stage2": ...}`, without the top.
+        input_shape: Shape of an image; height and width may be `None`. Default `(224, 224, 3)`, or `(32, 32, 3)` for
+            the networks for small images (channels first: `(3, 224, 224)`).
+        classifier_activation: `None` ends the model in logits.
+        stem: `"imagenet"` (7x7 with stride 2, then pooling) or `"cifar"` (3x3); `None` takes the network's own.
+        frozen_batch_norm: Batch norms use their moving statistics in training too, and are never trained.
+        data_format: `"channels_last"` or `"channels_first"`; `None` takes `keras.config.image_data_format()`.
+
+    Returns:
+        A functional `keras.Model`, whose layers are named by stage, block and role.
+
+    Raises:
+        ValueError: For an unknown name (with the nearest valid ones), an option that the network has no place for
+            (with the networks that have it), or weights that do not fit.
+
+    >>> import zoo
+    >>> model = zoo.create_model("se_resnet8", classes=10, activation="aglu", gate="apa", input_shape=(16, 16, 1))
+    >>> model.output_shape
+    (None, 10)
+    """
+    architecture = ARCHITECTURES[check_name(name, ARCHITECTURES, "model")]
+    for option in options:
+        check_name(option, OPTIONS, f"option of {name}:")
+    build = functools.partial(build_resnet, name, architecture)
+    return build(**options) if weights is None else create_with_weights(name, build, weights, options)
+
+
+def _builder(name):
+    def build(weights=None, **options):
+        return create_model(name, weights=weights, **options)
+
+    build.__name__ = build.__qualname__ = name
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    options = [inspect.signature(build_resnet).parameters[option].replace(kind=keyword) for option in OPTIONS]
+    build.__signature__ = inspect.signature(build).replace(
+        parameters=[inspect.signature(build).parameters["weights"], *options]
+    )
+    build.__doc__ = f"Build `{name}`; arguments and errors as `zoo.create_model`."
+    return build
+
+
+FUNCTIONS = {name: _builder(name) for name in ARCHITECTURES}

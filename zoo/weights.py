@@ -1,0 +1,430 @@
+"""Published weights: where each file is, for which network and options, what it measured, and how it is loaded.
+
+The files are their authors': of Adaptive Parametric Activation (kostas1515/AGLU) and of Balanced Meta-Softmax
+(jiawei-ren/BalancedMetaSoftmax-Classification). They are fetched from where the authors put them, and this project's
+licence does not cover them. Left out: Balanced Meta-Softmax's ResNet-10 on ImageNet-LT (34.8 and 41.6), a network that
+the zoo does not build.
+"""
+
+import collections
+import dataclasses
+import difflib
+import fnmatch
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+
+from keras_apa.layers import PriorCorrection
+from zoo import preprocessing as images
+from zoo.classifier import Classifier
+from zoo.download import cache_folder, download, google_drive
+from zoo.torch_checkpoint import load_torch_checkpoint
+
+CLASSIFIER_TENSORS = 3  # at most: kernel, bias and scale
+SUFFIXES = (".weights.h5", ".keras", ".pth", ".pt", ".safetensors")
+
+# Images of each class of ImageNet-LT, largest first: 115,846 of 1000 classes (385 many, 479 medium, 136 few), from the
+# lists of JiahuiKChen/LT-classification, which count the published one. First those above 100, then how many classes
+# have 100 images, 99, ... down to 5.
+_MANY = """
+    1280 1246 1173 1121 1053 819 787 775 714 683 679 652 642 625 619 611 604 566 534 516 511 507 502 496 481 480 472
+    472 469 459 456 454 446 428 422 418 413 411 398 393 392 392 391 382 381 376 376 372 370 367 354 352 349 349 346
+    346 343 340 333 332 330 330 328 323 317 315 310 310 310 306 305 305 303 302 299 298 297 297 296 292 290 290 288
+    287 285 285 284 284 283 283 282 281 281 279 278 275 274 272 272 271 268 264 263 258 257 253 253 252 252 250 248
+    247 246 245 244 242 241 240 239 238 236 236 236 233 232 232 232 231 231 229 229 226 224 222 221 220 220 218 217
+    216 215 214 211 209 209 208 205 204 203 202 201 199 198 197 197 194 194 194 192 191 189 189 189 188 188 187 186
+    186 186 186 184 183 182 182 181 181 180 179 179 178 178 177 175 175 175 174 174 174 173 173 172 172 172 171 171
+    171 170 170 170 169 169 168 167 167 167 167 167 166 165 165 165 165 164 164 163 162 161 161 159 158 157 157 157
+    157 156 155 155 155 154 153 152 152 151 150 150 150 150 150 150 149 149 148 148 147 146 145 143 143 143 143 143
+    143 142 141 141 141 141 140 140 140 138 138 138 137 137 137 137 137 137 137 137 137 135 134 134 134 134 134 134
+    134 133 133 133 133 133 132 132 131 130 130 130 129 128 128 128 128 128 127 127 127 126 126 126 126 125 125 125
+    125 124 124 124 123 123 123 122 122 122 122 121 121 120 119 119 119 119 119 119 118 118 117 116 116 116 116 115
+    114 114 114 114 114 113 113 113 112 112 112 112 111 111 111 110 110 110 110 110 109 109 108 108 108 108 107 107
+    106 106 105 105 105 104 104 104 103 103 103 103 102 102 102 102 102 102 101 101 101 101
+"""
+_REST = """
+    6 2 2 1 6 2 2 5 3 2 4 1 1 8 8 7 2 6 8 7 7 3 3 4 3 7 2 5 8 6 2 6 2 4 7 5 6 8 4 3 4 6 4 4 8 7 7 7 3 4 9 4 7 6 5 8
+    7 13 7 8 2 9 7 5 9 11 10 6 13 12 8 5 9 7 9 12 5 8 10 6 10 13 5 8 9 12 11 5 5 11 16 5 11 8 12 5
+"""
+IMAGENET_LT_COUNTS = (
+    *map(int, _MANY.split()),
+    *(count for count, classes in zip(range(100, 4, -1), _REST.split(), strict=True) for _ in range(int(classes))),
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class WeightSet:
+    """One published file and what has to be known to use it.
+
+    Args:
+        model: Network of `zoo.list_models()`.
+        name: What `weights=` calls it.
+        url: Link of the file.
+        classes: Number of outputs.
+        options: Options of the network that the weights belong to.
+        assumed: Those of `options` that the authors do not state, and that a caller may therefore give otherwise.
+        preprocessing: `zoo.Preprocessing` of the published evaluation.
+        top1: Published top-1 accuracy in percent, with what follows.
+        source: Where that number stands.
+        class_order: What output 0, 1, ... mean.
+        correction: `variant` of the `PriorCorrection` behind the logits that the published number was measured with.
+        class_counts: Training images of each class, in the order of the outputs.
+        repository: Of the authors on GitHub.
+        sha256: Hash of the file, or `None`: then it is recorded at the first download.
+        notes: What a user should know.
+
+    >>> from zoo.weights import get_weights
+    >>> weight_set = get_weights("se_resnet50", "imagenet_lt")
+    >>> weight_set.top1, weight_set.options["gate"], weight_set.preprocessing.image_size
+    (57.9, 'apa', (224, 224))
+    """
+
+    model: str
+    name: str
+    url: str
+    classes: int
+    preprocessing: images.Preprocessing
+    top1: float
+    source: str
+    class_order: str
+    repository: str
+    options: Mapping = dataclasses.field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+    correction: str | None = None
+    class_counts: tuple[int, ...] | None = None
+    sha256: str | None = None
+    notes: str = ""
+
+    @property
+    def path(self):
+        """Where the file is kept."""
+        return cache_folder() / "weights" / f"{self.model}-{self.name}.pth"
+
+    def preprocess_input(self, images, data_format=None):
+        """Pixels from 0 to 255, already resized and cropped, to what the network was trained on."""
+        return self.preprocessing(images, data_format)
+
+    def download(self):
+        """Fetch the file if it is not in the cache; its path. Errors as `zoo.download.download`."""
+        return download(self.url, self.path, self.sha256)
+
+
+def _authors(model, name, file, top1, source, **fields):
+    """Adaptive Parametric Activation: APA* gates and AGLU."""
+    long_tailed = name == "imagenet_lt"
+    gates = {"gate": "apa", "spatial_gate": "apa"} if model.startswith("cb_") else {"gate": "apa"}
+    return WeightSet(
+        model=model,
+        name=name,
+        url=google_drive(file),
+        classes=1000,
+        options={"activation": "aglu", **gates, "classifier": "cosine" if long_tailed else "linear"},
+        preprocessing=images.imagenet(224, 256) if long_tailed else images.imagenet(224, 232),
+        top1=top1,
+        source=f"Adaptive Parametric Activation (arXiv 2407.08567), Table {source}",
+        # The order of classes with equally many images hangs on NumPy's unstable sort.
+        class_order="falling number of training images" if long_tailed else "ImageNet's (synsets sorted)",
+        correction="raw" if long_tailed else None,
+        class_counts=IMAGENET_LT_COUNTS if long_tailed else None,
+        repository="kostas1515/AGLU",
+        **fields,
+    )
+
+
+def _balms(model, name, url, top1, **fields):
+    """Balanced Meta-Softmax: plain networks with a linear head, labels as the lists have them."""
+    small = model == "resnet32"
+    return WeightSet(
+        model=model,
+        name=name,
+        url=url if url.startswith("http") else google_drive(url),
+        options={"activation": "relu", "classifier": "linear"},
+        preprocessing=images.cifar() if small else images.imagenet(224, 256),
+        top1=top1,
+        source="README of jiawei-ren/BalancedMetaSoftmax-Classification",
+        class_order="CIFAR's" if small else "Places'",
+        repository="jiawei-ren/BalancedMetaSoftmax-Classification",
+        **fields,
+    )
+
+
+_NO_COMMAND = "The authors give no command for this network: the head is assumed."
+_SMALL = {"notes": "Imbalance 200. The best epoch was chosen on the test images."}
+
+WEIGHTS = (
+    _authors("se_resnet50", "imagenet_lt", "1xl6yPojp1rCQ-XOaW36SQoCa53Yiz5aK", 57.9, "2"),
+    _authors(
+        "se_resnext50_32x4d",
+        "imagenet_lt",
+        "1tCy9g1pt-HguKHBDqJldoCAa979kivwk",
+        59.1,
+        "2",
+        assumed=("classifier",),
+        notes=_NO_COMMAND,
+    ),
+    _authors(
+        "se_resnet50",
+        "imagenet",
+        "1MwMpCXKfKHoq8ZUBlZR_2rtzN9GDE_TE",
+        78.7,
+        "6d",
+        assumed=("classifier",),
+        notes=_NO_COMMAND,
+    ),
+    _authors(
+        "cb_resnet50",
+        "imagenet",
+        "1FGs8bIvjYcMa8fqNcyjxQ-GvC8QIrBLU",
+        78.9,
+        "6c",
+        assumed=("classifier", "spatial_gate"),
+        notes=f"{_NO_COMMAND} So is the spatial gate; if the file has none, give spatial_gate='sigmoid'.",
+    ),
+    _authors(
+        "se_resnet101",
+        "imagenet",
+        "1sPrONipvrumno8kZ6EwRfcc1v6sWA7cg",
+        80.3,
+        "6d",
+        assumed=("classifier",),
+        notes=_NO_COMMAND,
+    ),
+    _authors("se_resnet152", "imagenet", "1wrcme0S6rt7KKgZA_1HHm3uf2m0T9UwB", 80.8, "6d"),
+    _balms("resnet32", "cifar10_lt", "1laY5ce0-sw3HrHBQZ2Gseo9acbG2CavK", 74.0, classes=10, **_SMALL),
+    _balms("resnet32", "cifar10_lt_balanced_softmax", "17AsyPy5mXavxXJvLiGzWIjgIyoukFSRQ", 79.8, classes=10, **_SMALL),
+    _balms("resnet32", "cifar10_lt_decoupled", "1VztEqUdA_RCzg0oXk3rebv5EPAF5B6es", 81.8, classes=10, **_SMALL),
+    _balms("resnet32", "cifar10_lt_balms", "1CK0mDg8tpPAxnh5ZEx4-6eX3sEdQoXGi", 82.2, classes=10, **_SMALL),
+    _balms(
+        "resnet32",
+        "cifar100_lt",
+        "https://www.dropbox.com/s/63q8cf7i62aveo6/model_final.pth?dl=1",
+        41.2,
+        classes=100,
+        **_SMALL,
+    ),
+    _balms(
+        "resnet32", "cifar100_lt_balanced_softmax", "1Dyutyp7InoaQdePJXZDSrvhSts7y2Z6-", 46.7, classes=100, **_SMALL
+    ),
+    _balms("resnet32", "cifar100_lt_decoupled", "144mXXEP58hWS1y9RlNo0ThbpdThxT191", 47.2, classes=100, **_SMALL),
+    _balms("resnet32", "cifar100_lt_balms", "1Qc4-F1qFu6ebVEeZSJMdnE_DnMh_siit", 48.0, classes=100, **_SMALL),
+    _balms(
+        "resnet152",
+        "places_lt",
+        "https://dl.fbaipublicfiles.com/classifier-balancing/Places_LT/models/resnet152_uniform.pth",
+        30.2,
+        classes=365,
+        notes="Of facebookresearch/classifier-balancing.",
+    ),
+    _balms("resnet152", "places_lt_balms", "1hPW6CrXmBpvinU1rhmp2TpnkUNl9NUf0", 38.3, classes=365),
+)
+_BY_NAME = {(weight_set.model, weight_set.name): weight_set for weight_set in WEIGHTS}
+
+
+def list_weights(pattern="*"):
+    """Names of the published weights, `model/weights`, those that match a shell pattern.
+
+    >>> from zoo.weights import list_weights
+    >>> list_weights("se_*/imagenet_lt")
+    ['se_resnet50/imagenet_lt', 'se_resnext50_32x4d/imagenet_lt']
+    """
+    return [name for name in map("/".join, _BY_NAME) if fnmatch.fnmatchcase(name, pattern)]
+
+
+def get_weights(model, weights):
+    """What is known about published weights, as a `WeightSet`.
+
+    Args:
+        model: Name of a network.
+        weights: Name of weights of that network, such as `"imagenet_lt"`.
+
+    Raises: ValueError: For a name that does not exist, with the nearest ones and those of other networks.
+
+    >>> from zoo.weights import get_weights
+    >>> get_weights("se_resnet152", "imagenet").top1
+    80.8
+    """
+    if (model, weights) in _BY_NAME:
+        return _BY_NAME[model, weights]
+    own = list_weights(f"{model}/*")
+    near = difflib.get_close_matches(f"{model}/{weights}", list_weights(), n=3)
+    parts = [
+        f"Published weights of {model}: {', '.join(own)}." if own else f"There are no published weights of {model}.",
+        f"Nearest: {', '.join(near)}." if near else "",
+        f"Otherwise weights must be a path that ends in {', '.join(SUFFIXES)}.",
+    ]
+    raise ValueError(f"Unknown weights {weights!r} for {model}. " + " ".join(part for part in parts if part))
+
+
+def create_with_weights(name, build, weights, options):
+    """`zoo.create_model` with `weights`: a model that has all of them, or an error.
+
+    Args:
+        name: Name of the network.
+        build: Makes the network from its options.
+        weights: Name of published weights of `name`, or a path that ends in one of `SUFFIXES`.
+        options: The options that the caller gave.
+
+    Raises:
+        ValueError: For unknown weights, an option that contradicts them, or a file that does not fit.
+        zoo.download.DownloadError: If the file cannot be fetched.
+    """
+    if isinstance(weights, os.PathLike) or str(weights).endswith(SUFFIXES) or os.sep in str(weights):
+        path = _check_path(weights)
+        model = build(**options)
+        load_weights(model, path)
+        return model
+    weight_set = get_weights(name, weights)
+    options = _merge(weight_set, options)
+    with_top = options.get("include_top", True) and not options.get("pyramid", False)
+    new_head = with_top and options["classes"] != weight_set.classes
+    correct = with_top and not new_head and weight_set.correction is not None
+    activation = options.pop("classifier_activation", None) if correct else None
+    model = build(**options)
+    path = weight_set.download()  # after a wrong option has been found
+    load_torch_checkpoint(model, path, skip_classifier=new_head or not _has_classifier(model))
+    if correct:
+        model = _corrected(model, weight_set, activation)
+    model.preprocessing = _fitted(weight_set.preprocessing, model)
+    if new_head:
+        warnings.warn(
+            f"{name}: a new classifier for {options['classes']} classes, since {weight_set.name!r} has "
+            f"{weight_set.classes}; all other weights are loaded.",
+            stacklevel=3,
+        )
+    return model
+
+
+def _check_path(weights):
+    path = Path(weights)
+    if not path.name.endswith(SUFFIXES):
+        raise ValueError(f"weights must be a path that ends in {', '.join(SUFFIXES)}; given: {str(path)!r}.")
+    if not path.is_file():
+        raise ValueError(f"weights: there is no file {str(path)!r}.")
+    return path
+
+
+def _merge(weight_set, options):
+    """The caller's options over those of the weights; a contradiction is an error."""
+    own = {"classes": weight_set.classes, **weight_set.options}
+    given = {key: value for key, value in options.items() if value is not None or key not in own}
+    for key, value in weight_set.options.items():
+        chosen = given.get(key, value)
+        free = key in weight_set.assumed or isinstance(chosen, keras.layers.Layer)
+        if chosen != value and not free and (key != "classifier" or options.get("include_top", True)):
+            raise ValueError(
+                f"The weights {weight_set.name!r} of {weight_set.model} need {key}={value!r}; given: {chosen!r}. "
+                f"Leave out {key}, or leave out weights."
+            )
+    return {**own, **given}
+
+
+def _corrected(model, weight_set, activation):
+    """The prior correction that the published number was measured with, between logits and activation."""
+    layer = PriorCorrection(weight_set.class_counts, weight_set.correction, dtype="float32", name="prior_correction")
+    x = layer(model.output)
+    if activation is not None:
+        x = keras.layers.Activation(activation, name="classifier_activation", dtype="float32")(x)
+    return Classifier(model.input, x, name=model.name, batches_tracked=model.batches_tracked)
+
+
+def _fitted(preprocessing, model):
+    """The published preprocessing, with the image size that the caller chose in place of the published one."""
+    shape = model.input_shape[1:]
+    sides = tuple(shape[:2] if shape[-1] == preprocessing.channels else shape[1:])
+    if None in sides or sides == preprocessing.image_size:
+        return preprocessing
+    return preprocessing.at_size(sides)
+
+
+def load_weights(model, path):
+    """Load a file into a model of the zoo with the same architecture: all of it, or none and an error.
+
+    A model without a classifier takes the rest of a file that has one.
+
+    Args:
+        model: A model of `zoo.create_model`.
+        path: A file of Keras (`.weights.h5`, `.keras`), or one that `zoo.load_torch_checkpoint` takes (`.pth`, `.pt`,
+            `.safetensors`).
+
+    Raises: ValueError: If there is no such file, or it does not fit.
+
+    >>> import tempfile, zoo
+    >>> from zoo.weights import load_weights
+    >>> path = tempfile.mkdtemp() + "/mine.weights.h5"
+    >>> zoo.create_model("resnet8", classes=2).save_weights(path)
+    >>> load_weights(zoo.create_model("resnet8", classes=2), path)
+    """
+    path = _check_path(path)
+    if path.name.endswith(".weights.h5"):
+        load_h5(model, path, spare=0 if _has_classifier(model) else CLASSIFIER_TENSORS)
+    elif path.suffix == ".keras":
+        try:
+            source = keras.models.load_model(path, compile=False, safe_mode=True)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise ValueError(f"{path} cannot be read as a Keras model: {str(error).partition(chr(10))[0]}") from error
+        _copy_weights(source, model, path)
+    else:
+        load_torch_checkpoint(model, path, skip_classifier=not _has_classifier(model))
+
+
+def _has_classifier(model):
+    return any(layer.name == "classifier" for layer in model.layers)
+
+
+def load_h5(model, path, spare=0):
+    """Load `.weights.h5` into a model: all of it, or none and a ValueError.
+
+    Keras ignores what a file has and the model has not (an AGLU network would load into one with ReLU), and skips some
+    of what the model has and the file has not. So the shapes are counted first; `spare` tensors may be left over.
+    """
+    import h5py
+
+    def note(name, item):
+        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer/"):
+            shapes[tuple(item.shape)] += 1
+
+    shapes = collections.Counter()
+    try:
+        with h5py.File(path) as file:
+            file.visititems(note)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read as .weights.h5 ({error}).") from error
+    own = collections.Counter(tuple(variable.shape) for variable in model.weights)
+    missing, unexpected = own - shapes, shapes - own
+    if missing or unexpected.total() > spare:
+        raise _misfit(model, path, missing, unexpected)
+    before = model.get_weights()
+    try:
+        model.load_weights(path)
+    except (ValueError, KeyError) as error:
+        model.set_weights(before)
+        raise _misfit(model, path, str(error).partition("\n")[0], {}) from error
+
+
+def _copy_weights(source, model, path):
+    """Weights of one model into another whose layers have the same names."""
+    theirs, ours = ({layer.name: layer.weights for layer in each.layers if layer.weights} for each in (source, model))
+    if not _has_classifier(model):
+        theirs.pop("classifier", None)
+    shapes = [{name: [tuple(w.shape) for w in weights] for name, weights in each.items()} for each in (ours, theirs)]
+    missing, unexpected = (
+        {name: value for name, value in each.items() if other.get(name) != value}
+        for each, other in (shapes, reversed(shapes))
+    )
+    if missing or unexpected:
+        raise _misfit(model, path, missing, unexpected)
+    for name, weights in ours.items():
+        for variable, other in zip(weights, theirs[name], strict=True):
+            variable.assign(keras.ops.convert_to_numpy(other))
+
+
+def _misfit(model, path, missing, unexpected):
+    parts = [
+        f"{what}: {dict(items) if isinstance(items, Mapping) else items}"
+        for what, items in (("missing or of another shape", missing), ("unexpected", unexpected))
+        if items
+    ]
+    return ValueError(f"{path} does not fit {model.name!r}; nothing was loaded.\n" + "\n".join(parts))
