@@ -1,0 +1,60 @@
+"""The choice of the Keras backend, which has to be made before Keras is imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def installed_backends() -> list[str]:
+    """The backends whose package can be imported here, in the order in which one is chosen."""
+    return [name for name in BACKENDS if _importable(name)]
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        return False
+
+
+def choose_backend(name: str | None = None) -> str:
+    """Sets `KERAS_BACKEND` and returns it: `name`, else `KERAS_BACKEND`, else the first backend installed.
+
+    Raises:
+        ValueError: the name is unknown, the backend is not installed (the message names the extra), or
+            Keras is already running on another one.
+    """
+    source = "--backend"
+    if name is None and os.environ.get("KERAS_BACKEND"):
+        name, source = os.environ["KERAS_BACKEND"], "KERAS_BACKEND"
+    running = sys.modules["keras"].config.backend() if "keras" in sys.modules else None
+    if name is None:
+        name = running or next(iter(installed_backends()), None)
+    if name is None:
+        raise ValueError(
+            'no Keras backend is installed; one of them: pip install "keras-apa[tensorflow]" (or jax, torch)'
+        )
+    if name not in BACKENDS:
+        raise ValueError(f"{source} is {name!r}; allowed: {', '.join(BACKENDS)}")
+    if name not in installed_backends():
+        raise ValueError(f'the backend {name!r} ({source}) is not installed; pip install "keras-apa[{name}]"')
+    if running is not None and running != name:
+        raise ValueError(
+            f"Keras already runs on {running!r} in this process, so {source} {name!r} comes too late; "
+            f"start a new process with KERAS_BACKEND={name}"
+        )
+    os.environ["KERAS_BACKEND"] = name
+    return name
+
+
+def leave_accelerators_to(backend: str) -> None:
+    """Keeps TensorFlow, which only reads data here, from taking the GPU memory that `backend` needs."""
+    if backend == "tensorflow":
+        return
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")

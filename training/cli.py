@@ -1,0 +1,137 @@
+"""The `keras-apa` command: parsing, errors and exit codes. The sub-commands are in `training/commands.py`.
+
+Keras is imported only when a command needs it: the backend has to be chosen before, and `--help` should not
+wait for it. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import re
+import runpy
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+EXTRA = 'pip install "keras-apa[training]"'
+
+
+class UsageError(ValueError):
+    """What the user asked for cannot be done; the message says what is allowed."""
+
+
+@contextlib.contextmanager
+def usage():
+    """Turns the `ValueError` of a check into a `UsageError`; what fails later is not the user's fault."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if "" in arguments:
+        return _fail("an empty argument was given; leave it out, or say what is meant", 2)
+    debug = "--debug" in arguments
+    if not debug:
+        # Before TensorFlow is imported, or it prints what it found out about the processor and missing GPUs.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(*_explain(error))
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        print(f"keras-apa {version()}")
+        return 0
+    try:
+        return parse(arguments).run()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def version() -> str:
+    """The version of `keras_apa`, read from its file: importing the package would import Keras."""
+    package = importlib.util.find_spec("keras_apa").submodule_search_locations[0]
+    return runpy.run_path(os.path.join(package, "_version.py"))["__version__"]
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """What to tell the user, and the exit code."""
+    if isinstance(error, UsageError):
+        return str(error), 2
+    download = sys.modules.get("zoo.download")
+    if download is not None and isinstance(error, download.DownloadError):
+        return str(error), 1
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        extra = f'pip install "keras-apa[{package}]"' if package in ("jax", "torch") else EXTRA
+        return f"the package {package!r} is not installed; {extra}", 1
+    return f"{type(error).__name__}: {error}\nRun it again with --debug to see where.", 1
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"keras-apa: {message}", file=sys.stderr)
+    return code
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """The command as a dataclass with `run()`; wrong usage is said in two lines before `SystemExit(2)`."""
+    import tyro
+
+    from training.commands import COMMANDS
+
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.extras.subcommand_cli_from_dict(
+                COMMANDS,
+                args=list(arguments),
+                prog="keras-apa",
+                description="Long-tailed visual recognition with Keras 3 on TensorFlow, JAX and PyTorch.\n\n"
+                "keras-apa --version prints the version.",
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit:
+        if errors.getvalue():
+            print(f"keras-apa: {unboxed(errors.getvalue())}", file=sys.stderr)
+        raise
+
+
+def unboxed(text: str) -> str:
+    """What tyro says in a frame, in two lines: the error with the near names, and where the help is.
+
+    >>> print(unboxed('''
+    ... ╭─ Unrecognized options ──────────╮
+    ... │ Unrecognized options: dmo       │
+    ... │ ─────────────────────────────── │
+    ... │ Available subcommands: demo     │
+    ... │ ─────────────────────────────── │
+    ... │ For full helptext, run x --help │
+    ... ╰─────────────────────────────────╯'''))
+    Unrecognized options: dmo. Available subcommands: demo
+    For full helptext, run x --help
+    """
+    lines = [line.strip("│╭╮╰╯ \t") for line in text.strip().splitlines()]
+    title = lines[0].strip("─ ")
+    paragraphs = [p.split("\n") for p in re.split(r"\n─+\n?", "\n".join(lines[1:])) if p.strip()]
+    if not paragraphs:
+        return text.strip()
+    error = " ".join(paragraphs[0])
+    if title.startswith("Missing"):
+        error = f"{title}: {error[0].lower()}{error[1:]}"
+    for paragraph in paragraphs[1:-1]:
+        if paragraph[0].startswith(("Available", "Perhaps")):
+            error = f"{error.rstrip('.')}. {' '.join(paragraph[:2])}"
+    return f"{error}\n{' '.join(paragraphs[-1])}" if len(paragraphs) > 1 else error

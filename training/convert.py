@@ -1,0 +1,78 @@
+"""`keras-apa convert`: a PyTorch checkpoint to a Keras model, and back."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import zoo
+from keras_apa.layers import PriorCorrection
+from training.cli import usage
+from training.files import atomic_path, make_writable
+from zoo.checkpoint_files import ENDINGS, check_ending, read_state_dict, write_state_dict
+
+
+def run_convert(
+    source: Path,
+    target: Path,
+    *,
+    image_size: tuple[int, int] | None = None,
+    activation: str | None = None,
+    gate: str | None = None,
+    spatial_gate: str | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Converts `source` to `target`, by their endings; returns the exit code."""
+    with usage():
+        to_keras = _check_endings(source, target)
+        if not source.is_file():
+            raise ValueError(f"there is no file {str(source)!r} to convert")
+        if target.exists() and not overwrite:
+            raise ValueError(f"{str(target)!r} exists; give --overwrite to replace it, or another OUT")
+        make_writable(target.parent, "OUT")
+        if not to_keras and (image_size or activation or gate or spatial_gate):
+            raise ValueError("--image-size, --activation and the gates are for the way to .keras; leave them out")
+        if to_keras:
+            given = {"activation": activation, "gate": gate, "spatial_gate": spatial_gate}
+            model = to_keras_model(source, image_size, {k: v for k, v in given.items() if v is not None})
+        else:
+            model = keras.models.load_model(source, compile=False)
+            state = zoo.to_torch_state_dict(model)
+    if to_keras:
+        with atomic_path(target) as temporary:
+            model.save(temporary)
+    else:
+        if any(isinstance(layer, PriorCorrection) for layer in model.layers):
+            print("keras-apa: the prior correction behind the logits is left out; it has no weights", file=sys.stderr)
+        write_state_dict(state, target)
+    print(f"{model.name}, {model.count_params():,} weights. Wrote {target}")
+    return 0
+
+
+def to_keras_model(source: Path, image_size: tuple[int, int] | None, options: dict[str, Any]) -> keras.Model:
+    """The network that a checkpoint was made with, with its weights."""
+    arrays = read_state_dict(source)
+    name, found = zoo.detect_architecture(arrays)
+    channels = found.get("input_shape", (None, None, 3))[-1]
+    if image_size is not None:
+        found["input_shape"] = (*image_size, channels)
+    if keras.config.image_data_format() == "channels_first" and "input_shape" in found:
+        found["input_shape"] = (channels, *found["input_shape"][:2])
+    model = zoo.create_model(name, **{**found, **options})
+    zoo.load_torch_checkpoint(model, arrays)
+    return model
+
+
+def _check_endings(source: Path, target: Path) -> bool:
+    """Whether the way is from PyTorch to Keras; a ValueError where neither is .keras, or both are."""
+    endings = ", ".join(ENDINGS)
+    keras_files = [path.suffix.lower() == ".keras" for path in (source, target)]
+    if keras_files == [True, True] or not any(keras_files):
+        raise ValueError(
+            f"one of IN and OUT must end in .keras, the other in {endings}; given: {str(source)!r}, {str(target)!r}"
+        )
+    check_ending(target if keras_files[0] else source)
+    return keras_files[1]

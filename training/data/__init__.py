@@ -1,0 +1,1 @@
+"""Sources of images, one module each, and the `tf.data` pipeline that feeds them to `model.fit`."""

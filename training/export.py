@@ -1,0 +1,65 @@
+"""`keras-apa export`: a model for TensorFlow Serving, ONNX Runtime or LiteRT."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from training.cli import UsageError, usage
+from training.images import find_images, read_image
+from training.models import load_model
+from training.predict import read_class_names
+from zoo.export import FORMATS, export
+
+REPRESENTATIVE_IMAGES = 200
+
+
+def run_export(
+    model: str | os.PathLike,
+    folder: str | os.PathLike,
+    *,
+    format: str = "tf_saved_model",
+    top_k: int = 5,
+    quantization: str | None = None,
+    images: Sequence[str | os.PathLike] = (),
+    class_names: Path | None = None,
+    activation: str | None = None,
+) -> int:
+    """Exports a `.keras` file or a preset with the options of the command; prints the path written, returns 0.
+
+    Raises: training.cli.UsageError: If there is no such model, or an option is not allowed or does not fit the model.
+    """
+    with usage():
+        if (quantization == "int8") != bool(images):
+            raise ValueError("--quantization int8 and --images go together: the images that it takes its ranges from")
+        loaded = load_model(model)
+        names = read_class_names(class_names) if class_names is not None else None
+        pixels = _read_representative(loaded, images) if images else None
+        path = export(
+            loaded,
+            folder,
+            format=format,
+            class_names=names,
+            top_k=top_k,
+            activation=activation,
+            quantization=quantization,
+            representative_images=pixels,
+        )
+    print(f"Wrote {path / (FORMATS[format] or '')}")
+    return 0
+
+
+def _read_representative(model: keras.Model, names: Sequence[str | os.PathLike]) -> np.ndarray:
+    """Images that int8 takes the ranges of its numbers from, evenly chosen where there are many."""
+    preprocessing = getattr(model, "preprocessing", None)
+    if preprocessing is None:
+        raise UsageError(f"--images cannot be read: the model {model.name!r} does not say how images are prepared")
+    files, missing = find_images(names)
+    for name, reason in missing.items():
+        raise UsageError(f"--images {name}: {reason}")
+    step = -(-len(files) // REPRESENTATIVE_IMAGES)
+    return np.stack([read_image(file, preprocessing) for file in files[::step]])

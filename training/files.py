@@ -1,0 +1,78 @@
+"""Output folders and files that are either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error."""
+    path = Path(path)
+    # Keras and matplotlib choose the format by the ending, so the mark comes first.
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes `text` as UTF-8, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes `value` as JSON, whole or not at all; NaN (an absent group) becomes null."""
+    write_text(path, json.dumps(_without_nan(value), indent=2, allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def numbered_folder(stem: Path) -> Path:
+    """`stem` itself, or `stem-2`, `stem-3`, ...: the first that is absent or empty."""
+    return next(folder for folder in _numbered(stem) if not folder.exists() or _is_empty(folder))
+
+
+def last_numbered_folder(stem: Path) -> Path | None:
+    """The last of `stem`, `stem-2`, `stem-3`, ... before the first that is absent or empty."""
+    last = None
+    for folder in _numbered(stem):
+        if not folder.exists() or _is_empty(folder):
+            return last
+        last = folder
+
+
+def _numbered(stem: Path) -> Iterator[Path]:
+    yield stem
+    yield from (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def make_writable(folder: Path, option: str = "--output") -> None:
+    """Makes the folder and proves that a file can be written in it; `ValueError` that names the option otherwise."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(f"cannot write to {str(folder)!r} ({reason}); choose another {option}") from error

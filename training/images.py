@@ -1,0 +1,159 @@
+"""Image files as a network wants them: found by name, decoded, upright, without transparency, of one size."""
+
+from __future__ import annotations
+
+import glob
+import os
+import struct
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from zoo import Preprocessing
+
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif")
+# Not every format of Pillow's: PostScript would be run by Ghostscript, and turned TIFF files come out scrambled (13.0).
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+
+_ORIENTATION = 0x0112
+# What EXIF's orientation asks for, so that the picture stands upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+# Above this ratio of the sides, only what the crop keeps is resized: the whole could be any number of pixels.
+_THIN = 16
+
+
+def read_image(path: str | os.PathLike, preprocessing: Preprocessing) -> np.ndarray:
+    """The pixels of an image file, resized and cropped, but not yet normalised.
+
+    Reads JPEG (CMYK too), PNG, WebP, BMP and GIF with 1, 8 or 16 bits, of animations the first picture. The image
+    is turned as its EXIF data say, transparent parts become white, 16 bits are scaled to 8. Colour profiles are
+    ignored, as by torchvision. With one channel, colours become their luminance (ITU-R 601).
+
+    Args:
+        path: The file.
+        preprocessing: A `zoo.Preprocessing`: size, channels and interpolation.
+
+    Returns: A uint8 array `(height, width, channels)` with height and width of `preprocessing.image_size`.
+    Raises: ValueError: If the file is missing, empty, broken, no image, or has more pixels than
+        `PIL.Image.MAX_IMAGE_PIXELS`; the message starts with its name.
+
+    >>> import numpy as np, tempfile
+    >>> from zoo import Preprocessing
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("L", (640, 480), 7).save(f"{folder}/grey.png")
+    ...     read_image(f"{folder}/grey.png", Preprocessing(image_size=(32, 32), resize_size=36)).shape
+    (32, 32, 3)
+    """
+    mode = "L" if preprocessing.channels == 1 else "RGB"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                image.load()
+                image = _upright(_flat(image, mode), _orientation(image))
+        pixels = np.asarray(_fitted(image, preprocessing))
+    except Exception as error:  # a broken file can fail anywhere in a decoder, with any type of error
+        raise ValueError(f"{path}: {_reason(path, error)}") from error
+    return pixels.reshape(*preprocessing.image_size, preprocessing.channels)
+
+
+def _flat(image: Image.Image, mode: str) -> Image.Image:
+    """The image with 8 bits a channel in front of white, in the mode `"L"` or `"RGB"`."""
+    if image.mode.startswith("I;16"):
+        pixels = np.asarray(image).astype("uint32")
+        pixels[pixels == image.info.get("transparency", -1)] = 65535
+        # Pillow's own conversion clips at 255.
+        image = Image.fromarray(((pixels * 255 + 32767) // 65535).astype("uint8"))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none or it cannot be read."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except (SyntaxError, ValueError, LookupError, TypeError, OSError, struct.error):
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _fitted(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """Resized and cropped with the roundings of torchvision's Resize and CenterCrop, or stretched."""
+    height, width = preprocessing.image_size
+    resampling, short = _RESAMPLING[preprocessing.interpolation], preprocessing.resize_size
+    if short is None:
+        return image.resize((width, height), resampling)
+    shortest = min(image.size)
+    resized_width, resized_height = (int(short * side / shortest) for side in image.size)
+    left, top = round((resized_width - width) / 2), round((resized_height - height) / 2)
+    right, bottom = left + width, top + height
+    if max(image.size) <= _THIN * shortest:
+        return image.resize((resized_width, resized_height), resampling).crop((left, top, right, bottom))
+    x, y = image.width / resized_width, image.height / resized_height
+    return image.resize((width, height), resampling, box=(left * x, top * y, right * x, bottom * y))
+
+
+def _reason(path: str | os.PathLike, error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    if os.path.getsize(path) == 0:
+        return "the file is empty"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"not an image, or broken at its start; allowed: {', '.join(FORMATS)}"
+    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
+        return f"more pixels than the {Image.MAX_IMAGE_PIXELS} that are allowed (PIL.Image.MAX_IMAGE_PIXELS)"
+    return f"cannot be read: {str(error).partition(chr(10))[0] or type(error).__name__}"
+
+
+def find_images(arguments: Iterable[str | os.PathLike]) -> tuple[list[str], dict[str, str]]:
+    """The files that are meant by names of files, folders and patterns.
+
+    A file is taken whatever its ending, a folder with all below it that has the ending of an image, in sorted order and
+    without what is hidden. A name that does not exist is a pattern with `*`, `?`, `[...]` and `**`.
+
+    Args:
+        arguments: Names as given to a command.
+
+    Returns: The files, each once, in the order of the arguments; and the reasons why nothing was found, by argument.
+
+    >>> find_images(["missing.png"])
+    ([], {'missing.png': 'no such file, folder or pattern'})
+    """
+    found, missing = {}, {}
+    for argument in map(os.fspath, arguments):
+        names = [argument] if os.path.exists(argument) else sorted(glob.glob(argument, recursive=True))
+        files = [file for name in names for file in (_images_below(name) if os.path.isdir(name) else [name])]
+        found.update(dict.fromkeys(files))
+        if not files:
+            below = f"no image below it, with the ending {', '.join(ENDINGS)}"
+            missing[argument] = below if names else "no such file, folder or pattern"
+    return list(found), missing
+
+
+def _images_below(folder: str) -> list[str]:
+    paths = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        shown = (name for name in names if not name.startswith("."))
+        paths += [Path(parent, name) for name in shown if name.lower().endswith(ENDINGS)]
+    return [str(path) for path in sorted(paths)]

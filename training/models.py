@@ -1,0 +1,35 @@
+"""Models by the name that a user gives a command: a `.keras` file, or a preset."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import keras
+
+import keras_apa  # noqa: F401  registers the layers of models that are loaded
+from zoo.presets import from_preset
+
+
+def load_model(name: str | os.PathLike) -> keras.Model:
+    """The model of a `.keras` file, uncompiled and in safe mode, or of a preset (name, folder or `hf://` handle).
+
+    Raises: ValueError: If there is none, or it cannot be loaded.
+
+    >>> load_model("se_resnet_digits100_lt").output_shape
+    (None, 100)
+    """
+    name = os.fspath(name)
+    path = Path(name)
+    if path.is_file() and path.suffix != ".keras":
+        raise ValueError(f"{name} is no .keras file; keras-apa convert makes one of a PyTorch checkpoint")
+    if path.suffix == ".keras" and not path.is_file():
+        raise ValueError(f"there is no file {name}")
+    if not path.is_file():
+        return from_preset(name)
+    try:
+        # Not compiled: the losses and metrics of the training may be unknown here.
+        return keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, LookupError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"cannot load {name}: {str(error).strip().partition(chr(10))[0]}") from error

@@ -1,0 +1,362 @@
+"""`keras-apa predict`: what a model sees in image files, as a table or as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from training.checks import check_whole
+from training.cli import usage
+from training.files import make_writable, write_json
+from training.images import find_images, read_image
+from training.models import load_model
+from zoo import Preprocessing
+from zoo._export_graph import final_activation
+
+# Beside the warm-up requests of a SavedModel: its preprocessing and class names, which the graph does not tell.
+DESCRIPTION = "model.json"
+
+
+def run_predict(
+    model: str | os.PathLike,
+    images: Sequence[str | os.PathLike],
+    *,
+    top_k: int = 5,
+    as_json: bool = False,
+    output: Path | None = None,
+    batch_size: int = 16,
+    class_names: Path | None = None,
+    image_size: tuple[int, int] | None = None,
+    console: Console | None = None,
+) -> int:
+    """Predicts the classes of images with the options of the command; returns the exit code.
+
+    A file that cannot be read is named on stderr, the rest goes on, and the exit code is 1.
+
+    Raises: training.cli.UsageError: If there is no such model or no image, or an option does not fit the model.
+    """
+    with usage():
+        check_whole("--top-k", top_k, at_least=1)
+        check_whole("--batch-size", batch_size, at_least=1)
+        files, missing = find_images(images)
+        for name, reason in missing.items():
+            _warn(f"{name}: {reason}")
+        if not files:
+            raise ValueError("no images to predict; give files, folders or patterns such as 'photos/*.jpg'")
+        if output is not None:
+            _check_output(Path(output))
+    # What libraries print while they load must not get into the JSON.
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        with usage():
+            predictor = load_predictor(model, class_names=class_names, image_size=image_size)
+        if predictor.assumption:
+            _warn(f"{model} does not say how images are prepared for it; {predictor.assumption}")
+        results = list(_with_progress(predict_files(predictor, files, top_k, batch_size), len(files), batch_size))
+    results += [{"file": name, "error": reason} for name, reason in missing.items()]
+    document = {"model": os.fspath(model), "images": results}
+    if as_json:
+        print(json.dumps(document, indent=2, allow_nan=False))
+    elif any("predictions" in result for result in results):
+        (console or Console()).print(_table(results))
+    failed = sum("error" in result for result in results)
+    if failed:
+        _warn(f"{failed} of {len(results)} not predicted")
+    if output is not None:
+        write_json(output, document)
+        print(f"Wrote {Path(output).resolve()}", file=sys.stderr if as_json else sys.stdout)
+    return 1 if failed else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """A model of any kind, as a function of pixels.
+
+    Attributes:
+        probabilities: Maps a uint8 batch `(batch, height, width, channels)` to an array `(batch, classes)`.
+        preprocessing: The images that it wants.
+        class_names: A name for each class; the numbers of the classes if unknown.
+        assumption: What was taken for granted where the model does not say what it wants; empty otherwise.
+    """
+
+    probabilities: Callable[[np.ndarray], np.ndarray]
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    assumption: str = ""
+
+
+def predict_files(
+    predictor: Predictor, files: Sequence[str], top_k: int = 5, batch_size: int = 16
+) -> Iterator[dict[str, Any]]:
+    """What the model sees in each file, in their order; not more than a batch of images is in memory.
+
+    Yields: `{"file", "predictions": [{"rank", "index", "class", "probability"}, ...]}`, the most probable first, or
+        `{"file", "error"}`; an error is printed on stderr, too.
+    """
+    preprocessing = predictor.preprocessing
+    # One shape of batch: another one would be compiled anew.
+    shape = (min(batch_size, len(files)), *preprocessing.image_size, preprocessing.channels)
+    for start in range(0, len(files), batch_size):
+        chosen = files[start : start + batch_size]
+        pixels, errors = {}, {}
+        for file in chosen:
+            try:
+                pixels[file] = read_image(file, preprocessing)
+            except ValueError as error:
+                errors[file] = str(error).removeprefix(f"{file}: ")
+        found = {}
+        if pixels:
+            batch = np.zeros(shape, "uint8")
+            batch[: len(pixels)] = list(pixels.values())
+            found = dict(zip(pixels, predictor.probabilities(batch), strict=False))
+        for file in chosen:
+            if file in found and not np.isfinite(found[file]).all():
+                errors[file] = "the model's output for it is not finite"
+            if file in errors:
+                _warn(f"{file}: {errors[file]}")
+                yield {"file": file, "error": errors[file]}
+            else:
+                yield {"file": file, "predictions": _ranked(found[file], predictor.class_names, top_k)}
+
+
+def _ranked(probabilities: np.ndarray, class_names: Sequence[str], top_k: int) -> list[dict[str, Any]]:
+    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    return [
+        {"rank": rank, "index": int(i), "class": class_names[i], "probability": float(probabilities[i])}
+        for rank, i in enumerate(order, start=1)
+    ]
+
+
+def load_predictor(
+    model: str | os.PathLike,
+    *,
+    class_names: str | os.PathLike | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> Predictor:
+    """Opens a `.keras` file, a SavedModel folder (`NAME` or `NAME/VERSION`) or a preset (folder or name).
+
+    Args:
+        model: One of these.
+        class_names: A text file with a name a line, instead of the model's own names.
+        image_size: Height and width to feed, instead of the model's own; `resize_size` grows with them.
+
+    Raises: ValueError: If there is no such model, or it cannot be fed with images, or an argument does not fit it.
+    """
+    loaded = _load(os.fspath(model))
+    preprocessing = _choose_preprocessing(loaded, image_size)
+
+    names = loaded.class_names if class_names is None else read_class_names(class_names)
+    if names is not None and len(names) != loaded.classes:
+        raise ValueError(
+            f"{class_names or model} has {len(names)} class names, but {model} has {loaded.classes} classes"
+        )
+    return Predictor(
+        functools.partial(loaded.probabilities, preprocessing),
+        preprocessing,
+        tuple(names or map(str, range(loaded.classes))),
+        assumption=_assumption(loaded, preprocessing),
+    )
+
+
+def read_class_names(path: str | os.PathLike) -> list[str]:
+    """The lines of a text file, in the order of the classes.
+
+    Raises: ValueError: If it cannot be read as UTF-8, or has an empty line before its end.
+    """
+    try:
+        names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").rstrip().split("\n")]
+    except OSError as error:
+        raise ValueError(f"--class-names: cannot read {path} ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--class-names: {path} is not a text file in UTF-8") from error
+    if "" in names:
+        raise ValueError(f"--class-names: line {names.index('') + 1} of {path} is empty; needed: a name a line")
+    return names
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    """A model as it was opened; `probabilities` maps preprocessing and uint8 pixels to `(batch, classes)`."""
+
+    name: str
+    probabilities: Callable[[Preprocessing, np.ndarray], np.ndarray]
+    classes: int
+    height_width_channels: tuple[int | None, ...]
+    preprocessing: Preprocessing | None
+    class_names: Sequence[str] | None
+    normalizes: bool = False
+
+
+def _load(name: str) -> _Loaded:
+    if saved_model := find_saved_model(name):
+        return _load_saved_model(name, saved_model)
+    return _describe_keras_model(name, load_model(name))
+
+
+def _describe_keras_model(name: str, model: keras.Model) -> _Loaded:
+    shape, output = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    if not (isinstance(shape, tuple) and len(shape) == 4 and isinstance(output, tuple) and len(output) == 2):
+        raise ValueError(f"{name} is no classifier of images: its input has the shape {shape}, its output {output}")
+    formats = (getattr(layer, "data_format", None) for layer in model._flatten_layers())
+    data_format = next(filter(None, formats), "channels_last")
+    activation = final_activation(model)
+
+    def probabilities(preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
+        images = keras.ops.convert_to_numpy(preprocessing(pixels, data_format))
+        outputs = np.asarray(model.predict_on_batch(images), "float64")
+        if activation:
+            return outputs
+        return 1 / (1 + np.exp(-outputs)) if outputs.shape[-1] == 1 else softmax(outputs)
+
+    known = getattr(model, "preprocessing", None)
+    return _Loaded(
+        name,
+        probabilities,
+        output[-1],
+        shape[1:] if data_format == "channels_last" else (*shape[2:], shape[1]),
+        known if isinstance(known, Preprocessing) else None,
+        getattr(model, "class_names", None),
+    )
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities along the last axis.
+
+    >>> softmax(np.array([[1000.0, 1000.0]]))
+    array([[0.5, 0.5]])
+    """
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def find_saved_model(path: str | os.PathLike) -> Path | None:
+    """The folder of a SavedModel: `path` itself, or the highest version in it; `None` if it is neither."""
+    path = Path(path)
+    if (path / "saved_model.pb").is_file():
+        return path
+    versions = [file.parent for file in path.glob("*/saved_model.pb") if file.parent.name.isdecimal()]
+    return max(versions, key=lambda folder: int(folder.name), default=None)
+
+
+def _load_saved_model(name: str, folder: Path) -> _Loaded:
+    import tensorflow as tf
+
+    try:
+        model = tf.saved_model.load(str(folder))
+    except (OSError, tf.errors.OpError) as error:
+        raise ValueError(f"cannot load {folder}: {str(error).strip().partition(chr(10))[0]}") from error
+    signature = model.signatures.get("serving_default")
+    inputs = signature.structured_input_signature[1] if signature else {}
+    images = next(iter(inputs.values()), None)
+    outputs = signature.structured_outputs if signature else {}
+    classes = outputs["probabilities"].shape[-1] if "probabilities" in outputs else None
+    if len(inputs) != 1 or images.shape.rank != 4 or classes is None:
+        raise ValueError(
+            f"the SavedModel {folder} has no signature 'serving_default' from a batch of images to 'probabilities'; "
+            "write it with keras-apa export"
+        )
+
+    def probabilities(preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
+        # By way of the model: a signature does not keep the variables that it needs.
+        serve = model.signatures["serving_default"]
+        return serve(**{next(iter(inputs)): tf.constant(pixels, images.dtype)})["probabilities"].numpy()
+
+    description = folder / "assets.extra" / DESCRIPTION
+    known = json.loads(description.read_text(encoding="utf-8")) if description.is_file() else {}
+    preprocessing = known.get("preprocessing")
+    return _Loaded(
+        name,
+        probabilities,
+        classes,
+        tuple(images.shape[1:]),
+        preprocessing and Preprocessing.from_config(preprocessing),
+        known.get("class_names"),
+        normalizes=True,
+    )
+
+
+def _choose_preprocessing(loaded: _Loaded, image_size: tuple[int, int] | None) -> Preprocessing:
+    """The model's own preprocessing, at `image_size` if given; plain stretching if the model has none."""
+    *fixed, channels = loaded.height_width_channels
+    own = loaded.preprocessing
+    if own is None:
+        if channels not in (1, 3):
+            raise ValueError(f"{loaded.name} wants images with {channels} channels; allowed: 1 or 3")
+        size = image_size or tuple(fixed)
+        if None in size:
+            raise ValueError(f"{loaded.name} takes images of any size; choose one with --image-size HEIGHT WIDTH")
+        chosen = Preprocessing(image_size=size, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)
+    elif image_size is not None:
+        chosen = own.at_size(image_size)
+    else:
+        chosen = own
+    wanted = (*chosen.image_size, chosen.channels)
+    if any(size not in (None, given) for size, given in zip(loaded.height_width_channels, wanted, strict=True)):
+        shape = "x".join("any" if size is None else str(size) for size in loaded.height_width_channels)
+        source = "its preprocessing" if image_size is None else "--image-size"
+        raise ValueError(f"{loaded.name} takes images of {shape}, but {source} makes them {'x'.join(map(str, wanted))}")
+    return chosen
+
+
+def _assumption(loaded: _Loaded, preprocessing: Preprocessing) -> str:
+    if loaded.preprocessing is not None:
+        return ""
+    height, width = preprocessing.image_size
+    return f"they are stretched to {height}x{width} pixels" + ("" if loaded.normalizes else " and scaled to 0..1")
+
+
+def _table(results: list[dict[str, Any]]) -> Table:
+    table = Table("file", "rank", "class", "probability")
+    table.columns[0].overflow = table.columns[2].overflow = "fold"
+    for column in (table.columns[1], table.columns[3]):
+        column.justify = "right"
+    for result in results:
+        predictions = result.get("predictions", ())
+        for row in predictions:
+            table.add_row(
+                Text(printable(result["file"]) if row["rank"] == 1 else ""),
+                str(row["rank"]),
+                Text(printable(row["class"])),
+                f"{row['probability']:.4f}",
+                end_section=row is predictions[-1],
+            )
+    return table
+
+
+def _with_progress(results: Iterator[dict], total: int, batch_size: int) -> Iterator[dict]:
+    """The same results, with a bar on a terminal where there is more than one batch."""
+    console = Console(stderr=True)
+    if not console.is_terminal or total <= batch_size:
+        yield from results
+        return
+    columns = (TextColumn("predicting"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield from progress.track(results, total=total)
+
+
+def _check_output(path: Path) -> None:
+    if path.is_dir():
+        raise ValueError(f"--output {str(path)!r} is a folder; a file is needed, such as {str(path / 'out.json')!r}")
+    make_writable(path.absolute().parent)
+
+
+def _warn(message: str) -> None:
+    print(f"keras-apa: {printable(message)}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text without control characters and broken Unicode, both of which file names can have."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)

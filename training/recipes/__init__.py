@@ -1,0 +1,28 @@
+"""One module per experiment; each `Recipe` in it is found here by its name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from training.checks import nearest
+from training.recipe import Recipe
+
+
+def recipes() -> dict[str, Recipe]:
+    """Every recipe of this package by its name."""
+    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    found = [value for module in modules for value in vars(module).values() if isinstance(value, Recipe)]
+    return {recipe.name: recipe for recipe in sorted(found, key=lambda recipe: recipe.name)}
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of that name; an unknown name is an error that names the nearest ones.
+
+    >>> get_recipe("digits100_lt").loss.name
+    'BalancedSoftmaxCrossentropy'
+    """
+    known = recipes()
+    if name not in known:
+        raise ValueError(f"unknown recipe {name!r}; {nearest(name, known)}")
+    return known[name]
