@@ -1,0 +1,140 @@
+"""What each part of the method does to rare classes: five settings, several seeds, at the length of the demo.
+
+    python benchmarks/demo_seeds.py                # 25 trainings, about a minute and a half each on two CPU cores
+    python benchmarks/demo_seeds.py --table        # the table, from the JSON file
+    python benchmarks/demo_seeds.py --readme       # the same, written into the README
+
+A training that stands in the JSON file is not run again, so an interrupted run is continued by the same command, unless
+the code has changed since.
+The seed changes the start values, the order of the images and their augmentation; the images stay the same.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import statistics
+import sys
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+START, END = "<!-- benchmarks/demo_seeds.py --readme -->\n", "\n<!-- end -->"
+RESULTS = pathlib.Path(__file__).with_suffix(".json")
+CROSS_ENTROPY, BALANCED = "SparseCategoricalCrossentropy", "BalancedSoftmaxCrossentropy"
+# setting -> (options of the network, loss)
+SETTINGS = {
+    "Cross entropy": ({}, CROSS_ENTROPY),
+    "Balanced Softmax": ({}, BALANCED),
+    "APA* gate, cross entropy": ({"gate": "apa"}, CROSS_ENTROPY),
+    "AGLU, cross entropy": ({"activation": "aglu"}, CROSS_ENTROPY),
+    "APA* + AGLU, Balanced Softmax": ({"gate": "apa", "activation": "aglu"}, BALANCED),
+}
+GROUPS = ("many", "medium", "few", "all")
+
+
+def run(seeds, path):
+    """Train every setting with every seed, and write each result as soon as it is there."""
+    from training.classification import load_images, train
+    from training.demo import describe_run
+    from training.recipes import get_recipe
+
+    code = fingerprint()
+    results = json.loads(path.read_text()) if path.exists() else {"runs": {}, "code": code}
+    if results.get("code") != code:
+        print(f"{path} was measured with another version of the code: everything is measured again.", flush=True)
+        results = {"runs": {}, "code": code}
+    baseline = get_recipe("digits100_lt_baseline")
+    for seed in seeds:
+        for setting, (options, loss) in SETTINGS.items():
+            key = f"{setting} | {seed}"
+            if key in results["runs"]:
+                continue
+            recipe = baseline.replace(model={"options": options}, loss={"name": loss}, seed=seed)
+            _, outcome = train(recipe, load_images(recipe.data))
+            results["runs"][key] = {
+                **{group: round(100 * outcome.accuracies[group], 2) for group in GROUPS},
+                "seconds": round(outcome.seconds, 1),
+            }
+            results.update(describe_run(), epochs=recipe.epochs, model=recipe.model.name)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(results, indent=1) + "\n")
+            os.replace(temporary, path)
+            print(key, results["runs"][key], flush=True)
+    print(f"Wrote {path}")
+
+
+def fingerprint():
+    """A short hash of the packages' source: results of different versions are not put into one table."""
+    digest = hashlib.sha256()
+    for package in ("keras_apa", "zoo", "training"):
+        for file in sorted((README.parent / package).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def values(results, setting, group):
+    """The results of a setting, one a seed, in the order of the seeds."""
+    runs = {key.rpartition(" | ")[2]: run for key, run in results["runs"].items() if key.startswith(f"{setting} | ")}
+    return [runs[seed][group] for seed in sorted(runs, key=int)]
+
+
+def table(results):
+    """Markdown: mean and standard deviation over the seeds, and the paired difference to cross entropy."""
+    lines = ["| | many | medium | few | all | few, against cross entropy |", "| --- |" + " ---: |" * 5]
+    reference = values(results, "Cross entropy", "few")
+    for setting in SETTINGS:
+        cells = []
+        for group in GROUPS:
+            numbers = values(results, setting, group)
+            cells.append(f"{statistics.mean(numbers):.1f} ± {statistics.stdev(numbers):.1f}")
+        if setting == "Cross entropy":
+            verdict = ""
+        else:
+            gains = [a - b for a, b in zip(values(results, setting, "few"), reference, strict=True)]
+            mean, noise = statistics.mean(gains), statistics.stdev(gains)
+            # Paired over the seeds: two standard errors of the mean difference.
+            inside = abs(mean) < 2 * noise / len(gains) ** 0.5
+            verdict = f"{mean:+.1f} ± {noise:.1f}" + (", inside the noise" if inside else "")
+        lines.append(f"| {setting} | {' | '.join(cells)} | {verdict} |")
+    seeds = len(reference)
+    versions = results["versions"]
+    lines.append("")
+    lines.append(
+        f"Test accuracy in percent, mean ± standard deviation over {seeds} seeds; `{results['model']}`, "
+        f"{results['epochs']} epochs of `digits100_lt`, {results['backend']} {versions[results['backend']]}, "
+        f"Keras {versions['keras']}, {results['machine']}, {results['date'][:10]}."
+    )
+    return "\n".join(lines)
+
+
+def with_table(readme, results):
+    """The text of the README with the table between its two marks."""
+    before, _, rest = readme.partition(START)
+    return before + START + table(results) + END + rest.partition(END)[2]
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"), default="jax")
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print the table and train nothing")
+    parser.add_argument("--readme", action="store_true", help="write the table into the README and train nothing")
+    options = parser.parse_args()
+    if options.table or options.readme:
+        if not options.results.exists():
+            sys.exit(f"{options.results} does not exist; run the script without --table first.")
+        results = json.loads(options.results.read_text())
+        if options.readme:
+            README.write_text(with_table(README.read_text(), results))
+            print(f"Wrote {README}")
+        else:
+            print(table(results))
+        return
+    os.environ["KERAS_BACKEND"] = options.backend
+    run(options.seeds, options.results)
+
+
+if __name__ == "__main__":
+    main()
