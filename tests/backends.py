@@ -1,0 +1,37 @@
+"""The Keras backends, and how a test starts a process on another one."""
+
+import os
+import subprocess
+import sys
+
+import keras
+
+ALL = ("tensorflow", "jax", "torch")
+CURRENT = keras.backend.backend()
+OTHERS = tuple(name for name in ALL if name != CURRENT)
+
+
+# Makes the packages look as if they were not installed, to `import` and to `importlib.util.find_spec`.
+BLOCK = """
+import importlib.machinery, sys
+find_spec = importlib.machinery.PathFinder.find_spec
+def find(name, path=None, target=None):
+    return None if name.split(".")[0] in {blocked} else find_spec(name, path, target)
+importlib.machinery.PathFinder.find_spec = staticmethod(find)
+"""
+
+
+def environment(backend, **variables):
+    """The environment of a child process on `backend`."""
+    return {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2", **variables}
+
+
+def run(backend, *arguments, timeout=900):
+    """Run Python with `arguments` on `backend`; the completed process with its output as text."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=environment(backend),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )

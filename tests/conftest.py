@@ -1,0 +1,71 @@
+"""One run of the suite on the current backend, with child runs on the other two beside it."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+
+_CHILD = "KERAS_APA_CHILD_SUITE"
+_suites = {}
+
+
+def pytest_ignore_collect(collection_path, config):
+    """A child run does not start children of its own."""
+    if collection_path.name == "test_other_backends.py" and os.environ.get(_CHILD):
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(items):
+    """The tests that wait for the other backends come last."""
+    items.sort(key=lambda item: item.path.name == "test_other_backends.py")
+
+
+def pytest_collection_finish(session):
+    """Start the other suites as soon as it is known that they are asked for."""
+    wanted = [item for item in session.items if item.path.name == "test_other_backends.py"]
+    if not wanted or session.config.option.collectonly:
+        return
+    from backends import environment
+
+    options = session.config.option
+    for backend in {item.callspec.params["backend"] for item in wanted}:
+        log = pathlib.Path(tempfile.mkdtemp(prefix="keras-apa-tests-")) / f"{backend}.log"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", options.markexpr]
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                command,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                cwd=session.config.rootpath,
+                # One thread each: the suites share the cores, and more threads than cores wait for each other.
+                env=environment(backend, OMP_NUM_THREADS="1", **{_CHILD: "1"}),
+            )
+        _suites[backend] = (process, log)
+
+
+def pytest_sessionfinish():
+    """Nothing is left running when the session is interrupted."""
+    for process, _ in _suites.values():
+        if process.poll() is None:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def other_suites():
+    """Processes and log files of the suites on the other backends."""
+    return _suites
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed():
+    """Every test starts from the same seed, whatever ran before it."""
+    import keras
+
+    keras.utils.set_random_seed(0)

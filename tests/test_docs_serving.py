@@ -1,0 +1,22 @@
+"""The Python blocks of the page on serving run, one after the other, in a fresh process."""
+
+import os
+import pathlib
+import re
+
+import pytest
+from backends import CURRENT, run
+
+PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="each export goes through TensorFlow: once is enough")
+def test_python_blocks_run(tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    program = "\n".join([f"import os; os.chdir({str(tmp_path)!r})", *blocks])
+    result = run(CURRENT, "-c", program)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "models/birds/1" in result.stdout and "(2, 3)" in result.stdout
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["birds", "check", "onnx", "phone"]

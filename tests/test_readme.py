@@ -1,0 +1,103 @@
+"""Every code block of the README runs, and its table is the one that the benchmark measured."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tomllib
+
+import demo_seeds
+import numpy as np
+import pytest
+from backends import CURRENT, environment
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+LINES = [line.partition("  #")[0].strip() for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
+COMMANDS = [part for line in LINES for part in line.split(" && ")]
+
+
+def test_every_block_is_of_a_kind_that_is_run_here():
+    assert {kind for kind, _ in BLOCKS} == {"bash", "python"}
+    known = ("pip install ", "python -c ", "keras-apa demo", "pytest")
+    assert all(command.startswith(known) for command in COMMANDS)
+
+
+def test_python_blocks_run(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), [120, 30, 6]).astype("int32")
+    images = rng.normal(labels[:, None, None, None], 1.0, (len(labels), 12, 12, 1)).astype("float32")
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "labels.npy", labels)
+    program = "\n".join(block for kind, block in BLOCKS if kind == "python")
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environment(CURRENT),
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert (tmp_path / "model.keras").exists()
+    assert all(f"{group}: " in result.stdout for group in ("many", "medium", "few", "all"))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -c ")])
+def test_one_line_checks_of_the_device_run(command):
+    program = command.removeprefix('python -c "').removesuffix('"')
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0 and result.stdout.strip(), result.stderr[-2000:]
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("pip install ")])
+def test_install_lines_name_what_exists(command):
+    """Own extras are those of pyproject.toml; `.ci/run` runs the line itself. Other packages are known to pip."""
+    target = command.split()[-1].strip('"')
+    if target.startswith("."):
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert set(re.findall(r"[a-z]+", target)) <= set(extras)
+    else:
+        name = re.match(r"[\w-]+", target).group()
+        result = subprocess.run([sys.executable, "-m", "pip", "show", name], capture_output=True, text=True)
+        assert f"Name: {name}" in result.stdout
+        extra = re.search(r"\[(.+)\]", target)
+        if extra:
+            import importlib.metadata
+
+            assert extra.group(1) in importlib.metadata.metadata(name).get_all("Provides-Extra")
+
+
+@pytest.mark.slow
+def test_the_demo_command_runs_as_it_stands(tmp_path):
+    """In full length on one backend; a user waits at most some minutes for it."""
+    (command,) = [c for c in COMMANDS if c.startswith("keras-apa")]
+    program = "import sys; from training.cli import main; sys.exit(main())"
+    result = subprocess.run(
+        [sys.executable, "-c", program, *command.split()[1:]],
+        cwd=tmp_path,
+        env=environment(CURRENT),
+        capture_output=True,
+        text=True,
+        timeout=2400,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    few = {}
+    for path in (tmp_path / "keras-apa-demo").glob("digits100_lt*.json"):
+        few[path.stem] = json.loads(path.read_text())["accuracies"]["few"]
+    assert few["digits100_lt"] > few["digits100_lt_baseline"] + 0.2
+
+
+def test_the_table_is_the_measured_one():
+    results = json.loads(demo_seeds.RESULTS.read_text())
+    assert len(results["runs"]) == 5 * len(demo_seeds.SETTINGS)
+    assert demo_seeds.with_table(README, results) == README
+    few = {setting: np.mean(demo_seeds.values(results, setting, "few")) for setting in demo_seeds.SETTINGS}
+    assert few["APA* + AGLU, Balanced Softmax"] > few["Cross entropy"] + 20
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target

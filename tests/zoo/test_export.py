@@ -1,0 +1,291 @@
+"""Exported models: from each backend, loaded as a server loads them, and equal to Keras; versions; errors."""
+
+import importlib.util
+import json
+import os
+import sys
+import threading
+
+import exported
+import keras
+import numpy as np
+import pytest
+import served
+from backends import BLOCK, CURRENT, run
+from exported import PREPROCESSING, classifier, encode, images, logits, smooth_picture, softmax
+
+import zoo
+from zoo._export_folder import write_version
+from zoo.export import FORMATS, export
+
+TOLERANCE = 1e-4
+one_backend = pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the same on each backend")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return classifier()
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    return export(model, tmp_path_factory.mktemp("models") / "birds", top_k=3)
+
+
+def test_served_outputs_equal_those_of_keras(model, folder):
+    pixels = images(4)
+    # Of the size that the shorter side is resized to: the crop takes it as it is.
+    pictures = np.random.default_rng(1).integers(0, 256, (2, 18, 18, 3)).astype("uint8")
+    crops = pictures[:, 1:17, 3:15].astype("float32")
+    warmup, names = served.read_warmup_requests(folder)
+    bad = encode(pictures[0])
+    results = served.run(
+        folder,
+        [
+            ("serving_default", {"images": pixels}),
+            ("serving_default", {"images": pixels[:1]}),
+            ("serve_jpeg", {"image_bytes": [encode(picture) for picture in pictures]}),
+            ("serve_jpeg", {"image_bytes": [bad, b"GIF89a", b""]}),
+            ("serve_jpeg", {"image_bytes": [bad, bad[:200]]}),
+            ("serve_jpeg", {"image_bytes": [encode(smooth_picture(40, 31), "JPEG")]}),
+            *warmup,
+        ],
+    )
+    expected = logits(model, pixels)
+    np.testing.assert_allclose(results[0]["logits"], expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(results[0]["probabilities"], softmax(expected), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(results[1]["logits"], expected[:1], rtol=0, atol=TOLERANCE)
+
+    expected = softmax(logits(model, crops))
+    order = np.argsort(-expected, axis=-1)[:, :3]
+    np.testing.assert_array_equal(results[2]["indices"], order)
+    assert [[name.decode() for name in row] for row in results[2]["classes"]] == [
+        [exported.CLASS_NAMES[i] for i in row] for row in order
+    ]
+    top = np.take_along_axis(expected, order, -1)
+    np.testing.assert_allclose(results[2]["probabilities"], top, rtol=0, atol=TOLERANCE)
+
+    # A bad image is an error of its request; the session goes on.
+    assert "image_bytes must be JPEG or PNG" in results[3] and "[1 2]" in results[3]
+    assert "Invalid PNG data" in results[4]
+    assert results[5]["classes"].shape == (1, 3)
+
+    assert [name for name, _ in warmup] == ["serving_default", "serve_jpeg"] and set(names) == {"birds"}
+    assert results[6]["logits"].shape == (1, 5) and results[7]["classes"].shape == (1, 3)
+
+
+def test_saved_model_says_what_the_graph_does_not(folder):
+    description = json.loads((folder / "assets.extra" / "model.json").read_text())
+    assert tuple(description["class_names"]) == exported.CLASS_NAMES
+    assert zoo.Preprocessing.from_config(description["preprocessing"]) == PREPROCESSING
+
+
+def test_saved_model_needs_no_xla(folder):
+    graph = (folder / "saved_model.pb").read_bytes()
+    assert b"XlaCallModule" not in graph and b"_XlaMustCompile" not in graph
+
+
+@pytest.mark.skipif(CURRENT == "jax", reason="JAX has no way of its own: below, through PyTorch")
+def test_onnx_outputs_equal_those_of_keras(model, tmp_path):
+    import onnx
+    import onnxruntime
+
+    path = export(model, tmp_path / "birds", format="onnx") / "model.onnx"
+    session = onnxruntime.InferenceSession(path)
+    assert [value.name for value in session.get_inputs()] == ["images"]
+    assert session.get_inputs()[0].shape == ["batch", 16, 12, 3]
+    for count in (1, 3):
+        found, probabilities = session.run(["logits", "probabilities"], {"images": images(count)})
+        expected = logits(model, images(count))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(probabilities, softmax(expected), rtol=0, atol=TOLERANCE)
+    properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert json.loads(properties["keras_apa"]) == json.loads((path.parent / "model.json").read_text())
+    assert sorted(file.name for file in path.parent.iterdir()) == ["model.json", "model.onnx"]
+
+
+@pytest.mark.skipif(CURRENT != "jax", reason="TensorFlow exports in its own process, PyTorch as JAX does")
+def test_layer_of_a_user_s_module_goes_to_the_fresh_process(tmp_path, monkeypatch):
+    (tmp_path / "my_layers.py").write_text(
+        "import keras\n"
+        "@keras.saving.register_keras_serializable('mine')\n"
+        "class Double(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        return 2 * x\n"
+        "    def compute_output_shape(self, shape):\n"
+        "        return shape\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    double = importlib.import_module("my_layers").Double
+    inputs = keras.Input((16, 12, 3))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(double()(inputs)))
+    path = export(model, tmp_path / "out", format="litert", preprocessing=PREPROCESSING)
+    assert (path / "model.tflite").stat().st_size > 0
+
+    @keras.saving.register_keras_serializable("mine")
+    class Here(keras.layers.Layer):
+        def compute_output_shape(self, shape):
+            return shape
+
+        def call(self, x):
+            return x
+
+    Here.__module__ = "__main__"
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(Here()(inputs)))
+    with pytest.raises(ValueError, match=r"Here is defined in the program itself.*put it into a module"):
+        export(model, tmp_path / "out", format="litert", preprocessing=PREPROCESSING)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["1"]
+
+
+@one_backend
+def test_versions_count_on_and_a_given_one_is_kept(tmp_path):
+    def write(path):
+        assert not path.name.isdecimal() and path.parent == tmp_path / "a" / "birds"
+        (path / "file").touch()
+
+    name = tmp_path / "a" / "birds"
+    assert write_version(name, write) == name / "1"
+    assert write_version(name / "7", write) == name / "7"
+    assert write_version(str(name), write) == name / "8"
+    with pytest.raises(ValueError, match=r"version 7 exists in .*birds'; give another number"):
+        write_version(name / "7", write)
+    with pytest.raises(ValueError, match="version 007 exists"):
+        write_version(name / "007", write)
+    assert sorted(path.name for path in name.iterdir()) == ["1", "7", "8"]
+    # Whoever serves it is another user than who exported it.
+    assert os.stat(name / "1").st_mode == os.stat(name).st_mode
+
+
+@one_backend
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_failed_export_leaves_nothing(tmp_path, error):
+    def write(path):
+        (path / "half").touch()
+        raise error
+
+    (tmp_path / "kept").mkdir()
+    for name in ("new/birds", "kept", "kept/3"):
+        with pytest.raises(error):
+            write_version(tmp_path / name, write)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"] and not list((tmp_path / "kept").iterdir())
+
+
+@one_backend
+def test_exports_at_once_get_versions_of_their_own(tmp_path):
+    barrier, paths = threading.Barrier(8), []
+
+    def write(path):
+        (path / "file").touch()
+        barrier.wait()
+
+    threads = [threading.Thread(target=lambda: paths.append(write_version(tmp_path, write))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(path.name for path in paths) == [str(i) for i in range(1, 9)]
+
+
+@one_backend
+def test_folder_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot write to '.*file/birds'"):
+        write_version(tmp_path / "file" / "birds", lambda path: None)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    root = os.geteuid() == 0
+    try:
+        if root:  # who may write everywhere
+            os.chmod(tmp_path, 0o755)
+            for parent in tmp_path.parents[:3]:
+                os.chmod(parent, os.stat(parent).st_mode | 0o055)
+            os.seteuid(65534)
+        with pytest.raises(ValueError, match=r"cannot write to '.*closed': Permission denied"):
+            write_version(closed, lambda path: None)
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_wrong_arguments_are_named_before_any_work(model, tmp_path):
+    subclass = type("Own", (keras.Model,), {"call": lambda self, x: x})
+    unbuilt = keras.Sequential([keras.layers.Dense(2)])
+    plain = keras.Sequential([keras.Input((16, 12, 3)), keras.layers.GlobalAveragePooling2D()])
+    vector = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    wide = zoo.Preprocessing(image_size=(16, 16))
+    cases = (
+        (model, {"format": "tflite"}, "Unknown format 'tflite'.*Nearest: .*litert"),
+        (model, {"quantization": "float16"}, "quantization='float16' has no place in format 'tf_saved_model'"),
+        (model, {"format": "litert", "quantization": "int4"}, "Unknown quantization 'int4'"),
+        (model, {"format": "litert", "quantization": "int8"}, "needs representative_images"),
+        (
+            model,
+            {"format": "litert", "quantization": "int8", "representative_images": np.zeros((2, 8, 8, 3))},
+            r"must have the shape \(count, 16, 12, 3\); given: \(2, 8, 8, 3\)",
+        ),
+        (model, {"representative_images": images(1)}, "no place without quantization='int8'"),
+        (model, {"top_k": 0}, "top_k must be a whole number of at least 1; given: 0"),
+        (model, {"class_names": ["a"]}, "class_names must have 5 names, one a class"),
+        (model, {"activation": "tanh"}, "Unknown activation 'tanh'"),
+        (model, {"preprocessing": wide}, r"preprocessing makes images of \(16, 16\)"),
+        (model, {"preprocessing": exported.GREY}, r"preprocessing makes 1 channels, but .* \(None, 16, 12, 3\)"),
+        (model, {"preprocessing": {"mean": 0}}, "preprocessing must be a zoo.Preprocessing or None"),
+        (plain, {}, r"does not say how its images are prepared; give preprocessing=zoo.Preprocessing"),
+        (plain, {"preprocessing": PREPROCESSING, "class_names": "abc"}, "class_names has no place"),
+        (unbuilt, {}, "is not built"),
+        (subclass(), {}, "is not built"),
+        (vector, {}, r"must take one batch of images; its input shape is \(None, 4\)"),
+        ("model.keras", {}, "model must be a keras.Model; given: 'model.keras'"),
+    )
+    for given, options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            export(given, tmp_path / "birds", **options)
+    with pytest.raises(ValueError, match=r"folder must name a folder, in which VERSION/model.onnx is made"):
+        export(model, tmp_path / "birds.onnx", format="onnx")
+    (tmp_path / "taken" / "3").mkdir(parents=True)
+    with pytest.raises(ValueError, match="version 3 exists"):
+        export(model, tmp_path / "taken" / "3")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file"):
+        export(model, tmp_path / "file")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
+
+
+@one_backend
+def test_missing_package_is_named_with_the_extra(tmp_path):
+    program = BLOCK.format(blocked=("tensorflow", "tensorflow_serving", "tf2onnx", "onnxscript")) + (
+        "import zoo\n"
+        "from zoo.export import FORMATS, export\n"
+        "model = zoo.create_model('resnet8', classes=2)\n"
+        "model.preprocessing = zoo.Preprocessing(image_size=(32, 32))\n"
+        "for format in FORMATS:\n"
+        "    try:\n"
+        f"        export(model, {str(tmp_path)!r}, format=format)\n"
+        "    except ImportError as error:\n"
+        "        print(error)\n"
+    )
+    result = run("jax", "-c", program)
+    needed = ("tensorflow, tensorflow-serving-api", "tensorflow, tf2onnx", "tensorflow")
+    assert result.stdout.splitlines() == [
+        f'format={format!r} needs packages that are not installed: {packages}; pip install "keras-apa[export]"'
+        for format, packages in zip(FORMATS, needed, strict=True)
+    ], result.stderr[-2000:]
+    assert not list(tmp_path.iterdir())
+
+
+@one_backend
+@pytest.mark.slow
+def test_onnx_of_jax_goes_through_torch_without_tensorflow(tmp_path):
+    program = BLOCK.format(blocked=("tensorflow", "tf2onnx")) + (
+        f"sys.path[:0] = {[path for path in sys.path if path]!r}\n"
+        "from exported import classifier, images, logits\n"
+        "import numpy as np, onnxruntime\n"
+        "from zoo.export import export\n"
+        "model = classifier()\n"
+        f"path = export(model, {str(tmp_path)!r}, format='onnx') / 'model.onnx'\n"
+        "found = onnxruntime.InferenceSession(path).run(['logits'], {'images': images(3)})[0]\n"
+        "print('difference', np.abs(found - logits(model, images(3))).max())\n"
+    )
+    result = run("jax", "-c", program)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert float(result.stdout.split()[-1]) < TOLERANCE
