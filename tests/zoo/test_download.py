@@ -271,6 +271,7 @@ def test_an_error_of_the_server_names_link_and_place(far_end, path):
 
 
 def test_without_a_connection_link_and_place_are_named(far_end, path):
+    far_end.shutdown()  # before the close: a loop that still waits on the socket keeps it open
     far_end.server_close()
     with pytest.raises(DownloadError, match="no connection") as error:
         download(f"{far_end.url}/file", path)
