@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from keras_apa.layers import AGLU, APA
 
@@ -16,16 +16,17 @@ class ActivationParameters(keras.callbacks.Callback):
     """Records the mean kappa and lambda of every APA and AGLU: once before training, then after each epoch.
 
     `values` maps a layer's path inside the model to `{"kind": "APA" or "AGLU", "kappa": [...],
-    "lambda": [...]}`, each list with `epochs + 1` floats, in the order of the layers in the network.
+    "lambda": [...]}`, each list with `epochs + 1` floats, in the order of the layers in the network. A training that
+    goes on gives the `values` that it had.
     """
 
-    def __init__(self):
+    def __init__(self, values: dict[str, dict[str, Any]] | None = None):
         super().__init__()
-        self.values: dict[str, dict[str, Any]] = {}
+        self.values: dict[str, dict[str, Any]] = values or {}
 
     def on_train_begin(self, logs=None):
-        self.values = {}
-        self._record()
+        if not self.values:
+            self._record()
 
     def on_epoch_end(self, epoch, logs=None):
         self._record()
@@ -42,20 +43,63 @@ class ActivationParameters(keras.callbacks.Callback):
                         record[variable.name].append(float(np.mean(keras.ops.convert_to_numpy(variable.value))))
 
 
-class EpochProgress(keras.callbacks.Callback):
-    """One bar for the whole training, with loss and shot-group accuracies of the last epoch beside it.
+class History(keras.callbacks.Callback):
+    """`values` has a list with one number an epoch for each logged quantity, over all parts of a training.
 
-    Where the output is not a terminal (a log file, a pipe), one plain line an epoch instead.
+    In an epoch that was cut off, loss and training accuracies are those of its last part.
     """
 
-    def __init__(self, title: str, console: Console | None = None):
+    def __init__(self, values: dict[str, list[float]] | None = None):
+        super().__init__()
+        self.values: dict[str, list[float]] = values or {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in (logs or {}).items():
+            # An epoch that is run again replaces what it logged before.
+            self.values[name] = [*self.values.get(name, [])[:epoch], float(value)]
+
+
+class TensorBoardLog(keras.callbacks.Callback):
+    """Writes what `fit` logs as scalars that TensorBoard shows, on every backend."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = str(folder)
+        self._writer = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        import tensorflow as tf
+
+        self._writer = self._writer or tf.summary.create_file_writer(self.folder)
+        with self._writer.as_default():
+            for name, value in (logs or {}).items():
+                tf.summary.scalar(name, float(value), step=epoch + 1)
+        self._writer.flush()
+
+
+class EpochProgress(keras.callbacks.Callback):
+    """One bar for the whole training; beside it loss and accuracies of the last epoch, and the time left.
+
+    Where the output is not a terminal (a log file, a pipe), one plain line an epoch instead. `total_steps` and
+    `start_step` are given by trainings that go on from a step.
+    """
+
+    def __init__(
+        self, title: str, console: Console | None = None, *, total_steps: int | None = None, start_step: int = 0
+    ):
         super().__init__()
         self.title = title
         self.console = console or Console()
+        self.total_steps = total_steps
+        self.start_step = start_step
+        self._progress = None
+        self._begun = False
 
     def on_train_begin(self, logs=None):
+        if self._begun:  # the second part of a training that goes on inside an epoch
+            return
+        self._begun = True
         self._steps = self.params.get("steps") or 0
-        self._progress = None
         if self.console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
@@ -63,11 +107,12 @@ class EpochProgress(keras.callbacks.Callback):
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[note]}"),
                 TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
                 console=self.console,
             )
-            self._task = self._progress.add_task(
-                self.title, total=self.params["epochs"] * self._steps or None, note="compiling"
-            )
+            total = self.total_steps or self.params["epochs"] * self._steps or None
+            self._task = self._progress.add_task(self.title, total=total, completed=self.start_step, note="compiling")
             self._progress.start()
         else:
             self.console.print(self.title)
@@ -83,12 +128,9 @@ class EpochProgress(keras.callbacks.Callback):
         else:
             self.console.print(f"  epoch {epoch + 1}/{self.params['epochs']}  {note}", highlight=False)
 
-    def on_train_end(self, logs=None):
-        self.close()
-
     def close(self):
-        """Gives the terminal back; needed when training is interrupted, harmless otherwise."""
-        if getattr(self, "_progress", None) is not None:
+        """Gives the terminal back, after the training or when it was interrupted."""
+        if self._progress is not None:
             self._progress.stop()
             self._progress = None
 

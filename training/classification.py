@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,149 +16,203 @@ import keras_apa.losses
 import zoo
 from keras_apa.losses import attach_loss_state
 from keras_apa.metrics import ShotAccuracy
-from training.callbacks import ActivationParameters
+from training.callbacks import ActivationParameters, History
+from training.checkpoint import Checkpoints
 from training.checks import nearest
-from training.data import digits
-from training.data.pipeline import evaluation_dataset, training_dataset
+from training.data.pipeline import evaluation_dataset, steps_per_epoch, training_dataset
+from training.data.registry import check_data, load_source
+from training.data.source import Source
+from training.network import build_model, freeze, model_arguments, normalize_classifier, published_model
 from training.optimization import build_optimizer
 from training.outcome import GROUPS, Outcome
-from training.recipe import DataOptions, EvaluationOptions, LossOptions, ModelOptions, Recipe
+from training.recipe import EvaluationOptions, LossOptions, Recipe
 
-if TYPE_CHECKING:
-    from training.data.digits import LongTailedImages
-
-DATA_SOURCES = {"digits100_lt": digits.digits100_lt, "digits10_lt": digits.digits10_lt}
+TOP_K = 5
 
 
 def train(
     recipe: Recipe,
-    images: LongTailedImages | None = None,
+    source: Source | None = None,
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = 0,
     jit_compile: bool | str = "auto",
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[keras.Model, Outcome]:
     """Trains the network of `recipe` with `model.fit` and evaluates it on the test images.
 
     Args:
         recipe: what to train.
-        images: the data, where it is already loaded; made from `recipe.data` otherwise.
+        source: the images, where they are already loaded; made from `recipe.data` otherwise.
         callbacks: further Keras callbacks.
         verbose, jit_compile: as `fit` and `compile` take them.
+        checkpoints: where a training that was cut off goes on from; the newest one is looked for here.
 
     Returns:
-        The trained, compiled model, which ends in logits, and the numbers.
+        The trained model as it is saved, which ends in logits, and the numbers.
     """
     started = time.perf_counter()
+    source = load_source(recipe.data) if source is None else source
+    steps = steps_per_epoch(recipe, source)
+    model = compiled_model(recipe, source, steps=steps, jit_compile=jit_compile)
+    earlier = checkpoints.load_latest(model) if checkpoints is not None else None
+    state = earlier or {"step": 0}
+    history = History(state.get("history"))
+    parameters = ActivationParameters(state.get("parameters"))
+    recorded = [history, parameters]
+    if checkpoints is not None:
+        recorded.append(checkpoints.callback(steps_per_epoch=steps, start_step=state["step"], extra=lambda: {
+            "history": history.values, "parameters": parameters.values,
+        }))  # fmt: skip
+    _fit(recipe, source, model, steps, state["step"], [*recorded, *callbacks], verbose)
+    model = published_model(model)
+    normalize_classifier(model, recipe.evaluation.tau_normalization)
+    result = evaluate(model, source, recipe.evaluation)
+    outcome = Outcome(
+        recipe=recipe,
+        backend=keras.config.backend(),
+        seconds=time.perf_counter() - started,
+        history=history.values,
+        parameters=parameters.values,
+        class_counts=[int(count) for count in source.class_counts],
+        class_names=[str(name) for name in source.class_names],
+        **vars(result),
+    )
+    return model, outcome
+
+
+def compiled_model(recipe: Recipe, source: Source, *, steps: int, jit_compile: bool | str = "auto") -> keras.Model:
+    """The network of a recipe, compiled with its loss, optimiser and metric."""
     keras.utils.set_random_seed(recipe.seed)
-    images = load_images(recipe.data) if images is None else images
-    model = build_model(recipe.model, images)
-    train_set = training_dataset(
-        images.train_images,
-        images.train_labels,
-        recipe.batch_size,
-        seed=recipe.seed,
-        augment=recipe.data.augment,
-        num_classes=images.num_classes,
-    )
-    test_set = evaluation_dataset(
-        images.test_images, images.test_labels, recipe.evaluation.batch_size, num_classes=images.num_classes
-    )
-    optimizer = build_optimizer(recipe.optimizer, epochs=recipe.epochs, steps_per_epoch=len(train_set))
+    model = build_model(recipe, source)
+    freeze(model, recipe.start.trainable)
+    optimizer = build_optimizer(recipe.optimizer, epochs=recipe.epochs, steps_per_epoch=steps)
     model.compile(
         optimizer=optimizer,
         # Losses that count or draw would start anew at every step on JAX.
-        loss=attach_loss_state(model, build_loss(recipe.loss, images.class_counts)),
-        metrics=[shot_accuracy(recipe.evaluation, images.class_counts)],
+        loss=attach_loss_state(model, build_loss(recipe, source.class_counts)),
+        metrics=[shot_accuracy(recipe.evaluation, source.class_counts)],
         jit_compile=jit_compile,
     )
     keras_apa.no_weight_decay(
         optimizer, model, norms=not recipe.optimizer.decay_norms, biases=not recipe.optimizer.decay_biases
     )
-    parameters = ActivationParameters()
-    history = model.fit(
-        train_set,
-        epochs=recipe.epochs,
-        validation_data=test_set,
-        shuffle=False,  # the dataset shuffles
-        callbacks=[parameters, *callbacks],
-        verbose=verbose,
-    )
-    accuracies, predictions = evaluate(model, images, recipe.evaluation)
-    outcome = Outcome(
-        recipe=recipe,
-        backend=keras.config.backend(),
-        seconds=time.perf_counter() - started,
-        accuracies=accuracies,
-        history={name: [float(value) for value in values] for name, values in history.history.items()},
-        parameters=parameters.values,
-        class_counts=[int(count) for count in images.class_counts],
-        class_names=[str(name) for name in images.class_names],
-        labels=[int(label) for label in images.test_labels],
-        predictions=[int(label) for label in predictions],
-    )
-    return model, outcome
+    return model
 
 
-def evaluate(
-    model: keras.Model, images: LongTailedImages, options: EvaluationOptions | None = None
-) -> tuple[dict[str, float], np.ndarray]:
-    """The accuracies many / medium / few / all on the test images, and the class predicted for each."""
+def _fit(recipe, source, model, steps, start, callbacks, verbose):
+    """`model.fit` from the step `start` on; twice where that is inside an epoch."""
+    if start >= steps * recipe.epochs:
+        return
+    batches = training_dataset(
+        recipe, source, start_step=start, class_weights=sample_weights(recipe.loss, source.class_counts)
+    )
+    options = {"validation_data": test_dataset(recipe, source, model), "callbacks": callbacks, "verbose": verbose}
+    epoch, done = divmod(start, steps)
+    if done:
+        # The rest of the epoch in which the training was cut off. Only the last `fit` may put the averaged weights in.
+        finalize = model.optimizer.finalize_variable_values
+        last = epoch + 1 == recipe.epochs
+        model.optimizer.finalize_variable_values = finalize if last else (lambda variables: None)
+        try:
+            model.fit(
+                batches.take(steps - done),
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                steps_per_epoch=steps - done,
+                shuffle=False,
+                **options,
+            )
+        finally:
+            model.optimizer.finalize_variable_values = finalize
+        batches, epoch = batches.skip(steps - done), epoch + 1
+    if epoch < recipe.epochs:
+        # The dataset shuffles.
+        model.fit(batches, initial_epoch=epoch, epochs=recipe.epochs, steps_per_epoch=steps, shuffle=False, **options)
+
+
+def test_dataset(recipe: Recipe, source: Source, model: keras.Model):
+    """The test images as batches."""
+    return evaluation_dataset(
+        source.test, recipe.evaluation.batch_size, num_classes=source.num_classes, preprocessing=model.preprocessing
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Accuracies `many`, `medium`, `few`, `all` and `top5` (NaN for what cannot be), and what was seen.
+
+    `uncorrected` are the accuracies without the model's prior correction, None where it has none.
+    """
+
+    accuracies: Mapping[str, float]
+    uncorrected: Mapping[str, float] | None
+    labels: Sequence[int]
+    predictions: Sequence[int]
+
+
+def evaluate(model: keras.Model, source: Source, options: EvaluationOptions | None = None) -> Evaluation:
+    """Accuracies on the test images, with and without the prior correction that the model carries."""
     options = options or EvaluationOptions()
-    test_set = evaluation_dataset(images.test_images, images.test_labels, options.batch_size)
-    logits = model.predict(test_set, verbose=0)
-    metric = shot_accuracy(options, images.class_counts)
-    metric.update_state(images.test_labels, logits)
-    result = metric.result()
-    return {group: float(result[group]) for group in GROUPS}, np.argmax(logits, axis=-1)
+    batches = evaluation_dataset(
+        source.test, options.batch_size, num_classes=source.num_classes, preprocessing=model.preprocessing
+    )
+    corrections = [layer for layer in model.layers if isinstance(layer, keras_apa.layers.PriorCorrection)]
+    offset = sum(
+        layer.tau * keras_apa.layers.prior_correction(layer.class_counts, layer.variant) for layer in corrections
+    )
+    labels, found = [], {"corrected": [], "uncorrected": []}
+    for images, targets in batches:
+        # Batch by batch: the logits of all images times thousands of classes do not fit into memory.
+        logits = np.asarray(keras.ops.convert_to_numpy(model.predict_on_batch(images.numpy())), "float64")
+        labels.append(targets.numpy())
+        found["corrected"].append(_highest(logits))
+        if corrections:
+            found["uncorrected"].append(_highest(logits - offset))
+    labels = np.concatenate(labels)
+    accuracies = {
+        name: _accuracies(labels, np.concatenate(best), source.class_counts, options)
+        for name, best in found.items()
+        if best
+    }
+    return Evaluation(
+        accuracies=accuracies["corrected"],
+        uncorrected=accuracies.get("uncorrected"),
+        labels=[int(label) for label in labels],
+        predictions=[int(row[0]) for row in np.concatenate(found["corrected"])],
+    )
+
+
+def _highest(logits):
+    """The `TOP_K` classes of each row, the highest first, the lower index first among equals."""
+    return np.argsort(-logits, axis=-1, kind="stable")[:, :TOP_K]
+
+
+def _accuracies(labels, best, class_counts, options):
+    metric = shot_accuracy(options, class_counts)
+    metric.update_state(labels, np.eye(len(class_counts), dtype="float32")[best[:, 0]])
+    result = {group: float(value) for group, value in metric.result().items()}
+    top5 = np.mean(np.any(best == labels[:, None], axis=1)) if len(class_counts) > TOP_K else float("nan")
+    return {group: result[group] for group in GROUPS} | {"top5": float(top5)}
 
 
 def check(recipe: Recipe) -> None:
     """Raises the error of a wrong name or option now, instead of after some training.
 
     Raises:
-        ValueError: the data, the network, one of its options or the loss is unknown.
+        ValueError: the data, the network, one of its options or the loss is unknown, or two options exclude each other.
     """
-    if recipe.data.name not in DATA_SOURCES:
-        raise ValueError(f"unknown data {recipe.data.name!r}; {nearest(recipe.data.name, DATA_SOURCES)}")
+    check_data(recipe.data)
     classes = 100
     zoo.create_model(
         recipe.model.name,
         classes=classes,
-        input_shape=(16, 16, 1),
+        input_shape=(None, None, 3),
         data_format="channels_last",
-        **recipe.model.options,
+        **model_arguments(recipe.model),
     )
-    build_loss(recipe.loss, [1] * classes)
-    build_optimizer(recipe.optimizer, epochs=recipe.epochs, steps_per_epoch=1)
-
-
-def load_images(options: DataOptions) -> LongTailedImages:
-    """The images that `options` describe; an unknown name is an error that names the nearest ones."""
-    if options.name not in DATA_SOURCES:
-        raise ValueError(f"unknown data {options.name!r}; {nearest(options.name, DATA_SOURCES)}")
-    return DATA_SOURCES[options.name](
-        imbalance_factor=options.imbalance_factor,
-        largest_class=options.largest_class,
-        test_images_per_class=options.test_images_per_class,
-        noise=options.noise,
-        seed=options.seed,
-    )
-
-
-def build_model(options: ModelOptions, images: LongTailedImages) -> keras.Model:
-    """The zoo's network, with as many classes as the data has, their names, and the images' shape as input."""
-    model = zoo.create_model(
-        options.name,
-        classes=len(images.class_counts),
-        input_shape=images.image_shape,
-        # tf.data makes its images so, whatever Keras is configured to.
-        data_format="channels_last",
-        **options.options,
-    )
-    model.class_names = images.class_names
-    model.preprocessing = images.preprocessing
-    return model
+    build_loss(recipe, keras_apa.ClassCounts([2] * classes))
+    build_optimizer(recipe.optimizer, epochs=recipe.epochs, steps_per_epoch=max(recipe.optimizer.accumulation_steps, 1))
 
 
 def loss_classes() -> dict[str, type[keras.losses.Loss]]:
@@ -170,17 +225,34 @@ def loss_classes() -> dict[str, type[keras.losses.Loss]]:
     }
 
 
-def build_loss(options: LossOptions, class_counts: Sequence[int]) -> keras.losses.Loss:
-    """The loss that `options` name, told the class counts, their number, and that it gets logits."""
-    classes = loss_classes()
+# Losses of keras_apa that need to know which class a sample is of.
+_ONE_CLASS = ("LDAM", "SeesawLoss", "EqualizationLoss", "DropLoss", "GumbelOptimizedLoss")
+_SOFT = {"SparseCategoricalCrossentropy": "CategoricalCrossentropy"}
+
+
+def build_loss(recipe: Recipe, class_counts: Sequence[int]) -> keras.losses.Loss:
+    """The loss of a recipe, told the class counts, their number, and that it gets logits.
+
+    Raises:
+        ValueError: An unknown loss or argument, or one that cannot take the targets of mixup, cutmix or smoothing.
+    """
+    options, classes = recipe.loss, loss_classes()
     if options.name not in classes:
         raise ValueError(f"unknown loss {options.name!r}; {nearest(options.name, classes)}")
-    loss = classes[options.name]
-    accepted = [name for name in inspect.signature(loss.__init__).parameters if name != "self"]
-    for name in options.options:
-        if name not in accepted:
-            raise ValueError(f"the loss {options.name} has no argument {name!r}; {nearest(name, accepted)}")
-    known = {
+    name = options.name
+    if recipe.augment.mixes:
+        if name in _ONE_CLASS:
+            raise ValueError(
+                f"the loss {name} needs images of one class; turn off augment.mixup_alpha, augment.cutmix_alpha and "
+                "augment.label_smoothing, or choose another loss"
+            )
+        name = _SOFT.get(name, name)
+    loss = classes[name]
+    accepted = [key for key in inspect.signature(loss.__init__).parameters if key != "self"]
+    for key in options.options:
+        if key not in accepted:
+            raise ValueError(f"the loss {name} has no argument {key!r}; {nearest(key, accepted)}")
+    known: dict[str, Any] = {
         "class_counts": class_counts,
         "num_classes": len(class_counts),
         "from_logits": True,
@@ -188,7 +260,17 @@ def build_loss(options: LossOptions, class_counts: Sequence[int]) -> keras.losse
         "image_counts": class_counts,
         "num_images": int(np.sum(np.asarray(getattr(class_counts, "counts", class_counts)))),
     }
-    return loss(**({name: value for name, value in known.items() if name in accepted} | dict(options.options)))
+    return loss(**({key: value for key, value in known.items() if key in accepted} | dict(options.options)))
+
+
+def sample_weights(options: LossOptions, class_counts: keras_apa.ClassCounts) -> np.ndarray | None:
+    """The weight of each class's samples, 1 on average over classes; None where all weigh the same."""
+    if options.class_weights == "none":
+        return None
+    if options.class_weights == "effective":
+        return np.asarray(class_counts.class_balanced_weights(options.class_weights_beta), "float32")
+    inverse = 1.0 / np.asarray(class_counts.counts, "float64")
+    return (inverse / inverse.mean()).astype("float32")
 
 
 def shot_accuracy(options: EvaluationOptions, class_counts: Sequence[int]) -> ShotAccuracy:

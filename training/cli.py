@@ -90,11 +90,13 @@ def parse(arguments: Sequence[str]) -> Any:
     """The command as a dataclass with `run()`; wrong usage is said in two lines before `SystemExit(2)`."""
     import tyro
 
-    from training.commands import COMMANDS
+    from training.commands import COMMANDS, train_options
 
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
+            if arguments[:1] == ["train"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+                return train_options(arguments[1:], tyro.cli)
             return tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
                 args=list(arguments),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from training.classifier_learning import learn_classifier
 from training.cli import usage
+from training.recipe import Recipe
+from training.recipes import get_recipe
 
 
 def _whole_number(at_least: int) -> tyro.constructors.PrimitiveConstructorSpec:
@@ -214,6 +219,117 @@ def _use_backend(name: str | None) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a recipe: keras-apa train RECIPE, keras-apa train RECIPE --help for its options.
+
+    Writes to runs/RECIPE. The same command goes on with a training that was cut off, from its last checkpoint. At the
+    end the test images are evaluated. Every value of the recipe is an option, such as --optimizer.learning-rate 0.1.
+    """
+
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
+    """keras-apa list recipes names them. folder is any folder of class folders: --data.path DIR."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """One recipe with its values, and how it is run."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Run folder. If not given: runs/RECIPE."""
+    overwrite: bool = False
+    """Replace the run that is in the folder instead of going on with it."""
+    checkpoint_steps: Annotated[int, _whole_number(0)] = 0
+    """Save every so many steps, beside the end of every epoch; 0: at the end of epochs only."""
+    jit_compile: bool = False
+    """Compile the step with XLA or torch.compile also where Keras does not by itself (JAX always does)."""
+    classifier_learning: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """Change the recipe to ce, pc_softmax, balanced_softmax, crt, lws, drw or tau_normalization (APA Table 4c)."""
+    dry_run: bool = False
+    """Make data, network, loss and optimiser, run two steps with a small batch, say what a real run needs, and stop."""
+    image_size: Annotated[int, _whole_number(0)] = 0
+    """With --dry-run: side of the images in pixels."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        with usage():
+            recipe = self.recipe
+            if self.classifier_learning is not None:
+                recipe = learn_classifier(recipe, self.classifier_learning)
+            if self.image_size and not self.dry_run:
+                raise ValueError("--image-size goes with --dry-run; a training takes --data.image-size")
+        _use_backend(self.backend)
+        if self.dry_run:
+            from training.dry_run import run_dry
+
+            return run_dry(recipe, image_size=self.image_size)
+        from training.experiment import run_train
+
+        return run_train(
+            recipe,
+            output=self.output,
+            overwrite=self.overwrite,
+            checkpoint_steps=self.checkpoint_steps,
+            jit_compile=self.jit_compile or "auto",
+            command=["keras-apa", *(word for word in sys.argv[1:] if word != "--overwrite")],
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure the model of a run again, also with another prior correction or on other images."""
+
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The folder that keras-apa train wrote."""
+    backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
+    prior_correction: Annotated[
+        str | None,
+        tyro.conf.arg(name="evaluation.prior-correction", metavar="NAME", help_behavior_hint=""),
+    ] = None
+    """none, raw (PC-softmax), smooth, rel, normit, gombit, base2 or base10. If not given: the recipe's."""
+    tau: Annotated[float | None, tyro.conf.arg(name="evaluation.tau", help_behavior_hint="")] = None
+    """Factor of the correction."""
+    tau_normalization: Annotated[
+        float | None, tyro.conf.arg(name="evaluation.tau-normalization", help_behavior_hint="")
+    ] = None
+    """tau in w / |w|^tau for the weights of the classifier; 0: none."""
+    path: Annotated[str | None, tyro.conf.arg(name="data.path", metavar="DIR", help_behavior_hint="")] = None
+    """Where the images are now."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        _use_backend(self.backend)
+        from training.experiment import run_evaluate
+
+        options = ("prior_correction", "tau", "tau_normalization")
+        changes = {name: getattr(self, name) for name in options if getattr(self, name) is not None}
+        return run_evaluate(self.run_folder, changes, {} if self.path is None else {"path": self.path})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write the report of a run folder again: table, figures and history, from its saved numbers."""
+
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The folder that keras-apa train or keras-apa demo wrote."""
+    backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        _use_backend(self.backend)
+        from training.experiment import run_report
+
+        return run_report(self.run_folder)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class List:
     """List models, weights, presets, recipes, losses, layers, metrics or backends; everything without a kind."""
 
@@ -231,4 +347,27 @@ class List:
         return 0
 
 
-COMMANDS = {"demo": Demo, "convert": Convert, "predict": Predict, "export": Export, "list": List}
+def train_options(arguments: Sequence[str], parse: Callable[..., Any]) -> TrainRecipe:
+    """`RECIPE --options`: the options are the values of that recipe."""
+    with usage():
+        recipe = get_recipe(arguments[0])
+        return parse(
+            TrainRecipe,
+            args=list(arguments[1:]),
+            prog=f"keras-apa train {recipe.name}",
+            default=TrainRecipe(recipe=recipe),
+            description=f"Train {recipe.name}: {recipe.title}. {recipe.published}",
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+
+
+COMMANDS = {
+    "demo": Demo,
+    "train": Train,
+    "evaluate": Evaluate,
+    "report": Report,
+    "convert": Convert,
+    "predict": Predict,
+    "export": Export,
+    "list": List,
+}

@@ -17,8 +17,9 @@ GROUPS = ("many", "medium", "few", "all")
 class Outcome:
     """What a training gave, in plain numbers: everything that a report is made of, without the model.
 
-    `accuracies` has `many`, `medium`, `few`, `all` (NaN for a group without classes); `history` one list an
-    epoch for each logged quantity; `parameters` what `training.callbacks.ActivationParameters` recorded.
+    `accuracies` has `many`, `medium`, `few`, `all` (NaN for a group without classes) and `top5`, `uncorrected` the same
+    without the model's prior correction (None where it has none); `history` one list an epoch for each logged quantity;
+    `parameters` what `training.callbacks.ActivationParameters` recorded.
     """
 
     recipe: Recipe
@@ -31,6 +32,7 @@ class Outcome:
     class_names: Sequence[str]
     labels: Sequence[int]
     predictions: Sequence[int]
+    uncorrected: Mapping[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `training.files.write_json` writes NaN as null."""
@@ -39,8 +41,11 @@ class Outcome:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Outcome:
         """The outcome that was written, null read back as NaN."""
-        accuracies = {group: float("nan") if v is None else v for group, v in values["accuracies"].items()}
-        return cls(**{**values, "recipe": Recipe.from_dict(values["recipe"]), "accuracies": accuracies})
+        read = {**values, "recipe": Recipe.from_dict(values["recipe"])}
+        for key in ("accuracies", "uncorrected"):
+            if read.get(key) is not None:
+                read[key] = {group: float("nan") if v is None else v for group, v in read[key].items()}
+        return cls(**read)
 
     def class_accuracies(self) -> np.ndarray:
         """The share of right test images of each class; NaN for a class without test images."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
-import zoo
 from training.files import atomic_path, last_numbered_folder, make_writable, numbered_folder, write_json
 from training.outcome import Outcome
 from training.recipe import Recipe
@@ -80,18 +80,9 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def save_finished(folder: Path, model: keras.Model, outcome: Outcome) -> None:
-    """Writes `NAME.keras`, then `NAME.json`: a run whose JSON is there is complete."""
-    # Without optimizer and loss, of which PyTorch's optimizers load on PyTorch only, and the learning rate's schedule
-    # only where `training` is imported.
-    published = zoo.Classifier(
-        model.input,
-        model.output,
-        name=model.name,
-        preprocessing=getattr(model, "preprocessing", None),
-        class_names=getattr(model, "class_names", None),
-    )
+    """Writes `NAME.keras`, then `NAME.json`: a run whose JSON is there is complete. `model` is as `train` gives it."""
     with atomic_path(folder / f"{outcome.recipe.name}.keras") as temporary:
-        published.save(temporary)
+        model.save(temporary)
     write_json(folder / f"{outcome.recipe.name}.json", outcome.to_dict())
 
 
@@ -142,3 +133,5 @@ def _remove_run(folder: Path, config: Mapping[str, Any]) -> None:
     names += [f"{recipe['name']}{ending}" for recipe in config["recipes"] for ending in (".keras", ".json")]
     for path in [*(folder / name for name in names), *(folder / "figures").glob("*.png")]:
         path.unlink(missing_ok=True)
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)

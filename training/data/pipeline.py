@@ -1,9 +1,9 @@
-"""From arrays to the `tf.data` datasets that `model.fit` takes, on every backend.
+"""From labelled images to the `tf.data` datasets that `model.fit` takes, on every backend.
 
-The same seed gives the same batches in the same epochs. Keras's augmentation layers alone do not: their
-generator is advanced by every batch that is prefetched, also by those that nobody takes (Keras looks at a
-first batch before it trains). So the random numbers are drawn by the dataset, which starts anew with every
-epoch's iterator, and the layer only applies them.
+What a training sees is a pure function of (seed, epoch, position in the epoch): the order comes from `epoch_order`, and
+every draw of an augmentation from a seed that is made of those three numbers. So the same seed gives the same batches,
+whatever the number of parallel calls and whoever has looked at a first batch before; and a training that goes on from
+a step starts the dataset at that step, before any image is read.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from training.backend import leave_accelerators_to
-from training.checks import check_flag, check_whole
+from training.checks import check_whole
+from training.data.augmentation import augment, mix, prepare
+from training.data.samplers import epoch_length, epoch_order
+from training.data.source import LabelledImages, Source
+from training.recipe import Recipe
 
-__all__ = ["evaluation_dataset", "training_dataset"]
+__all__ = ["evaluation_dataset", "steps_per_epoch", "training_dataset"]
 
 try:
     leave_accelerators_to(keras.backend.backend())
@@ -23,114 +27,145 @@ except RuntimeError:
     # TensorFlow already runs in this process, on what its user gave it.
     pass
 
+# Draws of an image and draws of a batch come from different streams.
+_OF_IMAGE, _OF_BATCH = 0, 1
 
-class GivenTranslation(keras.layers.RandomTranslation):
-    """Moves each image by its `translations` (columns, rows), which come with the images."""
 
-    def get_random_transformation(self, data, training=True, seed=None):
-        return {"translations": data["translations"], "input_shape": tf.shape(data["images"])}
+def steps_per_epoch(recipe: Recipe, source: Source) -> int:
+    """Batches of an epoch; the last one may be smaller than the others."""
+    return -(-epoch_length(recipe.data.sampler, source.train.labels, source.num_classes, repeats=recipe.data.repeats)
+             // recipe.batch_size)  # fmt: skip
 
 
 def training_dataset(
-    images: np.ndarray,
-    labels: np.ndarray,
-    batch_size: int,
-    *,
-    seed: int,
-    augment: bool = True,
-    shuffle: bool = True,
-    max_shift: int = 1,
-    num_classes: int | None = None,
+    recipe: Recipe, source: Source, *, start_step: int = 0, class_weights: np.ndarray | None = None
 ) -> tf.data.Dataset:
-    """Batches of images and labels, shuffled and augmented differently in each epoch, the same for the same
-    seed.
-
-    The augmentation moves an image by up to `max_shift` whole pixels in each direction; what enters is its
-    mirrored border, so that noise stays what it is. The last batch holds the rest and may be smaller.
+    """All batches of a training, from `start_step` to the end of its last epoch.
 
     Args:
-        images: Numbers of shape `(N, height, width, channels)`.
-        labels: Integers of shape `(N,)`, or one-hot `(N, num_classes)`.
-        batch_size: Images a batch.
-        seed: Of order and augmentation; TensorFlow mixes in the one that `keras.utils.set_random_seed`
-            was given, if it was called.
-        augment: Whether to move the images.
-        shuffle: Whether to shuffle, over all images.
-        max_shift: Largest move in pixels, below height and width.
-        num_classes: Labels of this and above, or one-hot labels of another width, are an error.
+        recipe: Says how images are drawn, augmented and batched, for how many epochs, from which seed.
+        source: The images.
+        start_step: Batches that a training which goes on has seen already.
+        class_weights: Weights of the samples of each class, from the epoch on that the recipe says.
+
+    Returns:
+        Batches `(images, labels)` or `(images, labels, sample_weights)`: float32 images `(n, height, width,
+        channels)`; int32 labels `(n,)`, or float32 targets `(n, num_classes)` where the recipe mixes or smooths them.
 
     Raises:
-        ValueError: Arrays or numbers that do not fit.
+        ValueError: A batch that is larger than an epoch, labels beyond the classes, a `start_step` beyond the end.
 
-    >>> dataset = training_dataset(np.zeros((10, 16, 16, 1), "float32"), np.arange(10), 4, seed=0)
-    >>> [tuple(images.shape) for images, labels in dataset]
-    [(4, 16, 16, 1), (4, 16, 16, 1), (2, 16, 16, 1)]
+    >>> from training.data.digits import digits10_lt
+    >>> from training.recipes import get_recipe
+    >>> recipe = get_recipe("digits10_lt").replace(batch_size=500, epochs=2)
+    >>> [len(labels) for images, labels in training_dataset(recipe, digits10_lt(), start_step=2)]
+    [500, 236, 236]
     """
-    images, labels = _check_arrays(images, labels, num_classes)
-    check_whole("batch_size", batch_size, at_least=1)
-    check_whole("seed", seed, at_least=0)
-    check_flag("augment", augment)
-    check_flag("shuffle", shuffle)
-    check_whole("max_shift", max_shift, at_least=0, below=min(images.shape[1:3]))
-    dataset = tf.data.Dataset.from_tensor_slices((images, labels))
-    if shuffle:
-        dataset = dataset.shuffle(len(images), seed=seed, reshuffle_each_iteration=True)
-    dataset = dataset.batch(batch_size)
-    if augment and max_shift:
-        dataset = _translated(dataset, max_shift, seed)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    data = recipe.data
+    _check_labels(source.train.labels, source.num_classes)
+    steps = steps_per_epoch(recipe, source)
+    check_whole("start_step", start_step, at_least=0, below=steps * recipe.epochs + 1)
+    length = epoch_length(data.sampler, source.train.labels, source.num_classes, repeats=data.repeats)
+    if recipe.batch_size > length:
+        raise ValueError(f"batch_size must be at most the {length} images of an epoch, not {recipe.batch_size}")
+    first_epoch, first_batch = divmod(start_step, steps)
+    # The sides that the recipe asks for, else those that the source has.
+    size = data.image_size or source.image_shape[0]
+
+    def order(epoch):
+        return epoch_order(
+            data.sampler,
+            source.train.labels,
+            source.num_classes,
+            seed=recipe.seed,
+            epoch=int(epoch),
+            epochs=recipe.epochs,
+            repeats=data.repeats,
+        ).astype(np.int64)
+
+    def load(index, position, epoch):
+        image = source.train.load(index)
+        image = augment(
+            image,
+            _fold(recipe.seed, _OF_IMAGE, epoch, position),
+            recipe.augment,
+            size,
+            source.preprocessing,
+        )
+        return image, tf.gather(labels, index), epoch, position
+
+    def finish(images, targets, epochs, positions):
+        epoch = epochs[0]
+        weights = None
+        if class_weights is not None:
+            weights = tf.gather(tf.constant(class_weights, tf.float32), targets)
+            weights = tf.where(epoch >= recipe.loss.class_weights_from_epoch, weights, tf.ones_like(weights))
+        if recipe.augment.mixes:
+            if weights is not None:
+                per_class = tf.constant(class_weights, tf.float32)
+            targets = tf.one_hot(targets, source.num_classes)
+            images, targets = mix(images, targets, _fold(recipe.seed, _OF_BATCH, epoch, positions[0]), recipe.augment)
+            if weights is not None:
+                mixed = tf.linalg.matvec(targets, per_class)
+                weights = tf.where(epoch >= recipe.loss.class_weights_from_epoch, mixed, tf.ones_like(mixed))
+        return (images, targets) if weights is None else (images, targets, weights)
+
+    def one_epoch(epoch):
+        indices = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
+        indices.set_shape([length])
+        skip = tf.where(epoch == first_epoch, first_batch * recipe.batch_size, 0)
+        positions = tf.range(length, dtype=tf.int64)
+        each = tf.data.Dataset.from_tensor_slices((indices[skip:], positions[skip:]))
+        each = each.map(lambda index, position: load(index, position, epoch), num_parallel_calls=tf.data.AUTOTUNE)
+        return each.batch(recipe.batch_size).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+
+    labels = tf.constant(np.asarray(source.train.labels, np.int32))
+    dataset = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(one_epoch)
+    remaining = steps * recipe.epochs - start_step
+    return dataset.apply(tf.data.experimental.assert_cardinality(remaining)).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_dataset(
-    images: np.ndarray, labels: np.ndarray, batch_size: int, *, num_classes: int | None = None
+    images: LabelledImages, batch_size: int, *, num_classes: int, preprocessing=None
 ) -> tf.data.Dataset:
-    """Batches of images and labels in their order; the last one may be smaller.
+    """Batches `(images, labels)` in their order, prepared as at test time; the last one may be smaller.
 
-    Args and errors: as for `training_dataset`.
+    Args:
+        images: What to evaluate on.
+        batch_size: Images a batch.
+        num_classes: Labels of this and above are an error.
+        preprocessing: A `zoo.Preprocessing`, or None for images that are ready.
 
-    >>> dataset = evaluation_dataset(np.zeros((3, 16, 16, 1), "float32"), np.arange(3), 2)
-    >>> [labels.numpy().tolist() for images, labels in dataset]
+    Raises:
+        ValueError: As for `training_dataset`.
+
+    >>> from training.data.source import ArrayImages
+    >>> images = ArrayImages(np.zeros((3, 16, 16, 1), "float32"), np.arange(3))
+    >>> [labels.numpy().tolist() for _, labels in evaluation_dataset(images, 2, num_classes=3)]
     [[0, 1], [2]]
     """
-    images, labels = _check_arrays(images, labels, num_classes)
     check_whole("batch_size", batch_size, at_least=1)
-    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    _check_labels(images.labels, num_classes)
+    labels = tf.constant(np.asarray(images.labels, np.int32))
+
+    def load(index):
+        return prepare(images.load(index), preprocessing), tf.gather(labels, index)
+
+    dataset = tf.data.Dataset.range(len(images)).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def _translated(dataset, max_shift, seed):
-    # Factors are never used: the translations come with the images.
-    layer = GivenTranslation(0.0, 0.0, "reflect", "nearest", data_format="channels_last", dtype="float32")
-
-    def move(batch, seeds):
-        images, labels = batch
-        shifts = tf.random.stateless_uniform(
-            (tf.shape(images)[0], 2), seed=seeds, minval=-max_shift, maxval=max_shift + 1, dtype=tf.int32
-        )
-        moved = layer({"images": images, "translations": tf.cast(shifts, tf.float32)}, training=True)
-        return tf.cast(moved["images"], images.dtype), labels
-
-    # A pair of numbers a batch, others in each epoch.
-    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
-    return tf.data.Dataset.zip(dataset, seeds).map(move, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+def _fold(seed, stream, epoch, position):
+    """Two numbers that belong to this place of the training alone."""
+    key = tf.random.fold_in(tf.constant([seed % 2**31, stream], tf.int32), tf.cast(epoch, tf.int32))
+    return tf.random.fold_in(key, tf.cast(position, tf.int32))
 
 
-def _check_arrays(images, labels, num_classes):
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim != 4 or not images.size:
-        raise ValueError(f"images must have shape (N, height, width, channels), got {images.shape}")
-    if images.dtype.kind not in "iuf":
-        raise ValueError(f"images must be numbers, got dtype {images.dtype}")
-    if labels.ndim not in (1, 2) or len(labels) != len(images):
-        raise ValueError(
-            f"labels must have shape ({len(images)},), or ({len(images)}, num_classes) if one-hot, "
-            f"to go with the images; got {labels.shape}"
-        )
-    if labels.ndim == 1 and labels.dtype.kind not in "iu":
-        raise ValueError(f"labels must be integers, got dtype {labels.dtype}")
-    if labels.ndim == 1 and labels.min() < -1:
-        raise ValueError(f"labels must be at least 0, or -1 for images that are ignored; got {labels.min()}")
-    if num_classes is not None and labels.ndim == 1 and labels.max() >= num_classes:
+def _check_labels(labels, num_classes):
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+        raise ValueError(f"labels must be integers of shape (N,), got {labels.dtype} of shape {labels.shape}")
+    if labels.min() < 0:
+        raise ValueError(f"labels must be at least 0; got {labels.min()}")
+    if labels.max() >= num_classes:
         raise ValueError(f"labels must be below the number of classes, {num_classes}; got {labels.max()}")
-    if num_classes is not None and labels.ndim == 2 and labels.shape[1] != num_classes:
-        raise ValueError(f"one-hot labels must have {num_classes} columns, one a class; got {labels.shape[1]}")
-    return images, labels

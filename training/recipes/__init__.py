@@ -1,4 +1,4 @@
-"""One module per experiment; each `Recipe` in it is found here by its name."""
+"""One module per experiment; each `Recipe` in it, alone or in a list, is found here by its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from training.recipe import Recipe
 def recipes() -> dict[str, Recipe]:
     """Every recipe of this package by its name."""
     modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
-    found = [value for module in modules for value in vars(module).values() if isinstance(value, Recipe)]
+    values = [value for module in modules for value in vars(module).values()]
+    lists = [value for value in values if isinstance(value, list)]
+    found = [each for value in [values, *lists] for each in value if isinstance(each, Recipe)]
     return {recipe.name: recipe for recipe in sorted(found, key=lambda recipe: recipe.name)}
 
 

@@ -1,0 +1,113 @@
+"""`keras-apa train RECIPE --dry-run`: everything a training needs is made, and two steps are run."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+from rich.console import Console
+
+from training.classification import check, compiled_model, sample_weights
+from training.cli import usage
+from training.data.pipeline import steps_per_epoch, training_dataset
+from training.data.registry import find_source
+from training.experiment import describe_data
+from training.recipe import Recipe
+
+STEPS = 2
+# So few images that the widest network fits; the batch norms of small images want more.
+BATCH_SIZE, SMALL_BATCH_SIZE, SMALL = 2, 16, 64
+GIGABYTE = 1e9
+
+
+def run_dry(recipe: Recipe, *, image_size: int = 0, console: Console | None = None) -> int:
+    """Runs two steps of a recipe, on its own data if it is there; says what a real run would need.
+
+    Args:
+        recipe: What to try.
+        image_size: Side of the images in pixels, instead of the recipe's.
+    """
+    console = console or Console()
+    with usage():
+        if image_size:
+            recipe = recipe.replace(
+                data={"image_size": image_size, "test_image_size": image_size, "resize_size": image_size}
+            )
+        check(recipe)
+        source, real = find_source(recipe)
+    if not real:
+        console.print(f"{recipe.data.name} is not here: two steps on random pixels of its shape.", highlight=False)
+    describe_data(source, recipe, console)
+    steps = steps_per_epoch(recipe, source)
+    side = recipe.data.image_size or source.image_shape[0]
+    small = recipe.replace(batch_size=SMALL_BATCH_SIZE if side < SMALL else BATCH_SIZE)
+    model = compiled_model(small, source, steps=steps_per_epoch(small, source))
+    before = [ops.convert_to_numpy(variable) for variable in model.trainable_variables]
+    losses = []
+    weights = sample_weights(recipe.loss, source.class_counts)
+    for batch in training_dataset(small, source, class_weights=weights).take(STEPS):
+        arrays = [part.numpy() for part in batch]
+        losses.append(float(model.train_on_batch(*arrays, return_dict=True)["loss"]))
+    moved = sum(
+        not np.array_equal(ops.convert_to_numpy(variable), earlier)
+        for variable, earlier in zip(model.trainable_variables, before, strict=True)
+    )
+    if not np.all(np.isfinite(losses)):
+        raise ValueError(f"the loss of {recipe.name} is not finite: {losses}")
+    for line in summary(recipe, model, steps, side):
+        console.print(line, highlight=False)
+    console.print(
+        f"{STEPS} steps with a batch of {small.batch_size}: loss {', '.join(f'{loss:.3f}' for loss in losses)}; "
+        f"{moved} of {len(before)} trained tensors moved",
+        highlight=False,
+    )
+    return 0
+
+
+def summary(recipe: Recipe, model: keras.Model, steps: int, side: int) -> list[str]:
+    """Parameters, memory, steps, what is frozen and what has no weight decay."""
+    trained = model.trainable_variables
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    exempt = [variable for variable in trained if not optimizer._use_weight_decay(variable)]
+    names = sorted({variable.name for variable in exempt})
+    frozen = sum(int(np.prod(v.shape)) for v in model.weights) - sum(int(np.prod(v.shape)) for v in trained)
+    lines = [
+        f"{model.name}: {model.count_params():,} parameters, {frozen:,} of them not trained (or batch statistics)",
+        f"about {memory(model, recipe, side) / GIGABYTE:.1f} GB for a batch of {recipe.batch_size} at {side}x{side} "
+        "(weights, gradients, momentum, and each layer's output once; kernels may need more)",
+        f"{steps:,} steps an epoch, {recipe.epochs} epochs, {steps * recipe.epochs:,} steps",
+    ]
+    if recipe.start.trainable != "all":
+        lines.append(f"trained is the {recipe.start.trainable.replace('_', ' ')} only: {len(trained)} tensors")
+    decayed = "nothing is decayed" if not recipe.optimizer.weight_decay else (
+        f"weight decay {recipe.optimizer.weight_decay:g} on all trained tensors but {len(exempt)}"
+        + (f" ({', '.join(names)})" if names else "")
+    )  # fmt: skip
+    return [*lines, decayed]
+
+
+def memory(model: keras.Model, recipe: Recipe, side: int) -> float:
+    """Bytes of a training step: an estimate from the shapes of the network.
+
+    Three copies of the trained weights (gradient, momentum), one of the others, and the output of each layer for the
+    whole batch, in the compute precision.
+    """
+    trained = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    others = model.count_params() - trained
+    width = 4 if recipe.precision == "float32" else 2
+    shape = model.input_shape[1:3]
+    if None in shape:
+        model = model.__class__.from_config(_at_size(model.get_config(), side))
+    values = 0
+    for operation in model.operations:
+        outputs = operation.output if isinstance(operation.output, list) else [operation.output]
+        values += sum(int(np.prod([size for size in tensor.shape if size is not None])) for tensor in outputs)
+    return 4 * (3 * trained + others) + width * values * recipe.batch_size
+
+
+def _at_size(config, side):
+    for layer in config["layers"]:
+        if layer["class_name"] == "InputLayer":
+            shape = layer["config"]["batch_shape"]
+            layer["config"]["batch_shape"] = [shape[0], side, side, shape[3]]
+    return config

@@ -1,0 +1,214 @@
+"""`keras-apa train`, `evaluate` and `report`: one recipe, one run folder, which goes on where it was cut off."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.table import Table
+
+from training.callbacks import EpochProgress, StopOnNaN, TensorBoardLog
+from training.checkpoint import Checkpoints
+from training.classification import check, evaluate, train
+from training.cli import usage
+from training.data.pipeline import steps_per_epoch
+from training.data.registry import load_source
+from training.data.source import Source
+from training.demo import describe_run
+from training.files import write_json
+from training.interrupt import interruptible
+from training.network import normalize_classifier
+from training.outcome import Outcome
+from training.recipe import Recipe
+from training.report import accuracy_table, write_report
+from training.run_folder import CONFIG, load_finished, open_run_folder, read_config, save_finished
+
+RUNS = Path("runs")
+CHECKPOINTS = "checkpoints"
+
+
+def run_train(
+    recipe: Recipe,
+    *,
+    output: Path | None = None,
+    overwrite: bool = False,
+    checkpoint_steps: int = 0,
+    jit_compile: bool | str = "auto",
+    command: Sequence[str] = (),
+    console: Console | None = None,
+) -> int:
+    """Trains a recipe in its run folder, or goes on with it; returns the exit code."""
+    console = console or Console()
+    folder = output or RUNS / recipe.name
+    config = {"recipes": [recipe.to_dict()], **describe_run()}
+    with usage():
+        check(recipe)
+        source = load_source(recipe.data)
+        steps = steps_per_epoch(recipe, source)
+        if recipe.batch_size > len(source.train):
+            raise ValueError(f"batch_size must be at most the {len(source.train)} training images")
+        known = read_config(folder) is not None and not overwrite
+        folder = open_run_folder(folder, config, default=folder, resume=known, overwrite=overwrite).resolve()
+    describe_data(source, recipe, console)
+    outcome = load_finished(folder, recipe)
+    if outcome is not None:
+        console.print("This training is finished; its result:")
+        return _close(folder, outcome, config, console)
+    checkpoints = Checkpoints(folder / CHECKPOINTS, every_steps=checkpoint_steps)
+    start = checkpoints.latest_step() or 0
+    if start:
+        console.print(f"Going on from step {start} of {steps * recipe.epochs}, in {folder}", highlight=False)
+    title = recipe.title or recipe.name
+    progress = EpochProgress(title, console, total_steps=steps * recipe.epochs, start_step=start)
+    try:
+        with interruptible() as interrupt:
+            callbacks = [StopOnNaN(checkpoints), progress, TensorBoardLog(folder / "tensorboard"), interrupt]
+            model, outcome = train(
+                recipe, source, callbacks=callbacks, jit_compile=jit_compile, checkpoints=checkpoints
+            )
+    except KeyboardInterrupt:
+        step = checkpoints.latest_step() or 0
+        print(
+            f"keras-apa: interrupted. Saved up to step {step} of {steps * recipe.epochs}, in {folder}", file=sys.stderr
+        )
+        print(f"Continue with: {shlex.join(command)}", file=sys.stderr)
+        return 130
+    finally:
+        progress.close()
+    save_finished(folder, model, outcome)
+    return _close(folder, outcome, config, console)
+
+
+def _close(folder: Path, outcome: Outcome, config: dict[str, Any], console: Console) -> int:
+    console.print(accuracy_table([outcome]))
+    report = write_report(folder, [outcome], title=outcome.recipe.name, settings=describe(outcome.recipe, config))
+    print(f"Wrote {report}, the model, its numbers and figures beside it.")
+    return 0
+
+
+def describe(recipe: Recipe, config: dict[str, Any]) -> dict[str, str]:
+    """The lines about a run in its report."""
+    optimizer = recipe.optimizer
+    backend = config["backend"]
+    return {
+        "data": f"`{recipe.data.name}`",
+        "network": f"`{recipe.model.name}`",
+        "published": recipe.published or "no published number",
+        "training": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {optimizer.name}, "
+        f"learning rate {optimizer.learning_rate:g} ({optimizer.schedule}), "
+        f"weight decay {optimizer.weight_decay:g}, seed {recipe.seed}",
+        "backend": f"{backend} {config['versions'].get(backend, '')}, Keras {config['versions']['keras']}",
+        "machine": config["machine"],
+        "command": f"`{config['command']}`",
+    }
+
+
+def describe_data(source: Source, recipe: Recipe, console: Console) -> None:
+    """How many images and classes there are, and how many classes of each shot group."""
+    options = recipe.evaluation
+    groups = source.class_counts.shot_groups(options.many_threshold, options.few_threshold)
+    counts = source.class_counts.counts
+    console.print(
+        f"{source.name}: {len(source.train):,} training and {len(source.test):,} test images, "
+        f"{source.num_classes} classes with {counts.max()} to {counts.min()} images; "
+        + ", ".join(f"{len(classes)} {group}" for group, classes in groups.items()),
+        highlight=False,
+    )
+
+
+def run_evaluate(folder: Path, changes: dict[str, Any], data: dict[str, Any], console: Console | None = None) -> int:
+    """Measures the saved model of a run again, with other options if they are given; returns the exit code."""
+    console = console or Console()
+    with usage():
+        recipe = run_recipe(folder)
+        path = folder / f"{recipe.name}.keras"
+        if not path.is_file():
+            raise ValueError(f"{str(folder)!r} has no finished model ({path.name}); keras-apa train makes it")
+        recipe = recipe.replace(evaluation=changes, data=data)
+        source = load_source(recipe.data)
+    model = corrected(keras.saving.load_model(path, compile=False), recipe, source)
+    normalize_classifier(model, recipe.evaluation.tau_normalization)
+    result = evaluate(model, source, recipe.evaluation)
+    console.print(evaluation_table(recipe, result))
+    written = folder / "evaluation.json"
+    write_json(
+        written,
+        {
+            "evaluation": recipe.to_dict()["evaluation"],
+            "accuracies": dict(result.accuracies),
+            "uncorrected": result.uncorrected and dict(result.uncorrected),
+            "backend": keras.config.backend(),
+        },
+    )
+    print(f"Wrote {written.resolve()}")
+    return 0
+
+
+def corrected(model: keras.Model, recipe: Recipe, source: Source) -> keras.Model:
+    """The model with the prior correction that the recipe now asks for, in place of the one it has."""
+    import zoo
+    from keras_apa.layers import PriorCorrection
+    from training.network import correction
+
+    outputs = model.output
+    if isinstance(model.layers[-1], PriorCorrection):
+        outputs = model.layers[-1].input
+    if recipe.evaluation.prior_correction != "none":
+        outputs = correction(recipe.evaluation, source)(outputs)
+    return zoo.Classifier(
+        model.input, outputs, name=model.name, preprocessing=model.preprocessing, class_names=model.class_names
+    )
+
+
+def evaluation_table(recipe: Recipe, result: Any) -> Table:
+    """With and without prior correction, in percent."""
+    from training.outcome import GROUPS
+    from training.report import percent
+
+    table = Table(title="Test accuracy, %", title_justify="left", title_style="bold")
+    for column in ("", *GROUPS, "top 5"):
+        table.add_column(column, justify="right" if column else "left")
+    variant = recipe.evaluation.prior_correction
+    rows = {"" if variant == "none" else f"prior correction {variant}": result.accuracies}
+    if result.uncorrected is not None:
+        rows["without"] = result.uncorrected
+    for name, accuracies in rows.items():
+        table.add_row(name, *(percent(accuracies[key]) for key in (*GROUPS, "top5")))
+    return table
+
+
+def run_recipe(folder: Path) -> Recipe:
+    """The recipe of a run folder.
+
+    Raises: ValueError: There is none.
+    """
+    config = read_config(folder)
+    if config is None:
+        raise ValueError(f"{str(folder)!r} holds no run ({CONFIG} is missing or of something else)")
+    if len(config["recipes"]) != 1:
+        names = ", ".join(each["name"] for each in config["recipes"])
+        raise ValueError(f"{str(folder)!r} holds several trainings ({names}); keras-apa report takes such a folder")
+    return Recipe.from_dict(config["recipes"][0])
+
+
+def run_report(folder: Path, console: Console | None = None) -> int:
+    """Writes the report of a run folder again, from the numbers that are saved in it."""
+    console = console or Console()
+    with usage():
+        config = read_config(folder)
+        if config is None:
+            raise ValueError(f"{str(folder)!r} holds no run ({CONFIG} is missing or of something else)")
+        outcomes = [load_finished(folder, Recipe.from_dict(each)) for each in config["recipes"]]
+        outcomes = [outcome for outcome in outcomes if outcome is not None]
+        if not outcomes:
+            raise ValueError(f"nothing in {str(folder)!r} is finished yet")
+    console.print(accuracy_table(outcomes))
+    settings = describe(outcomes[0].recipe, config)
+    report = write_report(folder, outcomes, title=Path(folder).resolve().name, settings=settings)
+    print(f"Wrote {report.resolve()}")
+    return 0
