@@ -253,7 +253,8 @@ class Source:
         name: Of the data set.
         train, test: The images.
         validation: Images to choose settings by, where the data set has such a split.
-        class_counts: Training images of each class, with the names of the classes.
+        class_counts: Training images of each class, with the names of the classes; by default counted, up to the
+            largest training label.
         preprocessing: How an image file is prepared at test time; `None` where the images are not files' pixels.
         notes: What the user should know about these data, a sentence each: files that were left out, classes
             without a test image.
@@ -270,7 +271,7 @@ class Source:
     train: LabelledImages
     test: LabelledImages
     validation: LabelledImages | None = None
-    class_counts: ClassCounts = None
+    class_counts: ClassCounts | None = None
     preprocessing: Preprocessing | None = None
     notes: tuple[str, ...] = ()
 
