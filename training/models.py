@@ -23,13 +23,13 @@ def load_model(name: str | os.PathLike) -> keras.Model:
     name = os.fspath(name)
     path = Path(name)
     if path.is_file() and path.suffix != ".keras":
-        raise ValueError(f"{name} is no .keras file; keras-apa convert makes one of a PyTorch checkpoint")
+        raise ValueError(f"{name!r} is no .keras file; keras-apa convert makes one of a PyTorch checkpoint")
     if path.suffix == ".keras" and not path.is_file():
-        raise ValueError(f"there is no file {name}")
+        raise ValueError(f"there is no file {name!r}")
     if not path.is_file():
         return from_preset(name)
     try:
         # Not compiled: the losses and metrics of the training may be unknown here.
         return keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, LookupError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"cannot load {name}: {str(error).strip().partition(chr(10))[0]}") from error
+        raise ValueError(f"cannot load {name!r}: {str(error).strip().partition(chr(10))[0]}") from error
