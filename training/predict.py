@@ -257,7 +257,7 @@ def _load_saved_model(name: str, folder: Path) -> _Loaded:
     try:
         model = tf.saved_model.load(str(folder))
     except (OSError, tf.errors.OpError) as error:
-        raise ValueError(f"cannot load {folder}: {str(error).strip().partition(chr(10))[0]}") from error
+        raise ValueError(f"cannot load {str(folder)!r}: {str(error).strip().partition(chr(10))[0]}") from error
     signature = model.signatures.get("serving_default")
     inputs = signature.structured_input_signature[1] if signature else {}
     images = next(iter(inputs.values()), None)

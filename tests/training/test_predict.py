@@ -313,7 +313,7 @@ def test_a_saved_model_without_probabilities_is_an_error(tmp_path, folder):
 def test_a_broken_saved_model_is_an_error(tmp_path, folder):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"no graph")
-    with pytest.raises(UsageError, match=f"cannot load {tmp_path}/1: "):
+    with pytest.raises(UsageError, match=f"cannot load '{tmp_path}/1': "):
         run_predict(tmp_path, [folder / "images"])
 
 
@@ -350,7 +350,7 @@ def test_an_exported_model_predicts_as_the_model_itself(folder, tmp_path, capsys
         ("no_such_preset", ["images"], {}, ["no preset", "no_such_preset"]),
         ("images", ["images"], {}, ["images is not a preset"]),
         ("weights.pth", ["images"], {}, ["weights.pth", "keras-apa convert"]),
-        ("not.keras", ["images"], {}, ["cannot load not.keras"]),
+        ("not.keras", ["images"], {}, ["cannot load 'not.keras'"]),
         ("features.keras", ["images"], {}, ["no classifier of images"]),
         ("any.keras", ["images"], {}, ["any.keras", "--image-size"]),
         ("deep.keras", ["images"], {}, ["5 channels", "1 or 3"]),
