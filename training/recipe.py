@@ -73,11 +73,21 @@ class LossOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerOptions:
-    """`"sgd"` or `"adamw"`; the learning rate rises for `warmup_epochs`, then follows a cosine to zero.
+    """`"sgd"` as PyTorch has it, or `"adamw"`, with a learning rate that rises first and falls then.
 
-    `weight_decay` is Keras's, decoupled from the gradient: a step takes away `learning_rate * weight_decay`
-    of a weight. Under momentum 0.9 an L2 penalty of strength `c` corresponds to about `10 * c` here.
-    kappa and lambda are never decayed; norms and biases are, unless told otherwise.
+    `weight_decay` of `"sgd"` is L2, added to the gradient; of `"adamw"` it is decoupled: a step takes away
+    `learning_rate * weight_decay` of a weight. kappa and lambda are never decayed; norms and biases are, unless told
+    otherwise.
+
+    `schedule`, after `warmup_epochs`:
+        `"cosine"`: half a cosine to zero, changing at every step. Its warm-up rises at every step from almost 0.
+        `"epoch_cosine"`: the same once an epoch, as the authors train. Its warm-up rises once an epoch from
+        `warmup_start * learning_rate`, as that of the following two does; it takes whole epochs.
+        `"multistep"`: times `gamma` at each of `milestones`, in epochs after the end of the warm-up.
+        `"constant"`: no change.
+
+    `clip_norm` is of the whole gradient before weight decay. With `ema_momentum` the trained model has the moving
+    average of its weights. `accumulation_steps` batches make one update, with the mean of their gradients.
     """
 
     name: str = "sgd"
@@ -88,16 +98,52 @@ class OptimizerOptions:
     decay_norms: bool = True
     decay_biases: bool = True
     warmup_epochs: float = 0.0
+    warmup_start: float = 0.01
+    schedule: str = "cosine"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    clip_norm: float | None = None
+    ema_momentum: float | None = None
+    accumulation_steps: int = 1
 
     def __post_init__(self):
         check_choice("optimizer.name", self.name, ("sgd", "adamw"))
         check_number("optimizer.learning_rate", self.learning_rate, above=0.0)
         check_number("optimizer.momentum", self.momentum, at_least=0.0, below=1.0)
         check_flag("optimizer.nesterov", self.nesterov)
+        if self.nesterov and (self.name != "sgd" or not self.momentum):
+            raise ValueError(
+                "optimizer.nesterov needs optimizer.name 'sgd' and a momentum above 0, "
+                f"not {self.name!r} and {self.momentum}"
+            )
         check_number("optimizer.weight_decay", self.weight_decay, at_least=0.0)
         check_flag("optimizer.decay_norms", self.decay_norms)
         check_flag("optimizer.decay_biases", self.decay_biases)
         check_number("optimizer.warmup_epochs", self.warmup_epochs, at_least=0.0)
+        check_number("optimizer.warmup_start", self.warmup_start, above=0.0, below=1.0)
+        check_choice("optimizer.schedule", self.schedule, ("cosine", "epoch_cosine", "multistep", "constant"))
+        if self.schedule != "cosine" and self.warmup_epochs != int(self.warmup_epochs):
+            raise ValueError(
+                f"optimizer.warmup_epochs must be whole epochs with the schedule {self.schedule!r}, whose warm-up "
+                f"rises once an epoch, not {self.warmup_epochs}; 'cosine' takes parts of an epoch"
+            )
+        if not isinstance(self.milestones, tuple | list):
+            raise ValueError(f"optimizer.milestones must be a list of epochs, not {self.milestones!r}")
+        # JSON has lists only, and a recipe that was read has to equal the one that was written.
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for earlier, milestone in zip((0, *self.milestones), self.milestones, strict=False):
+            check_whole("each of optimizer.milestones", milestone, at_least=earlier + 1)
+        if bool(self.milestones) != (self.schedule == "multistep"):
+            raise ValueError(
+                "optimizer.milestones go with the schedule 'multistep' and it with them, "
+                f"not {list(self.milestones)} with {self.schedule!r}"
+            )
+        check_number("optimizer.gamma", self.gamma, above=0.0)
+        if self.clip_norm is not None:
+            check_number("optimizer.clip_norm", self.clip_norm, above=0.0)
+        if self.ema_momentum is not None:
+            check_number("optimizer.ema_momentum", self.ema_momentum, above=0.0, below=1.0)
+        check_whole("optimizer.accumulation_steps", self.accumulation_steps, at_least=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
