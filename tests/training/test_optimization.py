@@ -149,16 +149,16 @@ def test_schedules_count_batches_under_accumulation():
 def test_average_of_the_weights_does_not_depend_on_accumulation(name):
     _, gradients = start_and_gradients()
     averages = []
-    for repeats in (1, 3):
+    for repeats in (1, 2):
         options = OptimizerOptions(name=name, schedule="constant", ema_momentum=0.7, accumulation_steps=repeats)
         variable = keras.Variable(np.ones((5, 3), "float32"), name="kernel")
         optimizer = build_optimizer(options, epochs=1, steps_per_epoch=1)
-        for step in gradients[:5]:
+        for step in gradients[:3]:
             for _ in range(repeats):
                 apply(optimizer, step, [variable])
-        # What Keras does to a weight between two updates of it: the average goes on towards it.
-        for _ in range(repeats - 1 if repeats > 1 else 0):
-            apply(optimizer, {"kernel": np.zeros((5, 3), "float32")}, [variable])
+        # Keras moves the average at every batch, so that of an update is complete before the next update.
+        for _ in range(repeats - 1):
+            apply(optimizer, gradients[0], [variable])
         optimizer.finalize_variable_values([variable])
         averages.append(ops.convert_to_numpy(variable.value))
     np.testing.assert_allclose(averages[0], averages[1], rtol=2e-6)
@@ -178,19 +178,19 @@ def small_model(dtype=None):
     return model, generator.normal(size=(32, 4)).astype("float32"), generator.normal(size=(32, 1)).astype("float32")
 
 
-def fit_weights(optimizer, exclude=False, dtype=None, **compile_options):
+def fit_weights(optimizer, exclude=False, dtype=None, epochs=2, **compile_options):
     model, x, y = small_model(dtype)
     model.compile(optimizer, "mse", **compile_options)
     if exclude:
         assert no_weight_decay(model.optimizer, model, norms=True, biases=True)
-    model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    model.fit(x, y, batch_size=8, epochs=epochs, shuffle=False, verbose=0)
     return model, np.concatenate([np.ravel(ops.convert_to_numpy(each.value)) for each in model.trainable_variables])
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch compiles for a minute")
 def test_compiled_and_eager_training_agree():
     weights = [
-        fit_weights(TorchSGD(WarmupCosine(0.1, 8, 2), 0.9, weight_decay=0.1), **options)[1]
+        fit_weights(TorchSGD(WarmupCosine(0.1, 4, 1), 0.9, weight_decay=0.1), epochs=1, **options)[1]
         for options in ({"jit_compile": True}, {"run_eagerly": True, "jit_compile": False})
     ]
     np.testing.assert_allclose(*weights, rtol=1e-5, atol=1e-6)
@@ -271,7 +271,7 @@ def test_optimizer_and_schedule_survive_their_config(schedule):
 
 
 def test_model_with_optimizer_trains_on_from_its_file(tmp_path):
-    model, weights = fit_weights(TorchSGD(MultiStep(0.1, (1,), 4), 0.9, weight_decay=0.1))
+    model, _ = fit_weights(TorchSGD(MultiStep(0.1, (1,), 4), 0.9, weight_decay=0.1))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded.optimizer) is TorchSGD
