@@ -1,7 +1,8 @@
-"""Callbacks: what kappa and lambda do during training, and a progress display."""
+"""Callbacks: what kappa and lambda do during training, a progress display, and a guard against NaN."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from keras_apa.layers import AGLU, APA
+from training.checkpoint import Checkpoints, NotFiniteError
 
 
 class ActivationParameters(keras.callbacks.Callback):
@@ -142,3 +144,48 @@ class EpochProgress(keras.callbacks.Callback):
                 if key in logs:
                     parts.append(f"{group} {float(logs[key]):.2f}")
         return "  ".join(parts)
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Stops training with an error at the first loss that is NaN or infinite.
+
+    Put it before what saves. (`CheckpointCallback` saves no such state wherever it stands.)
+
+    Args:
+        checkpoints: Whose newest one the error names.
+        resumed: What `Checkpoints.load_latest` returned, to count the batches of the first epoch from its beginning.
+
+    Raises:
+        NotFiniteError: In `fit`; it names epoch, batch and the last good checkpoint.
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> try:
+    ...     _ = model.fit(np.full((8, 2), np.nan), np.ones((8, 1)), verbose=0, callbacks=[StopOnNaN()])
+    ... except FloatingPointError as error:
+    ...     print(str(error).partition(";")[0])
+    the loss is nan in epoch 1 at batch 1
+    """
+
+    def __init__(self, checkpoints: Checkpoints | None = None, resumed: Mapping[str, Any] | None = None):
+        super().__init__()
+        self.checkpoints = checkpoints
+        self._skipped = int((resumed or {}).get("step_in_epoch", 0))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        # The mean of the epoch so far: one value that is not finite shows in it at once.
+        loss = (logs or {}).get("loss")
+        if loss is not None and not np.isfinite(loss):
+            newest = self.checkpoints.newest() if self.checkpoints is not None else None
+            raise NotFiniteError(
+                f"the loss is {float(loss)} in epoch {self._epoch + 1} at batch {self._skipped + batch + 1}; "
+                + (f"the last good checkpoint is {str(newest)!r}" if newest else "there is no checkpoint")
+                + "; a lower learning rate or clipped gradients (optimizer.learning_rate, optimizer.clip_norm) may "
+                "help, and labels of every image must be below the number of classes"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._skipped = 0
