@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import time
@@ -16,8 +17,8 @@ import keras_apa.losses
 import zoo
 from keras_apa.losses import attach_loss_state
 from keras_apa.metrics import ShotAccuracy
-from training.callbacks import ActivationParameters, History
-from training.checkpoint import Checkpoints
+from training.callbacks import ActivationParameters, History, StopOnNaN
+from training.checkpoint import CheckpointCallback, Checkpoints, ContinueEpoch, saving_on_interrupt
 from training.checks import nearest
 from training.data.pipeline import evaluation_dataset, steps_per_epoch, training_dataset
 from training.data.registry import check_data, load_source
@@ -38,6 +39,7 @@ def train(
     verbose: int | str = 0,
     jit_compile: bool | str = "auto",
     checkpoints: Checkpoints | None = None,
+    checkpoint_steps: int | None = None,
 ) -> tuple[keras.Model, Outcome]:
     """Trains the network of `recipe` with `model.fit` and evaluates it on the test images.
 
@@ -46,25 +48,48 @@ def train(
         source: the images, where they are already loaded; made from `recipe.data` otherwise.
         callbacks: further Keras callbacks.
         verbose, jit_compile: as `fit` and `compile` take them.
-        checkpoints: where a training that was cut off goes on from; the newest one is looked for here.
+        checkpoints: where to save at the end of every epoch, and where a training that was cut off goes on from.
+        checkpoint_steps: steps between two checkpoints inside an epoch.
 
     Returns:
         The trained model as it is saved, which ends in logits, and the numbers.
+
+    Raises:
+        ValueError: what the recipe asks for does not fit the data.
+        training.checkpoint.NotFiniteError: the loss is NaN or infinite, with `checkpoints`.
     """
     started = time.perf_counter()
     source = load_source(recipe.data) if source is None else source
     steps = steps_per_epoch(recipe, source)
     model = compiled_model(recipe, source, steps=steps, jit_compile=jit_compile)
-    earlier = checkpoints.load_latest(model) if checkpoints is not None else None
-    state = earlier or {"step": 0}
-    history = History(state.get("history"))
-    parameters = ActivationParameters(state.get("parameters"))
-    recorded = [history, parameters]
+    resumed = checkpoints.load_latest(model) if checkpoints is not None else None
+    state = resumed or {"epoch": 0, "step": 0}
+    history, parameters = History(state.get("history")), ActivationParameters(state.get("parameters"))
+    recorders = [ContinueEpoch(steps, resumed), history, parameters]
+    saving = contextlib.nullcontext()
     if checkpoints is not None:
-        recorded.append(checkpoints.callback(steps_per_epoch=steps, start_step=state["step"], extra=lambda: {
-            "history": history.values, "parameters": parameters.values,
-        }))  # fmt: skip
-    _fit(recipe, source, model, steps, state["step"], [*recorded, *callbacks], verbose)
+        save = CheckpointCallback(
+            checkpoints,
+            steps_per_epoch=steps,
+            every_steps=checkpoint_steps,
+            resumed=resumed,
+            extra=lambda: {"parameters": parameters.values},
+        )
+        # The guard before what saves; the state is saved behind whatever changes it.
+        callbacks, saving = [StopOnNaN(checkpoints, resumed), *callbacks, save], saving_on_interrupt(save)
+    if state["step"] < steps * recipe.epochs:
+        weights = sample_weights(recipe.loss, source.class_counts)
+        with saving:
+            model.fit(
+                training_dataset(recipe, source, start_step=state["step"], class_weights=weights),
+                initial_epoch=state["epoch"],
+                epochs=recipe.epochs,
+                steps_per_epoch=steps,
+                validation_data=evaluation_batches(model, source, recipe.evaluation),
+                shuffle=False,  # the dataset shuffles
+                callbacks=[*recorders, *callbacks],
+                verbose=verbose,
+            )
     model = published_model(model)
     normalize_classifier(model, recipe.evaluation.tau_normalization)
     result = evaluate(model, source, recipe.evaluation)
@@ -100,41 +125,10 @@ def compiled_model(recipe: Recipe, source: Source, *, steps: int, jit_compile: b
     return model
 
 
-def _fit(recipe, source, model, steps, start, callbacks, verbose):
-    """`model.fit` from the step `start` on; twice where that is inside an epoch."""
-    if start >= steps * recipe.epochs:
-        return
-    batches = training_dataset(
-        recipe, source, start_step=start, class_weights=sample_weights(recipe.loss, source.class_counts)
-    )
-    options = {"validation_data": test_dataset(recipe, source, model), "callbacks": callbacks, "verbose": verbose}
-    epoch, done = divmod(start, steps)
-    if done:
-        # The rest of the epoch in which the training was cut off. Only the last `fit` may put the averaged weights in.
-        finalize = model.optimizer.finalize_variable_values
-        last = epoch + 1 == recipe.epochs
-        model.optimizer.finalize_variable_values = finalize if last else (lambda variables: None)
-        try:
-            model.fit(
-                batches.take(steps - done),
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                steps_per_epoch=steps - done,
-                shuffle=False,
-                **options,
-            )
-        finally:
-            model.optimizer.finalize_variable_values = finalize
-        batches, epoch = batches.skip(steps - done), epoch + 1
-    if epoch < recipe.epochs:
-        # The dataset shuffles.
-        model.fit(batches, initial_epoch=epoch, epochs=recipe.epochs, steps_per_epoch=steps, shuffle=False, **options)
-
-
-def test_dataset(recipe: Recipe, source: Source, model: keras.Model):
-    """The test images as batches."""
+def evaluation_batches(model: keras.Model, source: Source, options: EvaluationOptions):
+    """The test images in batches, as the model wants them."""
     return evaluation_dataset(
-        source.test, recipe.evaluation.batch_size, num_classes=source.num_classes, preprocessing=model.preprocessing
+        source.test, options.batch_size, num_classes=source.num_classes, preprocessing=model.preprocessing
     )
 
 
@@ -154,9 +148,7 @@ class Evaluation:
 def evaluate(model: keras.Model, source: Source, options: EvaluationOptions | None = None) -> Evaluation:
     """Accuracies on the test images, with and without the prior correction that the model carries."""
     options = options or EvaluationOptions()
-    batches = evaluation_dataset(
-        source.test, options.batch_size, num_classes=source.num_classes, preprocessing=model.preprocessing
-    )
+    batches = evaluation_batches(model, source, options)
     corrections = [layer for layer in model.layers if isinstance(layer, keras_apa.layers.PriorCorrection)]
     offset = sum(
         layer.tau * keras_apa.layers.prior_correction(layer.class_counts, layer.variant) for layer in corrections

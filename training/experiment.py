@@ -12,7 +12,7 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
-from training.callbacks import EpochProgress, StopOnNaN, TensorBoardLog
+from training.callbacks import EpochProgress, TensorBoardLog
 from training.checkpoint import Checkpoints
 from training.classification import check, evaluate, train
 from training.cli import usage
@@ -21,7 +21,6 @@ from training.data.registry import load_source
 from training.data.source import Source
 from training.demo import describe_run
 from training.files import write_json
-from training.interrupt import interruptible
 from training.network import normalize_classifier
 from training.outcome import Outcome
 from training.recipe import Recipe
@@ -59,20 +58,22 @@ def run_train(
     if outcome is not None:
         console.print("This training is finished; its result:")
         return _close(folder, outcome, config, console)
-    checkpoints = Checkpoints(folder / CHECKPOINTS, every_steps=checkpoint_steps)
-    start = checkpoints.latest_step() or 0
-    if start:
+    checkpoints = Checkpoints(folder / CHECKPOINTS)
+    if start := _newest_step(checkpoints):
         console.print(f"Going on from step {start} of {steps * recipe.epochs}, in {folder}", highlight=False)
     title = recipe.title or recipe.name
     progress = EpochProgress(title, console, total_steps=steps * recipe.epochs, start_step=start)
     try:
-        with interruptible() as interrupt:
-            callbacks = [StopOnNaN(checkpoints), progress, TensorBoardLog(folder / "tensorboard"), interrupt]
-            model, outcome = train(
-                recipe, source, callbacks=callbacks, jit_compile=jit_compile, checkpoints=checkpoints
-            )
+        model, outcome = train(
+            recipe,
+            source,
+            callbacks=[progress, TensorBoardLog(folder / "tensorboard")],
+            jit_compile=jit_compile,
+            checkpoints=checkpoints,
+            checkpoint_steps=checkpoint_steps or None,
+        )
     except KeyboardInterrupt:
-        step = checkpoints.latest_step() or 0
+        step = _newest_step(checkpoints)
         print(
             f"keras-apa: interrupted. Saved up to step {step} of {steps * recipe.epochs}, in {folder}", file=sys.stderr
         )
@@ -82,6 +83,12 @@ def run_train(
         progress.close()
     save_finished(folder, model, outcome)
     return _close(folder, outcome, config, console)
+
+
+def _newest_step(checkpoints: Checkpoints) -> int:
+    """The step of the newest checkpoint, good or not; 0 before the first."""
+    newest = checkpoints.newest()
+    return int(newest.stem.removeprefix("step-")) if newest else 0
 
 
 def _close(folder: Path, outcome: Outcome, config: dict[str, Any], console: Console) -> int:

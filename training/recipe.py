@@ -239,13 +239,13 @@ class OptimizerOptions:
     warmup_epochs: float = 0.0
     """Epochs in which the learning rate rises."""
     warmup_start: float = 0.01
-    """Share of the learning rate that the warm-up of epoch_cosine and multistep starts from."""
+    """Share of the learning rate that the warm-up of the other schedules than cosine starts from."""
     milestones: tuple[int, ...] = ()
-    """Epochs after which multistep multiplies the learning rate by gamma."""
+    """Epochs after the end of the warm-up at which multistep multiplies the learning rate by gamma."""
     gamma: float = 0.1
     """See milestones."""
     clip_norm: float | None = None
-    """Largest norm of the whole gradient."""
+    """Largest norm of the whole gradient, before weight decay."""
     ema_momentum: float | None = None
     """Keeps an exponential moving average of the weights, which is what is evaluated and saved at the end."""
     accumulation_steps: int = 1
@@ -256,27 +256,38 @@ class OptimizerOptions:
         check_number("optimizer.learning_rate", self.learning_rate, above=0.0)
         check_number("optimizer.momentum", self.momentum, at_least=0.0, below=1.0)
         check_flag("optimizer.nesterov", self.nesterov)
+        if self.nesterov and (self.name != "sgd" or not self.momentum):
+            raise ValueError(
+                "optimizer.nesterov needs optimizer.name 'sgd' and a momentum above 0, "
+                f"not {self.name!r} and {self.momentum}"
+            )
         check_number("optimizer.weight_decay", self.weight_decay, at_least=0.0)
         check_flag("optimizer.decay_norms", self.decay_norms)
         check_flag("optimizer.decay_biases", self.decay_biases)
-        check_choice("optimizer.schedule", self.schedule, ("cosine", "epoch_cosine", "multistep", "constant"))
         check_number("optimizer.warmup_epochs", self.warmup_epochs, at_least=0.0)
-        check_number("optimizer.warmup_start", self.warmup_start, at_least=0.0)
+        check_number("optimizer.warmup_start", self.warmup_start, above=0.0, below=1.0)
+        check_choice("optimizer.schedule", self.schedule, ("cosine", "epoch_cosine", "multistep", "constant"))
+        if self.schedule != "cosine" and self.warmup_epochs != int(self.warmup_epochs):
+            raise ValueError(
+                f"optimizer.warmup_epochs must be whole epochs with the schedule {self.schedule!r}, whose warm-up "
+                f"rises once an epoch, not {self.warmup_epochs}; 'cosine' takes parts of an epoch"
+            )
+        if not isinstance(self.milestones, tuple | list):
+            raise ValueError(f"optimizer.milestones must be a list of epochs, not {self.milestones!r}")
+        # JSON has lists only, and a recipe that was read has to equal the one that was written.
         object.__setattr__(self, "milestones", tuple(self.milestones))
-        for milestone in self.milestones:
-            check_whole("optimizer.milestones", milestone, at_least=1)
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"optimizer.milestones must rise, not {list(self.milestones)!r}")
+        for earlier, milestone in zip((0, *self.milestones), self.milestones, strict=False):
+            check_whole("each of optimizer.milestones", milestone, at_least=earlier + 1)
         if bool(self.milestones) != (self.schedule == "multistep"):
             raise ValueError(
-                f"optimizer.milestones and optimizer.schedule 'multistep' need each other; "
-                f"given: {list(self.milestones)!r} and {self.schedule!r}"
+                "optimizer.milestones go with the schedule 'multistep' and it with them, "
+                f"not {list(self.milestones)} with {self.schedule!r}"
             )
         check_number("optimizer.gamma", self.gamma, above=0.0)
         if self.clip_norm is not None:
             check_number("optimizer.clip_norm", self.clip_norm, above=0.0)
         if self.ema_momentum is not None:
-            check_number("optimizer.ema_momentum", self.ema_momentum, at_least=0.0, below=1.0)
+            check_number("optimizer.ema_momentum", self.ema_momentum, above=0.0, below=1.0)
         check_whole("optimizer.accumulation_steps", self.accumulation_steps, at_least=1)
 
 

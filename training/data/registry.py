@@ -1,0 +1,135 @@
+"""Every data set that a recipe can name, and how it is made from the recipe's options."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import zoo
+from training.checks import nearest
+from training.data import cifar, digits, folder, list_files, tfds_images
+from training.data.source import Source
+from training.data.synthetic import synthetic
+from training.recipe import DataOptions, Recipe
+from zoo.preprocessing import cifar as cifar_preprocessing
+from zoo.preprocessing import imagenet
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """How a data set is made, and what is known about it without having it."""
+
+    make: Callable[[DataOptions, bool], Source]  # options, whether the network may be used
+    classes: int | None = None
+    preprocessing: zoo.Preprocessing | None = None
+
+
+def _digits(make):
+    return lambda options, download: make(
+        imbalance_factor=options.imbalance_factor,
+        largest_class=options.largest_class,
+        test_images_per_class=options.test_images_per_class,
+        noise=options.noise,
+        seed=options.seed,
+    )
+
+
+def _cifar(make):
+    return lambda options, download: make(options.imbalance_factor, options.path or None, download=download)
+
+
+def _tfds(make):
+    return lambda options, download: make(options.path or None, download=download)
+
+
+def _long_tailed(make):
+    """Lists if they are given, TFDS's form of the data set otherwise."""
+
+    def load(options, download):
+        if options.train_list or options.test_list:
+            return _listed(options, download)
+        if make is None:
+            raise FileNotFoundError(
+                f"{options.name} needs data.train_list, data.test_list and data.path: the authors' lists (lines "
+                "`path label`), and the folder that their paths start from"
+            )
+        source = make(options.path or None, download=download)
+        return source.relabelled_by_count() if options.relabel_by_count else source
+
+    return load
+
+
+def _listed(options: DataOptions, download: bool) -> Source:
+    missing = [name for name in ("train_list", "test_list", "path") if not getattr(options, name)]
+    if missing:
+        raise ValueError(f"data.{missing[0]} is missing: lists need data.train_list, data.test_list and data.path")
+    if options.train_list.endswith(".json"):
+        return list_files.inaturalist_json(
+            options.train_list, options.test_list, options.path, relabel_by_count=options.relabel_by_count
+        )
+    return list_files.list_files(
+        options.train_list,
+        options.test_list,
+        options.path,
+        relabel_by_count=options.relabel_by_count,
+        name=options.name,
+    )
+
+
+def _folder(options: DataOptions, download: bool) -> Source:
+    if not options.path:
+        raise ValueError("data.path is missing: the folder of class folders")
+    return folder.folder(options.path, options.validation_fraction, options.on_corrupt, options.seed)
+
+
+DATA_SETS = {
+    "digits100_lt": DataSet(_digits(digits.digits100_lt), 100),
+    "digits10_lt": DataSet(_digits(digits.digits10_lt), 10),
+    "cifar10_lt": DataSet(_cifar(cifar.cifar10_lt), 10, cifar_preprocessing()),
+    "cifar100_lt": DataSet(_cifar(cifar.cifar100_lt), 100, cifar_preprocessing()),
+    "imagenet_lt": DataSet(_long_tailed(tfds_images.imagenet_lt), 1000, imagenet()),
+    "imagenet1k": DataSet(_tfds(tfds_images.imagenet2012), 1000, imagenet()),
+    "places_lt": DataSet(_long_tailed(None), 365, imagenet()),
+    "places365_small": DataSet(_tfds(tfds_images.places365_small), 365, imagenet()),
+    "inaturalist2018": DataSet(_long_tailed(tfds_images.i_naturalist2018), 8142, imagenet()),
+    "list": DataSet(_listed),
+    "folder": DataSet(_folder),
+}
+
+
+def check_data(options: DataOptions) -> None:
+    """Raises a ValueError that names the nearest data sets if there is none of that name."""
+    if options.name not in DATA_SETS:
+        raise ValueError(f"unknown data {options.name!r}; {nearest(options.name, DATA_SETS)}")
+
+
+def load_source(options: DataOptions, *, download: bool = True) -> Source:
+    """The images that `options` describe; fetched if they are not there, unless `download` is False.
+
+    Raises:
+        ValueError: An unknown name (with the nearest ones), or images that cannot be used.
+        FileNotFoundError: The data set is not there; says what to fetch and where to put it.
+
+    >>> load_source(DataOptions(name="digits10_lt")).num_classes
+    10
+    """
+    check_data(options)
+    return DATA_SETS[options.name].make(options, download)
+
+
+def find_source(recipe: Recipe) -> tuple[Source, bool]:
+    """The recipe's images if they are there, random pixels of the same shape otherwise; and which of the two.
+
+    Raises:
+        ValueError: As `load_source`, but not where a published data set is merely absent.
+    """
+    check_data(recipe.data)
+    known = DATA_SETS[recipe.data.name]
+    try:
+        return load_source(recipe.data, download=False), True
+    except FileNotFoundError:
+        if known.preprocessing is None or recipe.data.path or recipe.data.train_list:
+            raise  # a path that the user gave
+    side = recipe.data.image_size or known.preprocessing.image_size[0]
+    shape = (side, side, known.preprocessing.channels)
+    return synthetic(recipe.data.name, known.classes, shape, known.preprocessing), False
