@@ -1,9 +1,9 @@
 """AutoAugment and RandAugment on one image inside `tf.data`: the policies as data, the operations as Pillow has them.
 
 The published models were trained on images that Pillow had changed, so Pillow is what the operations agree with: grey
-level for grey level, but for a few pixels in a million of bilinear turns, which are one level off. What depends on numbers of the policy
-only, tables of grey levels and maps of pixels, is worked out by numpy when the graph is built; an image costs a few
-look-ups, and of the operations only the one that was drawn runs.
+level for grey level, but for a few pixels in a million of bilinear turns, which are one level off. What depends on
+numbers of the policy only, tables of grey levels and maps of pixels, is worked out by numpy when the graph is built; an
+image costs a few look-ups, and of the operations only the one that was drawn runs.
 
 keras-cv and Keras have layers for some of the operations. They are not used: most draw their own numbers with a
 generator whose order is not repeatable under parallel calls, and of those that draw none `AutoContrast` rounds where
