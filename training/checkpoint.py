@@ -74,8 +74,8 @@ class Checkpoints:
     ...     nothing = checkpoints.load_latest(model)
     ...     name = checkpoints.save(model, step=30, extra={"epoch": 3}).name
     ...     state = checkpoints.load_latest(model)
-    >>> nothing, name, state
-    (None, 'step-0000000030.npz', {'epoch': 3, 'step': 30})
+    >>> nothing, name, state["epoch"], state["step"]
+    (None, 'step-0000000030.npz', 3, 30)
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int = 2):
@@ -113,7 +113,7 @@ class Checkpoints:
             ValueError: `extra` cannot be stored, or the model is not built or has no optimizer.
         """
         check_whole("step", step, at_least=0)
-        _check_ready(model)
+        _make_ready(model)
         if hasattr(model, "jax_state_sync"):
             # In the middle of an epoch on JAX, the variables are those of its beginning until they are told.
             model.jax_state_sync()
@@ -128,6 +128,7 @@ class Checkpoints:
                     )
                 arrays[f"{part}/{index}"] = array
                 names[part].append(variable.path)
+        arrays.update(_global_random_state())
         try:
             described = json.dumps(
                 {
@@ -164,7 +165,8 @@ class Checkpoints:
             model: The compiled model, made as when the checkpoint was written. Its optimizer is built if it is not.
 
         Returns:
-            `extra` of `save`, with `"step"`; None where there is no good checkpoint.
+            `extra` of `save`, with `"step"`, and with `"random"` for `ContinueEpoch`; None where there is no good
+            checkpoint.
 
         Raises:
             ValueError: the checkpoint is of another network, optimizer or loss; the first variable that differs is
@@ -179,7 +181,9 @@ class Checkpoints:
                 print(f"the checkpoint {str(path)!r} is damaged ({error}) and is not used", file=sys.stderr)
                 continue
             _assign(model, path, description["names"], arrays)
-            return {**_with_arrays(description["extra"], arrays), "step": description["step"]}
+            random = {name: array for name, array in arrays.items() if name.startswith("random/")}
+            _set_global_random_state(random)
+            return {**_with_arrays(description["extra"], arrays), "step": description["step"], "random": random}
         if paths:
             print(f"no checkpoint in {str(self.folder)!r} is good; training starts anew", file=sys.stderr)
         return None
@@ -304,18 +308,22 @@ class CheckpointCallback(keras.callbacks.Callback):
 
 
 class ContinueEpoch(keras.callbacks.Callback):
-    """Ends the first epoch after the batches that an interrupted training had left of it.
+    """Begins the first epoch where an interrupted training was, and ends it after the batches that were left of it.
 
     `fit` has epochs of one length. A training that goes on after 30 of 100 batches reads a dataset that starts at
     batch 30, and its first epoch is 70 batches long: its validation, its end and its number are those of the training
-    that was not interrupted, and so is its mean loss, of which the checkpoint has the sums. Give `fit` the rest of the
-    training as one dataset, with `steps_per_epoch`.
+    that was not interrupted, and so are its mean loss and metrics, of which the checkpoint has the sums. Give `fit` the
+    rest of the training as one dataset, with `steps_per_epoch`.
+
+    On PyTorch, where a Dropout without a seed draws from the global random numbers, it also sets these: before the
+    first batch of each epoch to what they were at the end of the one before. In between, PyTorch's data loader draws
+    from them too, in a training that goes on more often than in one that never stopped.
 
     Put it first, so that another callback that stops the training at the end of that epoch is heard.
 
     Args:
         steps_per_epoch: Batches an epoch, as `fit` has them.
-        resumed: What `Checkpoints.load_latest` returned; None changes nothing.
+        resumed: What `Checkpoints.load_latest` returned; None for a training that begins.
 
     Raises:
         ValueError: The checkpoint lies beyond the epoch: it was written with another number of batches.
@@ -323,8 +331,9 @@ class ContinueEpoch(keras.callbacks.Callback):
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     >>> model.compile(keras.optimizers.SGD(0.1), "mse")
     >>> first = ContinueEpoch(5, {"epoch": 1, "step_in_epoch": 3})
-    >>> rest = iter([(np.ones((2, 2)), np.ones((2, 1)))] * 7)  # 2 of epoch 1, then epoch 2
-    >>> _ = model.fit(rest, steps_per_epoch=5, initial_epoch=1, epochs=3, verbose=0, callbacks=[first])
+    >>> x, y = np.ones((14, 2)), np.ones((14, 1))  # 2 batches of the second epoch, 5 of the third
+    >>> epochs = {"initial_epoch": 1, "epochs": 3, "steps_per_epoch": 5}
+    >>> _ = model.fit(x, y, batch_size=2, shuffle=False, verbose=0, callbacks=[first], **epochs)
     >>> int(model.optimizer.iterations)
     7
     """
@@ -339,24 +348,41 @@ class ContinueEpoch(keras.callbacks.Callback):
                 "go on with the batch size and the data that it was written with"
             )
         self._metrics = list((resumed or {}).get("metrics", ()))
+        self._random = dict((resumed or {}).get("random", {}))
         self._left = steps_per_epoch - position if position else None
 
+    def on_train_batch_begin(self, batch, logs=None):
+        _set_global_random_state(self._random)
+        self._random = {}
+
     def on_epoch_begin(self, epoch, logs=None):
-        variables = self.model.metrics_variables
-        if [np.shape(each) for each in self._metrics] == [tuple(each.shape) for each in variables]:
-            for variable, value in zip(variables, self._metrics, strict=True):
-                variable.assign(value)
-        self._metrics = []
+        self._add_metrics()
 
     def on_train_batch_end(self, batch, logs=None):
+        # On TensorFlow the first batch makes the variables of the metrics.
+        self._add_metrics()
         if self._left is not None and batch + 1 >= self._left:
             # The only way out of an epoch; it is taken back before `fit` looks whether to begin another.
             self.model.stop_training = True
 
+    def _add_metrics(self):
+        """Adds the sums of the interrupted epoch, once, to those of this one: none yet, or those of a batch."""
+        if not self._metrics:
+            return
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+        variables = self.model.metrics_variables
+        if [np.shape(each) for each in self._metrics] == [tuple(each.shape) for each in variables]:
+            for variable, value in zip(variables, self._metrics, strict=True):
+                variable.assign_add(value)
+            self._metrics = []
+
     def on_epoch_end(self, epoch, logs=None):
+        self._random = _global_random_state()
         if self._left is not None:
             self.model.stop_training = False
             self._left = None
+            self._metrics = []
 
 
 @contextlib.contextmanager
@@ -394,11 +420,14 @@ def _parts(model):
     return {"model": model.variables, "optimizer": model.optimizer.variables}
 
 
-def _check_ready(model):
+def _make_ready(model):
+    """The optimizer has all its variables only when it is built, which the first step would do."""
     if not isinstance(getattr(model, "optimizer", None), keras.optimizers.Optimizer):
         raise ValueError(f"the model {model.name!r} has no optimizer; compile it first")
     if not model.built:
         raise ValueError(f"the model {model.name!r} has no weights yet; build it first")
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
 
 
 def _numbers(array):
@@ -429,6 +458,31 @@ def _with_arrays(value, arrays):
             return arrays[value["array"]]
         return {key: _with_arrays(each, arrays) for key, each in value.items()}
     return [_with_arrays(each, arrays) for each in value] if isinstance(value, list) else value
+
+
+def _global_random_state():
+    """PyTorch's own generators. Keras draws from them on that backend for Dropout that was given no seed."""
+    if keras.backend.backend() != "torch":
+        return {}
+    import torch
+
+    states = {"random/cpu": torch.get_rng_state().numpy()}
+    if torch.cuda.is_available():
+        for index, state in enumerate(torch.cuda.get_rng_state_all()):
+            states[f"random/cuda/{index}"] = state.numpy()
+    return states
+
+
+def _set_global_random_state(arrays):
+    if keras.backend.backend() != "torch" or "random/cpu" not in arrays:
+        return
+    import torch
+
+    torch.set_rng_state(torch.from_numpy(arrays["random/cpu"]))
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            if f"random/cuda/{index}" in arrays:
+                torch.cuda.set_rng_state(torch.from_numpy(arrays[f"random/cuda/{index}"]), index)
 
 
 def _write(path, arrays):
@@ -483,9 +537,7 @@ def _read(path):
 
 
 def _assign(model, path, names, arrays):
-    _check_ready(model)
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    _make_ready(model)
     values = {}
     for part, variables in _parts(model).items():
         stored = names[part]
