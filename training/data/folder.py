@@ -48,8 +48,8 @@ def folder(
     Returns: A `Source`; its `notes` name the classes that have no test image and the files that were skipped.
     Raises:
         FileNotFoundError: No such folder.
-        ValueError: Fewer than two class folders, a class folder without (readable) images, a class that only the test
-            folder has, images that cannot be decoded.
+        ValueError: Fewer than two class folders, a class folder without (readable) images, only classes of one image,
+            a class that only the test folder has, images that cannot be decoded.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -84,6 +84,8 @@ def folder(
     train = FileImages(paths, np.repeat(np.arange(len(names)), counts))
     if given is None:
         kept, held_out = stratified_split(train.labels, validation_fraction, seed)
+        if not len(held_out):
+            raise ValueError(f"{path} has one image of each class: none is left to test on; two of a class are needed")
         parts = {"train": train.subset(kept), "test": train.subset(held_out)}
     else:
         parts = {"train": train}

@@ -155,6 +155,19 @@ def inaturalist_json(
         ValueError: A file that is no JSON or lacks something, with file and entry; a class without training images;
             images that cannot be decoded.
     Source: The iNaturalist Species Classification and Detection Dataset (CVPR 2018).
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (40, 30)).save(f"{folder}/a.png")
+    ...     file = Path(folder, "train2018.json")
+    ...     images = [{"id": 7, "file_name": "a.png"}]
+    ...     annotations = [{"image_id": 7, "category_id": 0}]
+    ...     categories = [{"id": 0, "name": "Aves"}]
+    ...     _ = file.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+    ...     inaturalist_json(file, file, folder).class_names
+    ('Aves',)
     """
     check_flag("relabel_by_count", relabel_by_count)
     check_flag("check_images", check_images)
@@ -249,9 +262,7 @@ def _annotations(contents, file, root, num_classes):
         place = f"{file}, annotation {position}"
         label = _entry(annotation, "category_id", int, place)
         if not 0 <= label < num_classes:
-            raise ValueError(
-                f"{place}: the category {label} is beyond the {num_classes} classes, 0 to {num_classes - 1}"
-            )
+            raise ValueError(f"{place}: category {label} is beyond the {num_classes} classes, 0 to {num_classes - 1}")
         category[_entry(annotation, "image_id", int, place)] = label
     paths, labels = [], []
     for position, image in enumerate(contents["images"]):
