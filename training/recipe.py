@@ -108,6 +108,8 @@ class AugmentOptions:
     """none, autoaugment_cifar, autoaugment_imagenet or randaugment."""
     policy_fill: int = 0
     """Grey value, 0 to 255, of what the policy moves in from outside."""
+    policy_interpolation: str = "nearest"
+    """nearest or bilinear: of what the policy shears, moves and rotates."""
     color_jitter: float = 0.0
     """Brightness, contrast and saturation change by a factor of 1 - c to 1 + c."""
     cutout: int = 0
@@ -129,6 +131,7 @@ class AugmentOptions:
             "augment.policy", self.policy, ("none", "autoaugment_cifar", "autoaugment_imagenet", "randaugment")
         )
         check_whole("augment.policy_fill", self.policy_fill, at_least=0, below=256)
+        check_choice("augment.policy_interpolation", self.policy_interpolation, ("nearest", "bilinear"))
         check_number("augment.color_jitter", self.color_jitter, at_least=0.0, below=1.0)
         check_whole("augment.cutout", self.cutout, at_least=0)
         check_number("augment.erase_probability", self.erase_probability, at_least=0.0)
@@ -142,48 +145,6 @@ class AugmentOptions:
     def mixes(self) -> bool:
         """Whether the targets are soft."""
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0 or self.label_smoothing > 0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AugmentOptions:
-    """What is done to training images; by default nothing. `training.data.augmentation` says how.
-
-    Moves of whole pixels up to `shift` with a mirrored border; `crop` `"padded"` (4 zeros, for CIFAR) or `"resized"`
-    (8 to 100 % of the area); a flip in half of the images; a `policy` with what enters (`policy_fill`) and how turns
-    and shears interpolate; squares of side `cutout` set to 0 before normalising; the strength of brightness, contrast
-    and saturation changes; how often a rectangle is erased after normalising. `mixup_alpha` and `cutmix_alpha` are the
-    parameters of Beta distributions, 0 for none; with both, each batch gets one of them.
-    """
-
-    shift: int = 0
-    flip: bool = False
-    crop: str = "none"
-    policy: str = "none"
-    policy_fill: int = 0
-    policy_interpolation: str = "nearest"
-    cutout: int = 0
-    color_jitter: float = 0.0
-    erase_probability: float = 0.0
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
-    label_smoothing: float = 0.0
-
-    def __post_init__(self):
-        check_whole("augment.shift", self.shift, at_least=0)
-        check_flag("augment.flip", self.flip)
-        check_choice("augment.crop", self.crop, ("none", "padded", "resized"))
-        policies = ("none", "autoaugment_cifar", "autoaugment_imagenet", "randaugment")
-        check_choice("augment.policy", self.policy, policies)
-        check_whole("augment.policy_fill", self.policy_fill, at_least=0, below=256)
-        check_choice("augment.policy_interpolation", self.policy_interpolation, ("nearest", "bilinear"))
-        check_whole("augment.cutout", self.cutout, at_least=0)
-        check_number("augment.color_jitter", self.color_jitter, at_least=0.0)
-        check_number("augment.erase_probability", self.erase_probability, at_least=0.0)
-        if self.erase_probability > 1:
-            raise ValueError(f"augment.erase_probability must be at most 1, not {self.erase_probability!r}")
-        check_number("augment.mixup_alpha", self.mixup_alpha, at_least=0.0)
-        check_number("augment.cutmix_alpha", self.cutmix_alpha, at_least=0.0)
-        check_number("augment.label_smoothing", self.label_smoothing, at_least=0.0, below=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
