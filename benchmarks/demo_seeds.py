@@ -34,7 +34,7 @@ GROUPS = ("many", "medium", "few", "all")
 
 def run(seeds, path):
     """Train every setting with every seed, and write each result as soon as it is there."""
-    from training.classification import load_images, train
+    from training.classification import train
     from training.demo import describe_run
     from training.recipes import get_recipe
 
@@ -49,8 +49,8 @@ def run(seeds, path):
             key = f"{setting} | {seed}"
             if key in results["runs"]:
                 continue
-            recipe = baseline.replace(model={"options": options}, loss={"name": loss}, seed=seed)
-            _, outcome = train(recipe, load_images(recipe.data))
+            recipe = baseline.replace(model=options, loss={"name": loss}, seed=seed)
+            _, outcome = train(recipe)
             results["runs"][key] = {
                 **{group: round(100 * outcome.accuracies[group], 2) for group in GROUPS},
                 "seconds": round(outcome.seconds, 1),

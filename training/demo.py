@@ -16,8 +16,9 @@ from rich.console import Console
 
 from training.callbacks import EpochProgress
 from training.checks import nearest
-from training.classification import DATA_SOURCES, check, load_images, train
+from training.classification import check, train
 from training.cli import usage
+from training.data.registry import load_source
 from training.interrupt import InterruptCheck, interruptible
 from training.outcome import Outcome
 from training.recipe import Recipe
@@ -26,6 +27,7 @@ from training.report import accuracy_table, write_report
 from training.run_folder import load_finished, open_run_folder, save_finished
 
 DEFAULT_OUTPUT = Path("keras-apa-demo")
+DATA = ("digits100_lt", "digits10_lt")
 
 
 def run_demo(
@@ -66,13 +68,13 @@ def run_demo(
 
 def demo_recipes(model: str, data: str, epochs: int, seed: int) -> list[Recipe]:
     """The baseline, then the network with all that `model` has a place for."""
-    if data not in DATA_SOURCES:
-        raise ValueError(f"--data is {data!r}; {nearest(data, DATA_SOURCES)}")
+    if data not in DATA:
+        raise ValueError(f"--data is {data!r}; {nearest(data, DATA)}")
     options, title = adaptive_options(model)
     common = {"epochs": epochs, "seed": seed}
     return [
         get_recipe(f"{data}_baseline").replace(model={"name": model}, **common),
-        get_recipe(data).replace(model={"name": model, "options": options}, title=title, **common),
+        get_recipe(data).replace(model={"name": model, **options}, title=title, **common),
     ]
 
 
@@ -109,7 +111,7 @@ def _finish(recipe: Recipe, folder: Path, console: Console, interrupt: Interrupt
         return outcome
     progress = EpochProgress(recipe.title, console)
     try:
-        model, outcome = train(recipe, load_images(recipe.data), callbacks=[progress, interrupt])
+        model, outcome = train(recipe, load_source(recipe.data), callbacks=[progress, interrupt])
     finally:
         progress.close()
     save_finished(folder, model, outcome)

@@ -15,8 +15,9 @@ from pathlib import Path
 import keras
 
 import zoo
-from training.classification import load_images, train
+from training.classification import train
 from training.demo import demo_recipes
+from training.outcome import GROUPS
 
 PRESETS = ("se_resnet_digits100_lt_baseline", "se_resnet_digits100_lt")
 
@@ -28,8 +29,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     for name, recipe in zip(PRESETS, demo_recipes("se_resnet8", "digits100_lt", options.epochs, 0), strict=True):
-        model, outcome = train(recipe, load_images(recipe.data), verbose=2)
-        percent = {group: round(100 * accuracy, 2) for group, accuracy in outcome.accuracies.items()}
+        model, outcome = train(recipe, verbose=2)
+        percent = {group: round(100 * accuracy, 2) for group, accuracy in outcome.accuracies.items() if group in GROUPS}
         folder = zoo.save_preset(
             model,
             options.output / name,

@@ -1,28 +1,34 @@
-"""The tf.data pipeline: every image once, order and augmentation repeatable, the same whatever the backend
-does."""
-
-import doctest
-import time
+"""The tf.data pipeline: every image once, and a pure function of seed, epoch and position."""
 
 import keras
 import numpy as np
 import pytest
 
+from keras_apa import ClassCounts
 from training.data import pipeline
 from training.data.digits import digits100_lt
-from training.data.pipeline import evaluation_dataset, training_dataset
+from training.data.pipeline import evaluation_dataset, steps_per_epoch, training_dataset
+from training.data.source import ArrayImages, Source
+from training.recipe import Recipe
 
 
 @pytest.fixture
-def numbered():
+def source():
     """Images that can be told apart, even after a move by a pixel; labels are their numbers."""
-    images = np.random.default_rng(0).normal(size=(23, 6, 5, 2)).astype("float32")
-    return images, np.arange(23, dtype="int32")
+    images = np.random.default_rng(0).normal(size=(23, 6, 6, 3)).astype("float32")
+    labelled = ArrayImages(images, np.arange(23, dtype="int32"))
+    return Source("numbered", train=labelled, test=labelled, class_counts=ClassCounts([1] * 23))
 
 
-def epoch(dataset):
-    images, labels = zip(*[(image.numpy(), label.numpy()) for image, label in dataset], strict=True)
-    return np.concatenate(images), np.concatenate(labels)
+def recipe(**changes):
+    return Recipe(name="tested", batch_size=8, epochs=3).replace(**changes)
+
+
+def epochs(dataset, steps):
+    """The images and labels of each epoch."""
+    batches = [(images.numpy(), labels.numpy()) for images, labels in dataset]
+    parts = [batches[i : i + steps] for i in range(0, len(batches), steps)]
+    return [tuple(np.concatenate(each) for each in zip(*part, strict=True)) for part in parts]
 
 
 def moves(image, max_shift):
@@ -36,136 +42,120 @@ def moves(image, max_shift):
     }
 
 
-def test_docstring_examples():
-    assert doctest.testmod(pipeline).failed == 0
-
-
-def test_every_image_comes_once_an_epoch_in_another_order(numbered):
-    images, labels = numbered
-    dataset = training_dataset(images, labels, 8, seed=0, augment=False)
-    assert len(dataset) == 3
-    assert [len(batch) for batch, _ in dataset] == [8, 8, 7]
+def test_every_image_comes_once_an_epoch_in_another_order(source):
+    dataset = training_dataset(recipe(), source)
+    assert len(dataset) == 9 and steps_per_epoch(recipe(), source) == 3
+    assert [len(batch) for batch, _ in dataset] == [8, 8, 7] * 3
     orders = []
-    for _ in range(3):
-        got, order = epoch(dataset)
-        np.testing.assert_array_equal(got, images[order])
-        np.testing.assert_array_equal(np.sort(order), labels)
-        orders.append(tuple(order))
-    assert len({*orders, tuple(labels)}) == 4
+    for images, labels in epochs(dataset, 3):
+        np.testing.assert_array_equal(images, source.train.images[labels])
+        np.testing.assert_array_equal(np.sort(labels), np.arange(23))
+        orders.append(tuple(labels))
+    assert len({*orders, tuple(range(23))}) == 4
 
 
 @pytest.mark.parametrize("max_shift", [1, 2])
-def test_augmentation_moves_images_by_whole_pixels_in_all_directions(numbered, max_shift):
-    images, labels = numbered
-    dataset = training_dataset(images, labels, 8, seed=0, shuffle=False, max_shift=max_shift)
-    seen, epochs = set(), []
-    for _ in range(12):
-        got, order = epoch(dataset)
-        assert got.dtype == np.float32
-        np.testing.assert_array_equal(order, labels)
-        for image, moved in zip(images, got, strict=True):
-            possible = moves(image, max_shift).items()
-            matching = [move for move, expected in possible if np.array_equal(moved, expected)]
+def test_augmentation_moves_images_by_whole_pixels_in_all_directions(source, max_shift):
+    moved = recipe(augment={"shift": max_shift}, epochs=12)
+    seen = set()
+    for images, labels in epochs(training_dataset(moved, source), 3):
+        assert images.dtype == np.float32
+        for number, image in zip(labels, images, strict=True):
+            possible = moves(source.train.images[number], max_shift).items()
+            matching = [move for move, expected in possible if np.array_equal(image, expected)]
             assert len(matching) == 1
             seen.add(matching[0])
-        epochs.append(got)
     assert len(seen) == (2 * max_shift + 1) ** 2
-    assert not np.array_equal(epochs[0], epochs[1])
 
 
-def test_same_seed_gives_the_same_epochs_and_another_seed_others(numbered):
-    first, second, other = (training_dataset(*numbered, 8, seed=seed) for seed in (7, 7, 8))
-    for _ in range(3):
-        (images, labels), (same_images, same_labels) = epoch(first), epoch(second)
+def test_same_seed_gives_the_same_batches_and_another_seed_others(source):
+    first, second, other = (
+        list(training_dataset(recipe(seed=seed, augment={"shift": 1}), source).as_numpy_iterator())
+        for seed in (7, 7, 8)
+    )
+    for (images, labels), (same_images, same_labels), (others, _) in zip(first, second, other, strict=True):
         np.testing.assert_array_equal(images, same_images)
         np.testing.assert_array_equal(labels, same_labels)
-        assert not np.array_equal(images, epoch(other)[0])
+        assert not np.array_equal(images, others)
 
 
-def test_a_look_at_the_first_batch_does_not_make_the_next_epoch_random(numbered):
-    """Keras takes a first batch to build the model; what was prefetched then must not matter."""
-    epochs = []
-    for wait in (0.0, 0.2):
-        dataset = training_dataset(*numbered, 2, seed=7)
-        next(iter(dataset))
-        time.sleep(wait)
-        epochs.append(epoch(dataset))
-    np.testing.assert_array_equal(epochs[0][0], epochs[1][0])
-    np.testing.assert_array_equal(epochs[0][1], epochs[1][1])
+@pytest.mark.parametrize("augment", [{"shift": 1}, {"shift": 1, "mixup_alpha": 0.4, "label_smoothing": 0.1}])
+@pytest.mark.parametrize("start", [1, 3, 5, 8, 9])
+def test_a_dataset_that_starts_at_a_step_is_the_rest_of_the_whole_one(source, start, augment):
+    whole = list(training_dataset(recipe(augment=augment), source).as_numpy_iterator())
+    rest = list(training_dataset(recipe(augment=augment), source, start_step=start).as_numpy_iterator())
+    assert len(rest) == 9 - start
+    for expected, got in zip(whole[start:], rest, strict=True):
+        for left, right in zip(expected, got, strict=True):
+            np.testing.assert_array_equal(left, right)
 
 
-def test_whole_number_images_and_one_hot_labels_keep_their_types(numbered):
-    images = (numbered[0] * 50 + 100).astype("uint8")
-    labels = np.eye(23, dtype="float32")
-    got, rows = epoch(training_dataset(images, labels, 8, seed=0, shuffle=False))
-    assert (got.dtype, rows.dtype) == (np.uint8, np.float32)
-    np.testing.assert_array_equal(rows, labels)
-    assert any(np.array_equal(got[0], move) for move in moves(images[0], 1).values())
+def test_mixed_targets_are_soft_and_add_up_to_one(source):
+    for images, targets in training_dataset(recipe(augment={"mixup_alpha": 0.4}), source).as_numpy_iterator():
+        assert targets.shape == (len(images), 23) and targets.dtype == np.float32
+        np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
 
 
-def test_mixed_precision_leaves_the_images_alone(numbered):
-    images, labels = numbered
+def test_deferred_class_weights_begin_at_their_epoch(source):
+    weights = np.linspace(1, 2, 23, dtype="float32")
+    late = recipe(loss={"class_weights": "inverse", "class_weights_from_epoch": 1})
+    for step, (_, labels, got) in enumerate(training_dataset(late, source, class_weights=weights)):
+        expected = np.ones(len(labels)) if step < 3 else weights[labels.numpy()]
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_class_weights_follow_mixed_targets(source):
+    weights = np.linspace(1, 2, 23, dtype="float32")
+    mixed = recipe(augment={"mixup_alpha": 0.4}, loss={"class_weights": "inverse"})
+    for _, targets, got in training_dataset(mixed, source, class_weights=weights).as_numpy_iterator():
+        np.testing.assert_allclose(got, targets @ weights, rtol=1e-5)
+
+
+def test_mixed_precision_leaves_the_images_alone(source):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        got, _ = epoch(training_dataset(images, labels, 8, seed=0, shuffle=False))
+        images, labels = next(training_dataset(recipe(), source).as_numpy_iterator())
     finally:
         keras.config.set_dtype_policy(before)
-    assert any(np.array_equal(got[0], move) for move in moves(images[0], 1).values())
+    np.testing.assert_array_equal(images, source.train.images[labels])
 
 
-def test_evaluation_keeps_order_and_every_image(numbered):
-    images, labels = numbered
-    dataset = evaluation_dataset(images, labels, 10)
+def test_evaluation_keeps_order_and_every_image(source):
+    dataset = evaluation_dataset(source.test, 10, num_classes=23)
     assert [len(batch) for batch, _ in dataset] == [10, 10, 3]
-    for _ in range(2):
-        got, order = epoch(dataset)
-        np.testing.assert_array_equal(got, images)
-        np.testing.assert_array_equal(order, labels)
+    images, labels = (np.concatenate(part) for part in zip(*dataset.as_numpy_iterator(), strict=True))
+    np.testing.assert_array_equal(images, source.test.images)
+    np.testing.assert_array_equal(labels, np.arange(23))
 
 
-def test_fit_is_repeatable_with_a_ragged_last_batch(numbered):
+def test_fit_is_repeatable_with_a_ragged_last_batch(source):
     def history():
         keras.utils.set_random_seed(5)
-        model = keras.Sequential([keras.Input((6, 5, 2)), keras.layers.Flatten(), keras.layers.Dense(23)])
+        model = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(23)])
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        return model.fit(training_dataset(*numbered, 8, seed=1), epochs=3, verbose=0).history["loss"]
+        fit = {"epochs": 3, "steps_per_epoch": 3, "verbose": 0, "shuffle": False}
+        return model.fit(training_dataset(recipe(), source), **fit).history["loss"]
 
     assert history() == history()
 
 
 def test_an_epoch_of_the_digits_has_85_batches():
-    images = digits100_lt()
-    dataset = training_dataset(images.train_images, images.train_labels, 128, seed=0)
-    assert [sum(1 for _ in dataset) for _ in range(2)] == [85, 85]
+    assert steps_per_epoch(recipe(batch_size=128), digits100_lt()) == 85
 
 
-GOOD = (np.zeros((4, 6, 6, 1), "float32"), np.zeros(4, "int32"), 2)
+def test_docstring_examples():
+    import doctest
+
+    assert doctest.testmod(pipeline).failed == 0
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"images": np.zeros((4, 6, 6))}, r"images must have shape \(N, .*channels\), got \(4, 6, 6\)"),
-        ({"images": np.zeros((0, 6, 6, 1)), "labels": np.zeros(0, int)}, r"images must have shape"),
-        ({"images": np.full((4, 6, 6, 1), "a")}, "images must be numbers, got dtype <U1"),
-        ({"labels": np.zeros(3, int)}, r"labels must have shape \(4,\).*got \(3,\)"),
-        ({"labels": np.zeros(4)}, "labels must be integers, got dtype float64"),
-        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
-        ({"batch_size": 2.0}, r"batch_size must be a whole number of at least 1, not 2\.0"),
-        ({"seed": None}, "seed must be a whole number of at least 0, not None"),
-        ({"augment": 1}, "augment must be True or False, not 1"),
-        ({"shuffle": "yes"}, "shuffle must be True or False, not 'yes'"),
-        ({"num_classes": 1, "labels": np.array([0, 0, 1, 0])}, "labels must be below the number of classes, 1; got 1"),
-        ({"num_classes": 3, "labels": np.zeros((4, 2))}, "one-hot labels must have 3 columns, one a class; got 2"),
-        ({"max_shift": 6}, "max_shift must be a whole number of at least 0 and below 6, not 6"),
-    ],
-)
-def test_bad_arguments_are_named(change, message):
-    arguments = {**dict(zip(("images", "labels", "batch_size"), GOOD, strict=True)), "seed": 0, **change}
-    with pytest.raises(ValueError, match=message):
-        training_dataset(**arguments)
-    shared = {"images", "labels", "batch_size", "num_classes"}
-    if set(change) <= shared:
-        with pytest.raises(ValueError, match=message):
-            evaluation_dataset(**{name: value for name, value in arguments.items() if name in shared})
+def test_what_cannot_be_is_an_error(source):
+    with pytest.raises(ValueError, match="batch_size must be at most the 23 images of an epoch, not 24"):
+        training_dataset(recipe(batch_size=24), source)
+    with pytest.raises(ValueError, match="start_step must be a whole number of at least 0 and below 10, not 10"):
+        training_dataset(recipe(), source, start_step=10)
+    with pytest.raises(ValueError, match="labels must be below the number of classes, 5; got 22"):
+        evaluation_dataset(source.test, 5, num_classes=5)
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, not 0"):
+        evaluation_dataset(source.test, 0, num_classes=23)

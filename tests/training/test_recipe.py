@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from training.recipe import DataOptions, LossOptions, ModelOptions, OptimizerOptions, Recipe
+from training.recipe import AugmentOptions, DataOptions, LossOptions, ModelOptions, OptimizerOptions, Recipe
 from training.recipes import get_recipe, recipes
 
 
@@ -26,9 +26,11 @@ def test_recipes_are_read_without_keras_or_tensorflow():
 def test_pair_of_the_demo_differs_in_nothing_but_network_switches_and_loss():
     for data in ("digits100_lt", "digits10_lt"):
         recipe, baseline = get_recipe(data), get_recipe(f"{data}_baseline")
-        same = recipe.replace(name=baseline.name, title=baseline.title, loss=baseline.loss, model={"options": {}})
+        same = recipe.replace(
+            name=baseline.name, title=baseline.title, loss=baseline.loss, model={"gate": None, "activation": None}
+        )
         assert same == baseline
-        assert recipe.model.options == {"gate": "apa", "activation": "aglu"}
+        assert recipe.model.switches() == {"gate": "apa", "activation": "aglu"}
 
 
 def test_replace_changes_only_what_a_mapping_names():
@@ -60,7 +62,7 @@ def test_recipe_cannot_be_changed_in_place():
         (lambda: DataOptions(imbalance_factor=0.5), "imbalance_factor", "0.5"),
         (lambda: DataOptions(imbalance_factor=float("nan")), "imbalance_factor", "nan"),
         (lambda: DataOptions(noise=-0.1), "noise", "-0.1"),
-        (lambda: DataOptions(augment=1), "augment", "1"),
+        (lambda: AugmentOptions(flip=1), "augment.flip", "1"),
         (lambda: OptimizerOptions(name="lion"), "optimizer.name", "'lion'"),
         (lambda: OptimizerOptions(learning_rate=0), "learning_rate", "0"),
         (lambda: OptimizerOptions(learning_rate=float("inf")), "learning_rate", "inf"),

@@ -59,7 +59,7 @@ def training_dataset(
     >>> from training.recipes import get_recipe
     >>> recipe = get_recipe("digits10_lt").replace(batch_size=500, epochs=2)
     >>> [len(labels) for images, labels in training_dataset(recipe, digits10_lt(), start_step=2)]
-    [500, 236, 236]
+    [236, 500, 500, 236]
     """
     data = recipe.data
     _check_labels(source.train.labels, source.num_classes)

@@ -1,0 +1,273 @@
+"""`keras-apa train`, `evaluate`, `report` and dry runs: what they write, what goes on, what is refused."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from backends import CURRENT, environment
+from PIL import Image
+
+from training.classifier_learning import METHODS, learn_classifier
+from training.cli import main
+from training.recipes import get_recipe, recipes
+
+SMALL = [
+    "--data.largest-class", "30", "--data.imbalance-factor", "5", "--data.test-images-per-class", "5",
+    "--batch-size", "32", "--epochs", "2",
+]  # fmt: skip
+PROGRAM = "import sys; from training.cli import main; sys.exit(main())"
+# Kills its own process at the third step, as no Python code could hinder.
+KILLED = """
+import os, signal, sys
+import keras
+train_on = keras.callbacks.CallbackList.on_train_batch_begin
+def count(self, batch, logs=None, seen=[0]):
+    seen[0] += 1
+    if seen[0] == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train_on(self, batch, logs)
+keras.callbacks.CallbackList.on_train_batch_begin = count
+from training.cli import main
+sys.exit(main())
+"""
+
+
+def train(recipe, *arguments):
+    return main(["train", recipe, "--backend", CURRENT, *map(str, arguments)])
+
+
+def process(*arguments, program=PROGRAM, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env=environment(CURRENT),
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=900,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished training of two short epochs, with prior correction."""
+    folder = tmp_path_factory.mktemp("run") / "digits"
+    arguments = [*SMALL, "--evaluation.prior-correction", "raw", "--output", folder]
+    assert train("digits10_lt_baseline", *arguments) == 0
+    return folder
+
+
+def test_a_run_folder_has_model_numbers_report_and_logs(run):
+    names = {path.name for path in run.iterdir()}
+    expected = {"config.json", "report.md", "history.csv", "figures", "checkpoints", "tensorboard"}
+    assert names >= expected | {"digits10_lt_baseline.keras", "digits10_lt_baseline.json"}
+    outcome = json.loads((run / "digits10_lt_baseline.json").read_text())
+    assert set(outcome["accuracies"]) == {"many", "medium", "few", "all", "top5"}
+    assert outcome["uncorrected"] is not None and len(outcome["history"]["val_all"]) == 2
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_the_same_command_again_shows_the_result_and_another_is_refused(run, capsys):
+    arguments = [*SMALL, "--evaluation.prior-correction", "raw", "--output", run]
+    assert train("digits10_lt_baseline", *arguments) == 0
+    assert "This training is finished" in capsys.readouterr().out
+    assert train("digits10_lt", *SMALL, "--output", run) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_evaluate_measures_the_saved_model_again(run, capsys):
+    outcome = json.loads((run / "digits10_lt_baseline.json").read_text())
+    assert main(["evaluate", str(run), "--backend", CURRENT]) == 0
+    again = json.loads((run / "evaluation.json").read_text())
+    assert again["accuracies"] == outcome["accuracies"] and again["uncorrected"] == outcome["uncorrected"]
+    assert main(["evaluate", str(run), "--backend", CURRENT, "--evaluation.prior-correction", "none"]) == 0
+    plain = json.loads((run / "evaluation.json").read_text())
+    assert plain["accuracies"] == outcome["uncorrected"] and plain["uncorrected"] is None
+    printed = capsys.readouterr().out
+    assert "prior correction raw" in printed and "without" in printed
+
+
+def test_report_is_written_again_from_the_numbers(run):
+    before = (run / "report.md").read_text()
+    (run / "report.md").unlink()
+    assert main(["report", str(run), "--backend", CURRENT]) == 0
+    table = [line for line in before.splitlines() if line.startswith("| Cross entropy")]
+    assert table and table[0] in (run / "report.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [0, 3])
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path, every):
+    """With Dropout (APA* gates), a random loss, mixup-free augmentation and a sampler."""
+    arguments = [
+        "train", "digits10_lt", *SMALL, "--epochs", "3", "--data.sampler", "class_balanced", "--loss.name", "DropLoss",
+        "--loss.options", "frequency_threshold", "0.1", "--checkpoint-steps", every,
+    ]  # fmt: skip
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    result = process(*arguments, "--output", whole)
+    assert result.returncode == 0, result.stderr[-3000:]
+    # 147 images, 5 steps an epoch: inside the second one, where the second checkpoint of three steps is one step old.
+    result = process(*arguments, "--output", killed, program=KILLED.format(step=8))
+    assert result.returncode == -signal.SIGKILL
+    assert not (killed / "digits10_lt.keras").exists()
+    result = process(*arguments, "--output", killed)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert f"Going on from step {6 if every else 5} of 15" in result.stdout
+    weights = [
+        [np.asarray(w) for w in keras.saving.load_model(folder / "digits10_lt.keras").get_weights()]
+        for folder in (whole, killed)
+    ]
+    for expected, got in zip(*weights, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of class folders: colours, with files that are no images among them."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for name, colour, count in (("blue", (40, 60, 220), 24), ("green", (50, 200, 60), 9), ("red", (220, 40, 40), 4)):
+        (folder / name).mkdir()
+        for number in range(count):
+            pixels = np.clip(rng.normal(colour, 30, (40, 48, 3)), 0, 255).astype("uint8")
+            Image.fromarray(pixels).save(folder / name / f"{number}.jpg")
+        (folder / name / "notes.txt").write_text("not an image")
+    return folder
+
+
+def test_own_images_are_trained_on_with_one_command(photos, tmp_path, capsys):
+    arguments = ["--data.path", photos, "--output", tmp_path / "run", "--epochs", "8", "--batch-size", "8",
+                 "--data.image-size", "32", "--model.name", "se_resnet8", "--optimizer.learning-rate", "0.05"]  # fmt: skip
+    assert train("folder", *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "3 classes" in printed and "few" in printed
+    outcome = json.loads((tmp_path / "run" / "folder.json").read_text())
+    assert outcome["class_names"] == ["blue", "green", "red"] and sum(outcome["class_counts"]) < 37
+    assert outcome["accuracies"]["all"] > 0.6
+    assert main(["predict", str(tmp_path / "run" / "folder.keras"), str(photos / "red"), "--backend", CURRENT]) == 0
+    assert "red" in capsys.readouterr().out
+
+
+def test_a_second_stage_trains_the_classifier_only(run, tmp_path):
+    first = keras.saving.load_model(run / "digits10_lt_baseline.keras")
+    arguments = [*SMALL, "--epochs", "1", "--output", tmp_path / "crt", "--start.weights", run,
+                 "--start.trainable", "classifier", "--data.sampler", "class_aware"]  # fmt: skip
+    assert train("digits10_lt_baseline", *arguments) == 0
+    second = keras.saving.load_model(tmp_path / "crt" / "digits10_lt_baseline.keras")
+    for layer in first.layers:
+        if not layer.weights or layer.name == "classifier":
+            continue
+        for before, after in zip(layer.weights, second.get_layer(layer.name).weights, strict=True):
+            same = np.array_equal(keras.ops.convert_to_numpy(before), keras.ops.convert_to_numpy(after))
+            # The batch norms follow the batches, as in the authors' code.
+            assert same != before.name.startswith("moving"), before.path
+
+
+def test_learnable_weight_scaling_ends_in_the_classifier(run, tmp_path):
+    recipe = learn_classifier(get_recipe("digits10_lt_baseline").replace(start={"weights": str(run)}), "lws")
+    assert recipe.start.trainable == "class_scale" and recipe.name == "digits10_lt_baseline_lws"
+    arguments = [*SMALL, "--epochs", "1", "--output", tmp_path, "--start.weights", run, "--classifier-learning", "lws"]
+    assert train("digits10_lt_baseline", *arguments) == 0
+    first = keras.saving.load_model(run / "digits10_lt_baseline.keras").get_layer("classifier")
+    second = keras.saving.load_model(tmp_path / "digits10_lt_baseline_lws.keras")
+    assert "class_scale" not in [layer.name for layer in second.layers]
+    ratio = keras.ops.convert_to_numpy(second.get_layer("classifier").kernel) / keras.ops.convert_to_numpy(first.kernel)
+    np.testing.assert_allclose(ratio, ratio[:1].repeat(len(ratio), 0), rtol=1e-3)
+    assert np.ptp(ratio[0]) > 1e-4
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_way_to_learn_a_classifier_is_a_recipe(method):
+    recipe = get_recipe("cifar100_lt").replace(start={"weights": "runs/cifar100_lt"})
+    learned = learn_classifier(recipe, method)
+    assert learned.name == f"cifar100_lt_{method}" and learned.data.name == "cifar100_lt"
+
+
+# A family each; all of them on one backend are a slow test.
+FAMILIES = ("cifar100_lt", "gol_cifar100_lt_stage1", "balms_cifar100_lt_ldam", "imagenet_lt")
+
+
+def dry_run(name, capsys, tmp_path, *arguments):
+    recipe = get_recipe(name)
+    if recipe.start.weights:
+        # What the first stage would have left.
+        import zoo
+        from training.network import model_arguments
+
+        classes = {"cifar100_lt": 100, "imagenet_lt": 1000, "places_lt": 365}[recipe.data.name]
+        options = model_arguments(recipe.model)
+        if not recipe.start.keep_classifier:
+            classes = 1000
+        model = zoo.create_model(recipe.model.name, classes=classes, input_shape=(None, None, 3), **options)
+        model.save(tmp_path / "first.keras")
+        arguments = (*arguments, "--start.weights", tmp_path / "first.keras")
+    assert train(name, "--dry-run", *arguments) == 0
+    printed = capsys.readouterr().out
+    for part in ("parameters", "GB for a batch of", "steps an epoch", "2 steps with a batch of", "weight decay"):
+        assert part in printed
+    return printed
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_dry_run_of_each_family(name, capsys, tmp_path):
+    size = () if "cifar" in name else ("--image-size", 32)
+    printed = dry_run(name, capsys, tmp_path, *size)
+    assert "is not here: two steps on random pixels" in printed or "training and" in printed
+
+
+OTHERS = [name for name in recipes() if name not in FAMILIES and not name.startswith("folder")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_dry_run_of_every_recipe(name, capsys, tmp_path):
+    if CURRENT != "tensorflow":
+        pytest.skip("all on one backend, one of each family on the others")
+    size = ("--image-size", 32) if get_recipe(name).data.image_size else ()
+    dry_run(name, capsys, tmp_path, *size)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "parts"),
+    [
+        ("cifar100", [], ["unknown recipe", "cifar100_lt"]),
+        ("cifar100_lt", ["--epochs", "0"], ["epochs", "at least 1"]),
+        ("cifar100_lt", ["--model.activaton", "relu"], ["--model.activaton", "--model.activation"]),
+        ("cifar100_lt", ["--data.sampler", "fair"], ["data.sampler", "class_balanced"]),
+        ("cifar100_lt", ["--loss.name", "LDAM"], ["LDAM", "augment.mixup_alpha"]),
+        ("cifar100_lt", ["--start.trainable", "classifier"], ["start.trainable", "start.weights"]),
+        ("cifar100_lt", ["--classifier-learning", "cr"], ["'cr'", "crt"]),
+        ("cifar100_lt", ["--image-size", "32"], ["--image-size", "--dry-run"]),
+        ("digits10_lt", ["--batch-size", "5000"], ["batch_size", "1236"]),
+        ("digits10_lt", ["--start.weights", "nothing.pth"], ["start.weights", "nothing.pth"]),
+        ("folder", [], ["data.path"]),
+        ("folder", ["--data.path", "/no/such/folder"], ["/no/such/folder"]),
+        ("places_lt", ["--start.weights", ""], ["start.trainable"]),
+        ("imagenet_lt", ["--data.train-list", "list.txt"], ["data.test_list"]),
+    ],
+)
+def test_what_cannot_be_is_said_before_training(recipe, arguments, parts, capsys, tmp_path):
+    assert train(recipe, *arguments, "--output", tmp_path / "run") in (1, 2)
+    error = capsys.readouterr().err
+    assert error.startswith("keras-apa: ") and "Traceback" not in error
+    for part in parts:
+        assert part in error
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").glob("*.keras"))
+
+
+def test_a_bad_line_of_a_list_is_named_with_its_number(tmp_path, capsys):
+    (tmp_path / "train.txt").write_text("a.jpg 0\nb.jpg one\n")
+    lists = ["--data.train-list", tmp_path / "train.txt", "--data.test-list", tmp_path / "train.txt"]
+    assert train("places_lt", *lists, "--data.path", tmp_path, "--start.weights", "", "--start.trainable", "all",
+                 "--output", tmp_path / "run") in (1, 2)  # fmt: skip
+    error = capsys.readouterr().err
+    assert "train.txt" in error and "2" in error and "one" in error
+
+
+def test_evaluate_and_report_refuse_what_is_no_run(tmp_path, capsys):
+    for command in ("evaluate", "report"):
+        assert main([command, str(tmp_path), "--backend", CURRENT]) == 2
+        assert "holds no run" in capsys.readouterr().err
