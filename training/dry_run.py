@@ -30,9 +30,7 @@ def run_dry(recipe: Recipe, *, image_size: int = 0, console: Console | None = No
     console = console or Console()
     with usage():
         if image_size:
-            recipe = recipe.replace(
-                data={"image_size": image_size, "test_image_size": image_size, "resize_size": image_size}
-            )
+            recipe = recipe.replace(data={"image_size": image_size, "test_image_size": image_size, "resize_size": 0})
         check(recipe)
         source, real = find_source(recipe)
     if not real:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,8 +98,8 @@ def test_preprocessing(recipe: Recipe, source: Source) -> zoo.Preprocessing | No
     side = data.test_image_size or data.image_size
     if source.preprocessing is None or not side:
         return source.preprocessing
-    config = {**source.preprocessing.get_config(), "image_size": (side, side), "resize_size": data.resize_size or None}
-    return zoo.Preprocessing(**config)
+    preprocessing = source.preprocessing.at_size((side, side))
+    return dataclasses.replace(preprocessing, resize_size=data.resize_size) if data.resize_size else preprocessing
 
 
 def start_from(model: keras.Model, options: StartOptions) -> None:

@@ -55,7 +55,7 @@ class DataOptions:
     test_image_size: int = 0
     """Side of the test images in pixels; 0 is image_size."""
     resize_size: int = 0
-    """Length of the shorter side before the test image is cut from the centre; 0 stretches the whole image."""
+    """Length of the shorter side before the test image is cut from the centre; 0 keeps the source's proportion."""
     sampler: str = "random"
     """How images are drawn: random is each once an epoch."""
     repeats: int = 1

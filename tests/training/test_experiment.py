@@ -139,8 +139,8 @@ def photos(tmp_path_factory):
 
 
 def test_own_images_are_trained_on_with_one_command(photos, tmp_path, capsys):
-    arguments = ["--data.path", photos, "--output", tmp_path / "run", "--epochs", "8", "--batch-size", "8",
-                 "--data.image-size", "32", "--model.name", "se_resnet8", "--optimizer.learning-rate", "0.05"]  # fmt: skip
+    arguments = ["--data.path", photos, "--data.image-size", "32", "--model.name", "se_resnet8"]
+    arguments += ["--output", tmp_path / "run", "--epochs", "8", "--batch-size", "8"]
     assert train("folder", *arguments) == 0
     printed = capsys.readouterr().out
     assert "3 classes" in printed and "few" in printed
