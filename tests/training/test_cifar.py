@@ -1,13 +1,21 @@
 """CIFAR-LT: the authors' choice of images, on labels of CIFAR's layout and on a small CIFAR that TFDS shuffles."""
 
+import dataclasses
+import hashlib
+import importlib.resources.abc
 import os
+import pathlib
+import sys
+import tarfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from training.data import tfds_images
 from training.data.cifar import cifar10_lt, cifar100_lt, long_tailed_indices
+from zoo.download import DownloadError
 
 pytestmark = pytest.mark.skipif(
     "KERAS_APA_CHILD_SUITE" in os.environ,
@@ -117,7 +125,15 @@ class Archive:
 
 
 @pytest.fixture
-def archive(tmp_path, monkeypatch):
+def no_network(monkeypatch):
+    """Fetches nothing, and notes what it was asked for."""
+    asked = []
+    monkeypatch.setattr(tfds_images, "fetch", lambda *arguments: asked.append(arguments))
+    return asked
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch, no_network):
     monkeypatch.setattr(
         tfds.core.DatasetBuilder, "_make_download_manager", lambda self, **options: Archive(tmp_path / "archive")
     )
@@ -169,6 +185,13 @@ def test_the_very_images_are_chosen_from_what_tfds_shuffled(tmp_path, archive, m
     assert len(make(8, data_dir=str(tmp_path / "data"), download=False).train) == len(source.train)
 
 
+def test_the_other_format_of_tfds_is_read_too(tmp_path, archive):
+    labels = write_binary_cifar(archive / "cifar-10-batches-bin", 10, 200, 50)
+    tfds.builder("cifar10", data_dir=str(tmp_path / "data")).download_and_prepare(file_format="array_record")
+    source = cifar10_lt(4, data_dir=str(tmp_path / "data"), download=False)
+    assert numbers(source.train).tolist() == authors_choice(labels["train"], 10, 4)
+
+
 def fake(ids):
     """Reads as TFDS does, with these ids and made-up images."""
 
@@ -208,21 +231,54 @@ def test_missing_data_say_what_to_download_where_to_and_what_works_without(tmp_p
     with pytest.raises(FileNotFoundError) as error:
         make(data_dir=str(tmp_path), download=False)
     message = str(error.value)
-    assert f"cifar{classes} is not in {tmp_path}. To get it: tfds build cifar{classes} --data_dir={tmp_path}" in message
-    assert f"https://www.cs.toronto.edu/~kriz/cifar-{classes}-binary.tar.gz into {tmp_path}/downloads/manual" in message
+    assert (
+        f"cifar{classes} is not in {tmp_path}. To get it: put https://www.cs.toronto.edu/~kriz/cifar-{classes}-bin"
+        in message
+    )
+    assert f"into {tmp_path}/downloads/manual" in message
+    assert f"tfds.builder('cifar{classes}', data_dir='{tmp_path}').download_and_prepare(" in message
     assert f"digits{classes}_lt, which is embedded" in message
     assert not any(tmp_path.iterdir())
 
 
 def test_a_download_that_fails_says_why(tmp_path, monkeypatch):
-    def unreachable(self, **options):
-        raise ConnectionError("no route to www.cs.toronto.edu\nand more lines")
+    def unreachable(*arguments):
+        raise DownloadError("no route to www.cs.toronto.edu\nand more lines")
 
-    monkeypatch.setattr(tfds.core.DatasetBuilder, "_make_download_manager", unreachable)
+    monkeypatch.setattr(tfds_images, "fetch", unreachable)
     with pytest.raises(
-        FileNotFoundError, match=r"building it failed \(ConnectionError: no route to www.cs.toronto.edu\)"
+        FileNotFoundError, match=r"building it failed \(DownloadError: no route to www.cs.toronto.edu\)"
     ):
         cifar100_lt(data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("make", [cifar10_lt, cifar100_lt])
+def test_the_archive_is_the_one_of_tfds(tmp_path, archive, no_network, make):
+    name = make.__name__.removesuffix("_lt")
+    with pytest.raises(FileNotFoundError, match="FileNotFoundError"):  # there is nothing in the archive
+        make(data_dir=str(tmp_path / "data"))
+    ((url, path, sha256),) = no_network
+    assert str(path) == f"{tmp_path}/data/downloads/manual/{os.path.basename(url)}"
+    checksums = pathlib.Path(tfds.__file__).parent / "url_checksums" / f"{name}.txt"
+    assert checksums.read_text().split("\t")[::2][:2] == [url, sha256]
+
+
+def test_tfds_reads_the_archive_from_where_it_was_put(tmp_path, monkeypatch):
+    """Its own download manager, with the checksum of a small CIFAR."""
+    # TFDS 4.9.10 imports this backport of importlib.resources without requiring it.
+    monkeypatch.setitem(sys.modules, "importlib_resources", importlib.resources)
+    labels = write_binary_cifar(tmp_path / "made" / "cifar-10-batches-bin", 10, 400, 50)
+    path = tmp_path / "data" / "downloads" / "manual" / "cifar-10-binary.tar.gz"
+    path.parent.mkdir(parents=True)
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(tmp_path / "made" / "cifar-10-batches-bin", "cifar-10-batches-bin")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    info = tfds.core.download.checksums.UrlInfo(path.stat().st_size, sha256, path.name)
+    archive = dataclasses.replace(tfds_images._DATA_SETS["cifar10"], sha256=sha256)
+    monkeypatch.setitem(tfds_images._DATA_SETS, "cifar10", archive)
+    monkeypatch.setattr(tfds.builder_cls("cifar10"), "url_infos", {archive.url: info})
+    source = cifar10_lt(4, data_dir=str(tmp_path / "data"))
+    assert numbers(source.train).tolist() == authors_choice(labels["train"], 10, 4)
 
 
 def test_bad_arguments_are_named_before_anything_is_read(tmp_path):
@@ -230,10 +286,3 @@ def test_bad_arguments_are_named_before_anything_is_read(tmp_path):
         cifar10_lt(0, data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="download must be True or False, not 1"):
         cifar10_lt(data_dir=str(tmp_path), download=1)
-
-
-def test_the_address_is_the_one_that_tfds_downloads():
-    for name in ("cifar10", "cifar100"):
-        with tfds.testing.mock_data():
-            info = tfds.builder(name)._cifar_info
-        assert info.url == f"https://www.cs.toronto.edu/~kriz/{name.replace('cifar', 'cifar-')}-binary.tar.gz"

@@ -30,7 +30,8 @@ def cifar10_lt(imbalance_factor: float = 100.0, data_dir: str | None = None, *, 
         imbalance_factor: Training images of the largest class over those of the smallest, at least 1.
         data_dir: Where TensorFlow Datasets keeps its data sets; by default `~/tensorflow_datasets`, or what the
             environment variable `TFDS_DATA_DIR` says.
-        download: Whether to download 170 MB where the data are missing.
+        download: Whether to build the data set where it is missing, from 170 MB that are downloaded, or from the
+            archive where that lies in `DATA_DIR/downloads/manual`.
 
     Raises:
         ValueError: An imbalance below 1 or one that leaves classes without images.
@@ -42,9 +43,10 @@ def cifar10_lt(imbalance_factor: float = 100.0, data_dir: str | None = None, *, 
     >>> cifar10_lt(data_dir="/nowhere", download=False)
     Traceback (most recent call last):
     ...
-    FileNotFoundError: cifar10 is not in /nowhere. To get it: tfds build cifar10 --data_dir=/nowhere (downloads
-    170 MB; where that does not work, put https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz into
-    /nowhere/downloads/manual before). Without it: digits10_lt, which is embedded
+    FileNotFoundError: cifar10 is not in /nowhere. To get it: put
+    https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz (170 MB) into /nowhere/downloads/manual, or leave the
+    download to python -c "import tensorflow_datasets as tfds; tfds.builder('cifar10',
+    data_dir='/nowhere').download_and_prepare()". Without it: digits10_lt, which is embedded
     """
     return _cifar_lt("cifar10", 10, imbalance_factor, data_dir, download)
 
@@ -112,8 +114,13 @@ def _cifar_lt(dataset, num_classes, imbalance_factor, data_dir, download):
 
 def _in_file_order(builder, split):
     """Images and labels of a split in the order of CIFAR's files, which the `id` of an image states: `train_00042`."""
-    batches = [*tfds.as_numpy(builder.as_dataset(split=split, batch_size=1000))]
+    try:
+        batches = [*tfds.as_numpy(builder.as_dataset(split=split, batch_size=1000))]
+    except NotImplementedError:  # in the format array_record, which is read by index
+        examples = [*builder.as_data_source(split=split)]
+        batches = [{key: [example[key] for example in examples] for key in ("id", "image", "label")}]
     ids, images, labels = (np.concatenate([batch[key] for batch in batches]) for key in ("id", "image", "label"))
+    ids = ids.astype(bytes)
     order = np.argsort(ids)
     expected = [f"{split}_{index:05d}".encode() for index in range(len(ids))]
     if ids[order].tolist() != expected:

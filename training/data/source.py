@@ -14,11 +14,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from keras_apa.class_counts import ClassCounts
+from training.backend import leave_accelerators_to
 from training.images import FORMATS, _flat, _orientation, _reason, _upright
 from zoo import Preprocessing
 
@@ -33,6 +35,13 @@ __all__ = [
     "refuse_empty_classes",
     "unreadable_images",
 ]
+
+
+try:
+    leave_accelerators_to(keras.backend.backend())
+except RuntimeError:
+    # TensorFlow already runs in this process, on what its user gave it.
+    pass
 
 
 class LabelledImages(abc.ABC):

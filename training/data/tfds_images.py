@@ -1,7 +1,7 @@
 """ImageNet, ImageNet-LT, iNaturalist 2018 and Places365 as TensorFlow Datasets keeps them, read by index.
 
 Both formats of TensorFlow Datasets' files are read: `array_record`, which is made for it, and `tfrecord`, the one that
-`tfds build` writes unless told otherwise, whose records are found by their stored lengths.
+it writes unless told otherwise, whose records are found by their stored lengths.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from keras_apa.class_counts import ClassCounts
 from training.checks import check_flag
 from training.data.source import RandomAccessImages, Source, refuse_empty_classes
 from zoo import Preprocessing
+from zoo.download import download as fetch
 from zoo.preprocessing import imagenet
 
 __all__ = ["i_naturalist2018", "imagenet2012", "imagenet_lt", "places365_small", "prepared_builder"]
@@ -29,12 +30,12 @@ _IMAGENET_ARCHIVES = (
     "put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (138 and 6 GB, after registration at "
     "https://image-net.org/download-images) into {root}/downloads/manual, then "
 )
-_BUILD = "tfds build {name} --data_dir={root}"
-_BUILD_BY_INDEX = _BUILD + " --file_format=array_record"
-_CIFAR = _BUILD + (
-    " (downloads 170 MB; where that does not work, put https://www.cs.toronto.edu/~kriz/cifar-{classes}-binary.tar.gz "
-    "into {root}/downloads/manual before)"
+# Not the command `tfds build`, which does not start without Apache Beam.
+_BUILD = (
+    'python -c "import tensorflow_datasets as tfds; '
+    "tfds.builder('{name}', data_dir='{root}').download_and_prepare({format})\""
 )
+_CIFAR = "put {url} (170 MB) into {root}/downloads/manual, or leave the download to " + _BUILD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +44,30 @@ class _DataSet:
     embedded: str = "digits100_lt"
     test: str = "validation"
     validation: str | None = None
+    file_format: str | None = "array_record"
+    # What is downloaded here, for TensorFlow Datasets tries for minutes before it says that there is no network.
+    url: str | None = None
+    sha256: str | None = None
 
 
 _DATA_SETS = {
-    "cifar10": _DataSet(_CIFAR.replace("{classes}", "10"), embedded="digits10_lt"),
-    "cifar100": _DataSet(_CIFAR.replace("{classes}", "100")),
-    "imagenet2012": _DataSet(_IMAGENET_ARCHIVES + _BUILD_BY_INDEX),
-    "imagenet_lt": _DataSet(_IMAGENET_ARCHIVES + _BUILD_BY_INDEX, test="test", validation="validation"),
-    "i_naturalist2018": _DataSet(_BUILD_BY_INDEX + " (downloads the 120 GB of train_val2018.tar.gz and the test set)"),
-    "places365_small": _DataSet(_BUILD_BY_INDEX + " (downloads 31 GB)"),
+    "cifar10": _DataSet(
+        _CIFAR,
+        embedded="digits10_lt",
+        file_format=None,
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    ),
+    "cifar100": _DataSet(
+        _CIFAR,
+        file_format=None,
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+    ),
+    "imagenet2012": _DataSet(_IMAGENET_ARCHIVES + _BUILD),
+    "imagenet_lt": _DataSet(_IMAGENET_ARCHIVES + _BUILD, test="test", validation="validation"),
+    "i_naturalist2018": _DataSet(_BUILD + " (downloads train_val2018.tar.gz, 120 GB, and the test images)"),
+    "places365_small": _DataSet(_BUILD + " (downloads 31 GB)"),
 }
 
 
@@ -67,7 +83,7 @@ def imagenet2012(
     Args:
         data_dir: Where TensorFlow Datasets keeps its data sets; by default `~/tensorflow_datasets`, or what the
             environment variable `TFDS_DATA_DIR` says.
-        download: Whether to build the data set where it is missing, as `tfds build` would.
+        download: Whether to build the data set where it is missing, from what it downloads or from the archives.
         preprocessing: How a test image is prepared; by default the centre 224 of 256 with ImageNet's mean.
 
     Raises:
@@ -80,8 +96,8 @@ def imagenet2012(
     ...
     FileNotFoundError: imagenet2012 is not in /nowhere. To get it: put ILSVRC2012_img_train.tar and
     ILSVRC2012_img_val.tar (138 and 6 GB, after registration at https://image-net.org/download-images) into
-    /nowhere/downloads/manual, then tfds build imagenet2012 --data_dir=/nowhere --file_format=array_record.
-    Without it: digits100_lt, which is embedded
+    /nowhere/downloads/manual, then python -c "import tensorflow_datasets as tfds; tfds.builder('imagenet2012',
+    data_dir='/nowhere').download_and_prepare(file_format='array_record')". Without it: digits100_lt, which is embedded
     """
     return _source("imagenet2012", data_dir, download, preprocessing)
 
@@ -145,22 +161,37 @@ def prepared_builder(name: str, data_dir: str | None, *, download: bool) -> tfds
     Raises: FileNotFoundError: as there.
     """
     check_flag("download", download)
-    builder = tfds.builder(name, data_dir=data_dir)
-    if builder.data_path.exists():
+    builder, data_set = tfds.builder(name, data_dir=data_dir), _DATA_SETS[name]
+    if _is_there(builder):
         return builder
-    failed = ""
+    root, failed = builder.data_path.parent.parent, ""
     if download:
+        archives = root / "downloads" / "manual"
         try:
-            builder.download_and_prepare(file_format=None if name.startswith("cifar") else "array_record")
+            if data_set.url:
+                fetch(data_set.url, archives / os.path.basename(data_set.url), data_set.sha256)
+            config = tfds.download.DownloadConfig(manual_dir=archives)
+            builder.download_and_prepare(file_format=data_set.file_format, download_config=config)
             return builder
         except Exception as error:  # no network, no space, archives that are missing: of any type
             first_line = str(error).strip().partition("\n")[0]
             failed = f", and building it failed ({type(error).__name__}: {first_line})"
-    data_set, root = _DATA_SETS[name], builder.data_path.parent.parent
+    file_format = f"file_format={data_set.file_format!r}" if data_set.file_format else ""
+    how_to_get = data_set.how_to_get.format(name=name, root=root, url=data_set.url, format=file_format)
     raise FileNotFoundError(
-        f"{name} is not in {root}{failed}. To get it: {data_set.how_to_get.format(name=name, root=root)}. "
-        f"Without it: {data_set.embedded}, which is embedded"
+        f"{name} is not in {root}{failed}. To get it: {how_to_get}. Without it: {data_set.embedded}, which is embedded"
     )
+
+
+def _is_there(builder):
+    if builder.data_path.exists():
+        return True
+    try:
+        # What `tfds.testing.mock_data` makes up can be read without any files.
+        builder.as_dataset(split="train")
+    except AssertionError:
+        return False
+    return True
 
 
 def _source(name, data_dir, download, preprocessing, relabel_by_count=False):
