@@ -1,9 +1,10 @@
 """A small training that is run as a process, killed, and started again with the same command.
 
-    python resumable.py RUN RESULT [--kill-at STEP | --kill-while-saving STEP]
+    python resumable.py RUN ... [--kill-at STEP | --kill-while-saving STEP]
 
 It has everything whose state the next step depends on: batch normalisation, Dropout, a loss that draws, momentum, an
-average of the weights, gradient accumulation, a schedule. `RESULT` gets all variables at the end and the history.
+average of the weights, gradient accumulation, a schedule. `RUN.npz` gets all variables at the end and the history.
+Several runs are trained one after the other; the last one is killed.
 """
 
 import argparse
@@ -11,7 +12,6 @@ import json
 import os
 import pathlib
 import signal
-import sys
 
 import keras
 import numpy as np
@@ -129,24 +129,27 @@ def train(run, kill_at=None):
     return model, save.history
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("run")
-    parser.add_argument("result")
-    parser.add_argument("--kill-at", type=int)
-    parser.add_argument("--kill-while-saving", type=int)
-    options = parser.parse_args()
-    if options.kill_while_saving:
-        kill_while_saving(options.kill_while_saving)
-    model, history = train(options.run, options.kill_at)
+def save_result(path, model, history):
     arrays = {
         f"{part}/{index}": keras.ops.convert_to_numpy(variable.value)
         for part, variables in (("model", model.variables), ("optimizer", model.optimizer.variables))
         for index, variable in enumerate(variables)
     }
-    np.savez(options.result, history=np.array(json.dumps(history)), **arrays)
-    return 0
+    np.savez(path, history=np.array(json.dumps(history)), **arrays)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runs", nargs="+", help="folders of runs")
+    parser.add_argument("--kill-at", type=int, help="batch of the last run")
+    parser.add_argument("--kill-while-saving", type=int, help="step of the last run")
+    options = parser.parse_args()
+    for run in options.runs:
+        last = run == options.runs[-1]
+        if last and options.kill_while_saving:
+            kill_while_saving(options.kill_while_saving)
+        save_result(f"{run}.npz", *train(run, options.kill_at if last else None))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
