@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -10,7 +12,7 @@ from rich.console import Console
 from training.classification import check, compiled_model, sample_weights
 from training.cli import usage
 from training.data.pipeline import steps_per_epoch, training_dataset
-from training.data.registry import find_source
+from training.data.registry import DATA_SETS, find_source
 from training.experiment import describe_data
 from training.recipe import Recipe
 
@@ -33,10 +35,17 @@ def run_dry(recipe: Recipe, *, image_size: int = 0, console: Console | None = No
             recipe = recipe.replace(data={"image_size": image_size, "test_image_size": image_size, "resize_size": 0})
         check(recipe)
         source, real = find_source(recipe)
-    if not real:
-        console.print(f"{recipe.data.name} is not here: two steps on random pixels of its shape.", highlight=False)
-    describe_data(source, recipe, console)
-    steps = steps_per_epoch(recipe, source)
+    if real:
+        describe_data(source, recipe, console)
+        steps = steps_per_epoch(recipe, source)
+    else:
+        images = DATA_SETS[recipe.data.name].count_images(recipe.data)
+        steps = math.ceil(images * recipe.data.repeats / recipe.batch_size)
+        console.print(
+            f"{recipe.data.name} ({images:,} training images, {source.num_classes} classes) is not here: "
+            f"{STEPS} steps on random pixels of its shape.",
+            highlight=False,
+        )
     side = recipe.data.image_size or source.image_shape[0]
     small = recipe.replace(batch_size=SMALL_BATCH_SIZE if side < SMALL else BATCH_SIZE)
     model = compiled_model(small, source, steps=steps_per_epoch(small, source))

@@ -126,6 +126,8 @@ def describe_data(source: Source, recipe: Recipe, console: Console) -> None:
         + ", ".join(f"{len(classes)} {group}" for group, classes in groups.items()),
         highlight=False,
     )
+    for note in source.notes:
+        console.print(note, highlight=False)
 
 
 def run_evaluate(folder: Path, changes: dict[str, Any], data: dict[str, Any], console: Console | None = None) -> int:

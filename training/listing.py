@@ -62,7 +62,10 @@ def _presets() -> dict[str, str]:
 def _recipes() -> dict[str, str]:
     from training.recipes import recipes
 
-    return {name: f"{recipe.model.name}; {recipe.title}" for name, recipe in recipes().items()}
+    return {
+        name: f"{recipe.published or 'embedded data'}; {recipe.model.name}, {recipe.title}"
+        for name, recipe in recipes().items()
+    }
 
 
 def _losses() -> dict[str, str]:

@@ -299,7 +299,7 @@ class StartOptions:
     """What the training starts from and what of it is trained: the second stage of decoupled training."""
 
     weights: str = ""
-    """A run folder, a .keras file, a preset, a PyTorch checkpoint, or the name of published weights; empty: none."""
+    """A run folder, a .keras file, a preset, a PyTorch checkpoint, or the name of published weights; none: none."""
     keep_classifier: bool = False
     """Go on from the classifier that is there; otherwise it starts anew."""
     trainable: str = "all"
@@ -311,6 +311,8 @@ class StartOptions:
     def __post_init__(self):
         if not isinstance(self.weights, str):
             raise ValueError(f"start.weights must be text, not {self.weights!r}")
+        if self.weights == "none":  # what a command line can say
+            object.__setattr__(self, "weights", "")
         check_flag("start.keep_classifier", self.keep_classifier)
         check_choice("start.trainable", self.trainable, TRAINABLE)
         check_flag("start.redraw_activations", self.redraw_activations)

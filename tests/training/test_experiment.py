@@ -11,8 +11,10 @@ import pytest
 from backends import CURRENT, environment
 from PIL import Image
 
+import zoo
 from training.classifier_learning import METHODS, learn_classifier
 from training.cli import main
+from training.network import model_arguments
 from training.recipes import get_recipe, recipes
 
 SMALL = [
@@ -186,48 +188,53 @@ def test_every_way_to_learn_a_classifier_is_a_recipe(method):
     assert learned.name == f"cifar100_lt_{method}" and learned.data.name == "cifar100_lt"
 
 
-# A family each; all of them on one backend are a slow test.
-FAMILIES = ("cifar100_lt", "gol_cifar100_lt_stage1", "balms_cifar100_lt_ldam", "imagenet_lt")
+# One of each family on every backend, all of them on one; with smaller networks of the same kind where there are any.
+FAMILIES = ("gol_cifar100_lt_stage1", "balms_cifar100_lt_ldam", "imagenet_lt", "places_lt")
+SMALLER = {"se_resnet32": "se_resnet8", "resnet32": "resnet8", "se_resnet152": "se_resnet50", "resnet152": "resnet50"}
 
 
-def dry_run(name, capsys, tmp_path, *arguments):
+def dry_run(name, capsys, tmp_path):
     recipe = get_recipe(name)
+    network = SMALLER.get(recipe.model.name, recipe.model.name)
+    arguments = ["--model.name", network]
+    if recipe.data.image_size:
+        arguments += ["--image-size", "32"]
     if recipe.start.weights:
         # What the first stage would have left.
-        import zoo
-        from training.network import model_arguments
-
         classes = {"cifar100_lt": 100, "imagenet_lt": 1000, "places_lt": 365}[recipe.data.name]
-        options = model_arguments(recipe.model)
-        if not recipe.start.keep_classifier:
-            classes = 1000
-        model = zoo.create_model(recipe.model.name, classes=classes, input_shape=(None, None, 3), **options)
-        model.save(tmp_path / "first.keras")
-        arguments = (*arguments, "--start.weights", tmp_path / "first.keras")
+        first = recipe.replace(model={"classifier": None}) if recipe.start.trainable == "last_stage" else recipe
+        options = model_arguments(first.model) | {"classes": classes, "input_shape": (None, None, 3)}
+        zoo.create_model(network, **options).save(tmp_path / "first.keras")
+        arguments += ["--start.weights", tmp_path / "first.keras"]
     assert train(name, "--dry-run", *arguments) == 0
-    printed = capsys.readouterr().out
-    for part in ("parameters", "GB for a batch of", "steps an epoch", "2 steps with a batch of", "weight decay"):
+    printed = " ".join(capsys.readouterr().out.split())
+    for part in ("parameters", "GB for a batch of", "steps an epoch", "2 steps with a batch of", "decay"):
         assert part in printed
     return printed
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_dry_run_of_each_family(name, capsys, tmp_path):
-    size = () if "cifar" in name else ("--image-size", 32)
-    printed = dry_run(name, capsys, tmp_path, *size)
-    assert "is not here: two steps on random pixels" in printed or "training and" in printed
-
-
-OTHERS = [name for name in recipes() if name not in FAMILIES and not name.startswith("folder")]
+def test_a_dry_run_says_what_a_run_would_need(capsys, tmp_path):
+    printed = dry_run("cifar100_lt", capsys, tmp_path)
+    assert "cifar100_lt (10,847 training images, 100 classes) is not here: 2 steps on random pixels" in printed
+    assert "22 steps an epoch, 500 epochs, 11,000 steps" in printed
+    assert "weight decay 0.001 on all trained tensors but 20 (kappa, lambda)" in printed
+    assert train("digits10_lt", "--dry-run") == 0
+    assert "1,236 training and 1,000 test images" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_dry_run_of_each_family(name, capsys, tmp_path):
+    dry_run(name, capsys, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CURRENT != "tensorflow", reason="all recipes on one backend, one of each family on the others")
+@pytest.mark.parametrize(
+    "name", [name for name in recipes() if name not in (*FAMILIES, "cifar100_lt") and not name.startswith("folder")]
+)
 def test_a_dry_run_of_every_recipe(name, capsys, tmp_path):
-    if CURRENT != "tensorflow":
-        pytest.skip("all on one backend, one of each family on the others")
-    size = ("--image-size", 32) if get_recipe(name).data.image_size else ()
-    dry_run(name, capsys, tmp_path, *size)
+    dry_run(name, capsys, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +252,7 @@ def test_a_dry_run_of_every_recipe(name, capsys, tmp_path):
         ("digits10_lt", ["--start.weights", "nothing.pth"], ["start.weights", "nothing.pth"]),
         ("folder", [], ["data.path"]),
         ("folder", ["--data.path", "/no/such/folder"], ["/no/such/folder"]),
-        ("places_lt", ["--start.weights", ""], ["start.trainable"]),
+        ("places_lt", ["--start.weights", "none"], ["start.trainable"]),
         ("imagenet_lt", ["--data.train-list", "list.txt"], ["data.test_list"]),
     ],
 )
@@ -261,7 +268,7 @@ def test_what_cannot_be_is_said_before_training(recipe, arguments, parts, capsys
 def test_a_bad_line_of_a_list_is_named_with_its_number(tmp_path, capsys):
     (tmp_path / "train.txt").write_text("a.jpg 0\nb.jpg one\n")
     lists = ["--data.train-list", tmp_path / "train.txt", "--data.test-list", tmp_path / "train.txt"]
-    assert train("places_lt", *lists, "--data.path", tmp_path, "--start.weights", "", "--start.trainable", "all",
+    assert train("places_lt", *lists, "--data.path", tmp_path, "--start.weights", "none", "--start.trainable", "all",
                  "--output", tmp_path / "run") in (1, 2)  # fmt: skip
     error = capsys.readouterr().err
     assert "train.txt" in error and "2" in error and "one" in error

@@ -123,6 +123,7 @@ def _long_tailed(names, draw, imbalance_factor, largest_class, test_images_per_c
     test_labels = np.repeat(classes, test_images_per_class)
     train_images = images(training_sources, train_labels, train)
     return LongTailedImages(
+        name=f"digits{len(names)}_lt",
         train_images=train_images,
         train_labels=train_labels,
         test_images=images(test_sources, test_labels, test),

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 import zoo
+from keras_apa.class_counts import exponential_profile
 from training.checks import nearest
 from training.data import cifar, digits, folder, list_files, tfds_images
 from training.data.source import Source
@@ -22,6 +23,14 @@ class DataSet:
     make: Callable[[DataOptions, bool], Source]  # options, whether the network may be used
     classes: int | None = None
     preprocessing: zoo.Preprocessing | None = None
+    largest_class: int | None = None  # of an exponential profile
+    train_images: int | None = None
+
+    def count_images(self, options: DataOptions) -> int:
+        """Training images of the published data set."""
+        if self.largest_class is None:
+            return self.train_images
+        return int(exponential_profile(self.largest_class, self.classes, options.imbalance_factor).sum())
 
 
 def _digits(make):
@@ -85,13 +94,13 @@ def _folder(options: DataOptions, download: bool) -> Source:
 DATA_SETS = {
     "digits100_lt": DataSet(_digits(digits.digits100_lt), 100),
     "digits10_lt": DataSet(_digits(digits.digits10_lt), 10),
-    "cifar10_lt": DataSet(_cifar(cifar.cifar10_lt), 10, cifar_preprocessing()),
-    "cifar100_lt": DataSet(_cifar(cifar.cifar100_lt), 100, cifar_preprocessing()),
-    "imagenet_lt": DataSet(_long_tailed(tfds_images.imagenet_lt), 1000, imagenet()),
-    "imagenet1k": DataSet(_tfds(tfds_images.imagenet2012), 1000, imagenet()),
-    "places_lt": DataSet(_long_tailed(None), 365, imagenet()),
-    "places365_small": DataSet(_tfds(tfds_images.places365_small), 365, imagenet()),
-    "inaturalist2018": DataSet(_long_tailed(tfds_images.i_naturalist2018), 8142, imagenet()),
+    "cifar10_lt": DataSet(_cifar(cifar.cifar10_lt), 10, cifar_preprocessing(), largest_class=5000),
+    "cifar100_lt": DataSet(_cifar(cifar.cifar100_lt), 100, cifar_preprocessing(), largest_class=500),
+    "imagenet_lt": DataSet(_long_tailed(tfds_images.imagenet_lt), 1000, imagenet(), train_images=115_846),
+    "imagenet1k": DataSet(_tfds(tfds_images.imagenet2012), 1000, imagenet(), train_images=1_281_167),
+    "places_lt": DataSet(_long_tailed(None), 365, imagenet(), train_images=62_500),
+    "places365_small": DataSet(_tfds(tfds_images.places365_small), 365, imagenet(), train_images=1_803_460),
+    "inaturalist2018": DataSet(_long_tailed(tfds_images.i_naturalist2018), 8142, imagenet(), train_images=437_513),
     "list": DataSet(_listed),
     "folder": DataSet(_folder),
 }

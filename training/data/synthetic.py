@@ -21,18 +21,14 @@ class SyntheticImages(LabelledImages):
     """
 
     def __init__(self, labels, shape):
-        self.labels = np.asarray(labels, np.int32)
-        self.shape = tuple(shape)
-
-    def __len__(self):
-        return len(self.labels)
+        super().__init__(labels, shape)
 
     def load(self, index):
         seed = tf.stack([tf.constant(0, tf.int32), tf.cast(index, tf.int32)])
-        return tf.cast(tf.random.stateless_uniform(self.shape, seed, 0, 256, tf.int32), tf.uint8)
+        return tf.cast(tf.random.stateless_uniform(self.image_shape, seed, 0, 256, tf.int32), tf.uint8)
 
     def subset(self, indices):
-        return SyntheticImages(self.labels[indices], self.shape)
+        return SyntheticImages(self.labels[indices], self.image_shape)
 
 
 def synthetic(name: str, num_classes: int, shape: tuple[int, int, int], preprocessing: Preprocessing) -> Source:
