@@ -27,7 +27,14 @@ recipe = Recipe(
     published="APA Table 3b: 52.3",
     data=DataOptions(name="cifar100_lt", imbalance_factor=100.0),
     # Cutout is part of the authors' policy, and comes before the normalisation.
-    augment=AugmentOptions(crop="padded", flip=True, policy="autoaugment_cifar", cutout=16, mixup_alpha=0.2),
+    augment=AugmentOptions(
+        crop="padded",
+        flip=True,
+        policy="autoaugment_cifar",
+        policy_interpolation="bilinear",
+        cutout=16,
+        mixup_alpha=0.2,
+    ),
     model=ModelOptions(name="se_resnet32", activation="aglu", gate="apa", classifier="cosine", lambda_gradient="paper"),
     loss=LossOptions(name="SparseCategoricalCrossentropy"),
     optimizer=OptimizerOptions(

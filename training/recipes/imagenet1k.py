@@ -19,7 +19,9 @@ recipe = Recipe(
     title="APA* + AGLU",
     published="APA Table 6d: 78.7",
     data=DataOptions(name="imagenet1k", image_size=192, test_image_size=224, resize_size=232),
-    augment=AugmentOptions(crop="resized", flip=True, policy="autoaugment_imagenet", mixup_alpha=0.2),
+    augment=AugmentOptions(
+        crop="resized", flip=True, policy="autoaugment_imagenet", policy_interpolation="bilinear", mixup_alpha=0.2
+    ),
     model=ModelOptions(name="se_resnet50", activation="aglu", gate="apa", lambda_gradient="paper"),
     optimizer=OptimizerOptions(
         learning_rate=0.256,

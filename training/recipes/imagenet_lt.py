@@ -30,7 +30,9 @@ recipe = Recipe(
     title="APA* + AGLU, PC-softmax",
     published="APA Table 2: 57.9",
     data=DataOptions(name="imagenet_lt", image_size=224, resize_size=256, relabel_by_count=True),
-    augment=AugmentOptions(crop="resized", flip=True, policy="autoaugment_imagenet", mixup_alpha=0.2),
+    augment=AugmentOptions(
+        crop="resized", flip=True, policy="autoaugment_imagenet", policy_interpolation="bilinear", mixup_alpha=0.2
+    ),
     model=ModelOptions(name="se_resnet50", activation="aglu", gate="apa", classifier="cosine", lambda_gradient="paper"),
     optimizer=OptimizerOptions(
         learning_rate=0.2, momentum=0.9, weight_decay=1e-4, schedule="epoch_cosine", warmup_epochs=3

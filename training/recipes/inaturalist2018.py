@@ -29,6 +29,7 @@ recipe = Recipe(
         crop="resized",
         flip=True,
         policy="randaugment",
+        policy_interpolation="bilinear",
         erase_probability=0.1,
         mixup_alpha=0.2,
         cutmix_alpha=1.0,

@@ -29,6 +29,7 @@ recipe = Recipe(
         crop="resized",
         flip=True,
         policy="autoaugment_imagenet",
+        policy_interpolation="bilinear",
         mixup_alpha=0.2,
         cutmix_alpha=1.0,
         label_smoothing=0.1,
