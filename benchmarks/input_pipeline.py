@@ -4,10 +4,10 @@
     python benchmarks/input_pipeline.py --backend tensorflow
     python benchmarks/input_pipeline.py --table             # the table, from the JSON file
 
-The three are measured in turns in one process, and the medians of the rounds taken; the first batches of a
-measurement, which the pipeline may have had ready, are thrown away. The step is `train_on_batch`. The images are noise,
-decoded and in memory: what is measured is augmentation, batching and mixing. Both sides use all cores, so that together
-they are slower than either; the network waits where "together" is near the pipeline alone and far below the step alone.
+The three are measured in turns in one process, and the medians of the rounds taken; the first batches of a measurement,
+which the pipeline may have had ready, are thrown away. The step is `train_on_batch`. The images are noise, decoded and
+in memory: what is measured is augmentation, batching and mixing. Both sides use all cores, so that together they are
+slower than either; the network waits where "together" is near the pipeline alone and far below the step alone.
 """
 
 import argparse
