@@ -51,6 +51,7 @@ class Architecture:
 
 
 _PLAIN = {
+    "resnet10": Architecture(bottleneck=False, depths=(1, 1, 1, 1)),
     "resnet18": Architecture(bottleneck=False, depths=(2, 2, 2, 2)),
     "resnet34": Architecture(bottleneck=False),
     "resnet50": Architecture(),

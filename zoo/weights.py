@@ -2,8 +2,7 @@
 
 The files are their authors': of Adaptive Parametric Activation (kostas1515/AGLU) and of Balanced Meta-Softmax
 (jiawei-ren/BalancedMetaSoftmax-Classification). They are fetched from where the authors put them, and this project's
-licence does not cover them. Left out: Balanced Meta-Softmax's ResNet-10 on ImageNet-LT (34.8 and 41.6), a network that
-the zoo does not build.
+licence does not cover them.
 """
 
 import collections
@@ -134,6 +133,15 @@ def _authors(model, name, file, top1, source, **fields):
     )
 
 
+# Unlike the authors of APA, they keep the labels that their lists of images have.
+_BALMS_ORDERS = {
+    "cifar10": "CIFAR's",
+    "cifar100": "CIFAR's",
+    "imagenet": "labels of the lists ImageNet_LT_train.txt and ImageNet_LT_test.txt",
+    "places": "Places'",
+}
+
+
 def _balms(model, name, url, top1, **fields):
     """Balanced Meta-Softmax: plain networks with a linear head, labels as the lists have them."""
     small = model == "resnet32"
@@ -145,13 +153,17 @@ def _balms(model, name, url, top1, **fields):
         preprocessing=images.cifar() if small else images.imagenet(224, 256),
         top1=top1,
         source="README of jiawei-ren/BalancedMetaSoftmax-Classification",
-        class_order="CIFAR's" if small else "Places'",
+        class_order=_BALMS_ORDERS[name.partition("_")[0]],
         repository="jiawei-ren/BalancedMetaSoftmax-Classification",
         **fields,
     )
 
 
 _NO_COMMAND = "The authors give no command for this network: the head is assumed."
+_RESNET10 = {
+    "notes": "The layout is assumed: torchvision's, with one basic block a stage. Labels are those of the ImageNet-LT "
+    "lists, not ranks by number of images as in the networks with APA."
+}
 _SMALL = {"notes": "Imbalance 200. The best epoch was chosen on the test images."}
 
 WEIGHTS = (
@@ -210,6 +222,8 @@ WEIGHTS = (
     ),
     _balms("resnet32", "cifar100_lt_decoupled", "144mXXEP58hWS1y9RlNo0ThbpdThxT191", 47.2, classes=100, **_SMALL),
     _balms("resnet32", "cifar100_lt_balms", "1Qc4-F1qFu6ebVEeZSJMdnE_DnMh_siit", 48.0, classes=100, **_SMALL),
+    _balms("resnet10", "imagenet_lt", "1QWoj418KRhW5JhnTk-Mu_a5ram0V9X9V", 34.8, classes=1000, **_RESNET10),
+    _balms("resnet10", "imagenet_lt_balms", "1v6G1xGkku5px4tombqtR8xJI-Qj1F0dI", 41.6, classes=1000, **_RESNET10),
     _balms(
         "resnet152",
         "places_lt",

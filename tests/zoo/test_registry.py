@@ -8,7 +8,7 @@ from keras_apa.layers import CosineDense
 
 
 def test_list_models_matches_patterns():
-    assert len(zoo.list_models()) == 24 + 36
+    assert len(zoo.list_models()) == 24 + 40
     assert zoo.list_models("cb_resnext*") == ["cb_resnext50_32x4d", "cb_resnext101_32x8d", "cb_resnext101_64x4d"]
 
 

@@ -73,12 +73,39 @@ def published(monkeypatch, tmp_path):
 
 
 def test_the_table_names_networks_of_the_zoo_and_every_file_once():
-    assert len(list_weights()) == len(WEIGHTS) == len({s.url for s in WEIGHTS}) == len({s.path for s in WEIGHTS}) == 16
+    assert len(list_weights()) == len(WEIGHTS) == len({s.url for s in WEIGHTS}) == len({s.path for s in WEIGHTS}) == 18
     assert {s.model for s in WEIGHTS} <= set(zoo.list_models())
     for weight_set in WEIGHTS:
         assert re.fullmatch(r"https://(drive\.google\.com/uc\?id=[\w-]{33}|[\w./-]+\.pth(\?dl=1)?)", weight_set.url)
         assert set(weight_set.assumed) <= set(weight_set.options)
         assert (weight_set.correction is None) == (weight_set.class_counts is None)
+
+
+# Every file of the list of weights in the notes on the papers (recipes/classification.md, section 7), without the logs.
+PUBLISHED_FILES = """
+    1xl6yPojp1rCQ-XOaW36SQoCa53Yiz5aK 1tCy9g1pt-HguKHBDqJldoCAa979kivwk 1MwMpCXKfKHoq8ZUBlZR_2rtzN9GDE_TE
+    1FGs8bIvjYcMa8fqNcyjxQ-GvC8QIrBLU 1sPrONipvrumno8kZ6EwRfcc1v6sWA7cg 1wrcme0S6rt7KKgZA_1HHm3uf2m0T9UwB
+    1laY5ce0-sw3HrHBQZ2Gseo9acbG2CavK 17AsyPy5mXavxXJvLiGzWIjgIyoukFSRQ 1VztEqUdA_RCzg0oXk3rebv5EPAF5B6es
+    1CK0mDg8tpPAxnh5ZEx4-6eX3sEdQoXGi s/63q8cf7i62aveo6/model_final.pth 1Dyutyp7InoaQdePJXZDSrvhSts7y2Z6-
+    144mXXEP58hWS1y9RlNo0ThbpdThxT191 1Qc4-F1qFu6ebVEeZSJMdnE_DnMh_siit 1QWoj418KRhW5JhnTk-Mu_a5ram0V9X9V
+    1v6G1xGkku5px4tombqtR8xJI-Qj1F0dI
+    dl.fbaipublicfiles.com/classifier-balancing/Places_LT/models/resnet152_uniform.pth
+    1hPW6CrXmBpvinU1rhmp2TpnkUNl9NUf0
+""".split()
+
+
+def test_every_published_file_is_in_the_table():
+    urls = [weight_set.url for weight_set in WEIGHTS]
+    assert [file for file in PUBLISHED_FILES if sum(file in url for url in urls) != 1] == []
+    assert len(PUBLISHED_FILES) == len(urls)
+
+
+def test_the_small_network_of_balanced_meta_softmax_has_the_labels_of_the_lists():
+    found = {s.name: s for s in WEIGHTS if s.model == "resnet10"}
+    assert {name: s.top1 for name, s in found.items()} == {"imagenet_lt": 34.8, "imagenet_lt_balms": 41.6}
+    for weight_set in found.values():
+        assert "lists ImageNet_LT_train.txt" in weight_set.class_order and "assumed" in weight_set.notes
+        assert weight_set.classes == 1000 and weight_set.correction is None
 
 
 def test_published_numbers_of_the_authors():
