@@ -56,11 +56,10 @@ def to_keras_model(source: Path, image_size: tuple[int, int] | None, options: di
     """The network that a checkpoint was made with, with its weights."""
     arrays = read_state_dict(source)
     name, found = zoo.detect_architecture(arrays)
-    channels = found.get("input_shape", (None, None, 3))[-1]
     if image_size is not None:
-        found["input_shape"] = (*image_size, channels)
-    if keras.config.image_data_format() == "channels_first" and "input_shape" in found:
-        found["input_shape"] = (channels, *found["input_shape"][:2])
+        last = keras.config.image_data_format() == "channels_last"
+        channels = found.get("input_shape", (3, 3, 3))[-1 if last else 0]
+        found["input_shape"] = (*image_size, channels) if last else (channels, *image_size)
     model = zoo.create_model(name, **{**found, **options})
     zoo.load_torch_checkpoint(model, arrays)
     return model
