@@ -237,9 +237,9 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
     if strict and any(report.values()):
         lines = [f"{kind}: {', '.join(items)}" for kind, items in report.items() if items]
         if all(map(in_classifier, different)):
+            # Named with its function: `zoo.create_model` comes here too, and has no such option.
             lines.append(
-                "Only the classifier differs: zoo.load_torch_checkpoint(model, source, skip_classifier=True) loads the "
-                "rest."
+                "Only the classifier differs: zoo.load_torch_checkpoint with skip_classifier=True loads the rest."
             )
         raise ValueError(f"The checkpoint does not fit {model.name!r}; nothing was loaded.\n" + "\n".join(lines))
     for tensor, array in fitting:
