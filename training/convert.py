@@ -47,7 +47,8 @@ def run_convert(
     else:
         if any(isinstance(layer, PriorCorrection) for layer in model.layers):
             print("keras-apa: the prior correction behind the logits is left out; it has no weights", file=sys.stderr)
-        write_state_dict(state, target)
+        with usage():
+            write_state_dict(state, target)
     print(f"{model.name}, {model.count_params():,} weights. Wrote {target}")
     return 0
 
