@@ -50,7 +50,6 @@ def test_the_page_holds_the_tables_of_the_committed_measurement():
         assert inference.section(results) in text
     else:
         assert inference.START + inference.END in text
-    assert not inference.RESULTS.with_suffix(".partial.json").exists()
 
 
 def test_a_measurement_of_one_batch_or_of_two_backends_is_not_whole():

@@ -238,9 +238,8 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
         lines = [f"{kind}: {', '.join(items)}" for kind, items in report.items() if items]
         if all(map(in_classifier, different)):
             # Named with its function: `zoo.create_model` comes here too, and has no such option.
-            lines.append(
-                "Only the classifier differs: zoo.load_torch_checkpoint with skip_classifier=True loads the rest."
-            )
+            way = "zoo.load_torch_checkpoint with skip_classifier=True loads the rest"
+            lines.append(f"Only the classifier differs: {way}.")
         raise ValueError(f"The checkpoint does not fit {model.name!r}; nothing was loaded.\n" + "\n".join(lines))
     for tensor, array in fitting:
         tensor.variable.assign(array)
