@@ -1,7 +1,9 @@
 """How fast SE-ResNet-50 answers: ReLU and sigmoid against AGLU and APA*, on each backend and beside other code.
 
     python benchmarks/inference.py                 # batches of 1 and 16 images of 224 x 224, 15 rounds
+    python benchmarks/inference.py --rounds 5      # the same in a third of the time, with wider quartiles
     python benchmarks/inference.py --table         # the tables, from the JSON file
+    python benchmarks/inference.py --docs          # the tables into docs/speed.md, from the JSON file
     python benchmarks/inference.py --quick         # one round of small images: whether it runs
 
 Beside it stand the same networks with the same weights in plain PyTorch (`benchmarks/plain_torch.py`; their outputs
@@ -14,6 +16,11 @@ not start on one. A round visits every contender once, in a random order: a call
 for about a third of a second. A ratio is the median of the ratios within each round. Images are on the device
 before, logits are fetched: the time is that from the call to an array in hand. On a GPU each library multiplies at
 its own default precision.
+
+Expect 45 minutes on two idle CPU cores, an estimate: 10 minutes to compile and compare the 40 contenders, and 2 to 3
+minutes a round. The script prints what is left after each round. After each round the results so far are written to
+`inference.partial.json`, which takes its place as `inference.json` when all rounds are done: a run that is cut can be
+kept by renaming it, and says how many rounds it had.
 """
 
 import argparse
@@ -38,6 +45,8 @@ import traceback
 import numpy as np
 
 RESULTS = pathlib.Path(__file__).with_suffix(".json")
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "speed.md"
+START, END = "<!-- benchmarks/inference.py --docs -->\n", "<!-- end -->\n"
 PLAIN = "plain PyTorch"
 BACKENDS = ("tensorflow", "jax", "torch")
 MODES = {
@@ -412,11 +421,12 @@ def describe(contender):
 
 
 def measure(processes, everyone, rounds, seconds):
-    """Contender -> seconds a batch, one number a round; in the order of the tables."""
+    """Yields, after each round, contender -> seconds a batch, one number a round; in the order of the tables."""
     order = sorted(everyone, key=lambda contender: list(NETWORKS).index(contender.network))
     times = {contender: [] for contender in order}
     # In a fixed order, each contender would always suffer from the same predecessor.
     generator = random.Random(0)
+    begin = time.perf_counter()
     for number in range(1, rounds + 1):
         print(f"Round {number} of {rounds}", flush=True)
         for contender in generator.sample(everyone, len(everyone)):
@@ -424,7 +434,9 @@ def measure(processes, everyone, rounds, seconds):
                 "measure", contender.network, contender.mode, contender.batch, seconds
             )
             times[contender].append(answer)
-    return times
+        left = (time.perf_counter() - begin) / number * (rounds - number)
+        print(f"About {math.ceil(left / 60)} minutes left", flush=True)
+        yield times
 
 
 def summarize(times, differences):
@@ -461,28 +473,35 @@ def run(options):
         sys.exit(f"{options.threads} threads need as many idle cores, and the load is {load:.1f}: wait, or --threads.")
     everyone = contenders(options.backends, options.batches, options.compile)
     processes, device = start((PLAIN, *options.backends), settings)
+    partial = options.results.with_suffix(".partial.json")
     try:
         differences = prepare(processes, everyone, LIMITS["cpu" if device == "cpu" else "gpu"])
-        times = measure(processes, everyone, options.rounds, SECONDS / 10 if options.quick else SECONDS)
+        about = {
+            "machine": machine(),
+            "device": device,
+            "threads": options.threads,
+            "load_before": round(load, 2),
+            "versions": versions(),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": shlex.join(["python", "benchmarks/inference.py", *sys.argv[1:]]),
+            "images": options.images,
+            "largest_difference": max(differences.values()),
+        }
+        seconds = SECONDS / 10 if options.quick else SECONDS
+        for rounds, times in enumerate(measure(processes, everyone, options.rounds, seconds), start=1):
+            results = {**about, "rounds": rounds, "results": summarize(times, differences)}
+            write(partial, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     finally:
         close(processes)
-    results = {
-        "machine": machine(),
-        "device": device,
-        "threads": options.threads,
-        "load_before": round(load, 2),
-        "versions": versions(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "benchmarks/inference.py", *sys.argv[1:]]),
-        "images": options.images,
-        "rounds": options.rounds,
-        "largest_difference": max(differences.values()),
-        "results": summarize(times, differences),
-    }
-    temporary = options.results.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    os.replace(temporary, options.results)
+    os.replace(partial, options.results)
     print(f"Wrote {options.results}")
+
+
+def write(path, text):
+    """Write a text file that appears when it is complete."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def machine():
@@ -533,6 +552,24 @@ def table(results):
     return "\n".join(sections)
 
 
+def section(results):
+    """What stands between the markers of docs/speed.md."""
+    return f"{START}{table(results)}\n{END}"
+
+
+def write_docs(page, results):
+    """Put the tables between the markers of the page.
+
+    Raises: ValueError: If the page has not both markers.
+    """
+    text = page.read_text(encoding="utf-8")
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise ValueError(f"{page} has no {START.strip()} ... {END.strip()}, between which the tables stand.")
+    write(page, f"{before}{section(results)}{after}")
+
+
 def _digits(number):
     """Three significant digits, without an exponent."""
     return f"{number:.{max(0, 2 - math.floor(math.log10(number)))}f}"
@@ -543,7 +580,7 @@ def main():
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, help="height and width in pixels, at least 32; default 224")
-    parser.add_argument("--rounds", type=int, help="default 15")
+    parser.add_argument("--rounds", type=int, help="default 15; 2 to 3 minutes each on two CPU cores")
     parser.add_argument("--batches", type=int, nargs="+", help="default 1 16")
     parser.add_argument("--backends", choices=BACKENDS, nargs="+", default=list(BACKENDS))
     parser.add_argument("--compile", action="store_true", help="time torch.compile too, which compiles for minutes")
@@ -552,16 +589,22 @@ def main():
     parser.add_argument("--quick", action="store_true", help="64 pixels, batches of 1 and 2, one short round")
     parser.add_argument("--results", type=pathlib.Path, help="the JSON file; with --quick, one in the temporary folder")
     parser.add_argument("--table", action="store_true", help="print the tables and time nothing")
+    parser.add_argument("--docs", action="store_true", help=f"write the tables into {PAGE.name} and time nothing")
     options = parser.parse_args()
     defaults = (64, 1, [1, 2], pathlib.Path(tempfile.gettempdir()) / RESULTS.name)
     defaults = defaults if options.quick else (224, 15, [1, 16], RESULTS)
     for name, default in zip(("images", "rounds", "batches", "results"), defaults, strict=True):
         if getattr(options, name) is None:
             setattr(options, name, default)
-    if options.table:
+    if options.table or options.docs:
         if not options.results.exists():
-            sys.exit(f"{options.results} does not exist; run the script without --table first.")
-        print(table(json.loads(options.results.read_text())))
+            sys.exit(f"{options.results} does not exist; run the script without --table and --docs first.")
+        results = json.loads(options.results.read_text(encoding="utf-8"))
+        if options.table:
+            print(table(results))
+        if options.docs:
+            write_docs(PAGE, results)
+            print(f"Wrote {PAGE}")
         return
     for name, value, low in (
         ("images", options.images, 32),

@@ -32,9 +32,10 @@ Made by `python docs/make_models.py` from the registry of `zoo`. Build a network
   as torchvision counts them. AGLU and APA change none of them.
 
 Options of every network: `classes`, `activation`, `classifier`, `include_top`, `pooling`, `pyramid`, `input_shape`,
-`classifier_activation`, `stem`, `frozen_batch_norm`, `data_format`. `se_` and `cb_` networks take `gate`,
-`gate_normalization` and `gate_dropout` too, `cb_` and `sp_` networks `spatial_gate`. `zoo.create_model` says what each
-means.
+`classifier_activation`, `stem`, `frozen_batch_norm`, `data_format`, `name`, `input_tensor`. `se_` and `cb_` networks
+take `gate`, `gate_normalization` and `gate_dropout` too, `cb_` and `sp_` networks `spatial_gate`. `zoo.create_model`
+says what each means. Two networks of a kind in one model need two names:
+`keras.layers.average([zoo.resnet8(name="left")(images), zoo.resnet8(name="right")(images)])`.
 
 ## Networks
 
@@ -47,7 +48,8 @@ WEIGHTS = """
 ## Published weights
 
 `zoo.create_model(model, weights=NAME)` fetches the authors' file, converts it, and carries on with its options and its
-preprocessing (`model.preprocessing`). The numbers are the authors'; the files could not be fetched where this page was
+preprocessing (`model.preprocessing`). With other `classes` the classifier is new, and a warning says so; the same holds
+for `weights=PATH`. The numbers are the authors'; the files could not be fetched where this page was
 made, so none of them has been measured with this library. Their licence is their authors'.
 
 | model | `weights=` | top-1 (published) | options | images | corrected | source | notes |

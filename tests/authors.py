@@ -55,8 +55,12 @@ def trainable_parameters(model):
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
-def check_outputs(model, arrays, noise, stages, odd_size):
-    """Logits at even and odd sizes within 20 times the float32 noise; stages: reference name -> layer name."""
+def check_outputs(model, arrays, description, stages, odd_size):
+    """Logits and stages at even and odd sizes; logits within 20 times the recorded float32 noise.
+
+    `stages`: name in the reference -> name of the layer.
+    """
+    noise = description["logits_f32_vs_f64_maxabs"]
     probe = keras.Model(model.input, [model.output, *(model.get_layer(layer).output for layer in stages.values())])
     logits, *features = (keras.ops.convert_to_numpy(v) for v in probe(nhwc(arrays["x"]), training=False))
     assert np.abs(logits - arrays["logits_f64"]).max() <= 20 * noise
@@ -67,8 +71,17 @@ def check_outputs(model, arrays, noise, stages, odd_size):
         np.testing.assert_allclose(feature.mean((1, 2)), arrays[f"gap_{stage}"], atol=1e-5 * scale)
         statistics = [feature.mean(), feature.std(), np.sqrt((feature.astype("float64") ** 2).sum())]
         np.testing.assert_allclose(statistics, arrays[f"stage_{stage}"], rtol=1e-5)
-    odd = model(keras.ops.convert_to_tensor(nhwc(fill_rule.images(1, odd_size))), training=False)
-    assert np.abs(keras.ops.convert_to_numpy(odd) - arrays["logits_odd"]).max() <= 20 * noise
+    odd = keras.ops.convert_to_tensor(nhwc(fill_rule.images(1, odd_size)))
+    logits, *features = (keras.ops.convert_to_numpy(v) for v in probe(odd, training=False))
+    assert np.abs(logits - arrays["logits_odd"]).max() <= 20 * noise
+    assert set(description["stages_odd"]) == set(stages)
+    for feature, stage in zip(features, stages, strict=True):
+        recorded = description["stages_odd"][stage]
+        assert np.moveaxis(feature, -1, 1).shape == tuple(recorded["shape"])
+        statistics = [feature.mean(), feature.std(), np.sqrt((feature.astype("float64") ** 2).sum())]
+        np.testing.assert_allclose(statistics, [recorded[name] for name in ("mean", "std", "l2")], rtol=1e-5)
+        extremes = [recorded["min"], recorded["max"]]
+        np.testing.assert_allclose([feature.min(), feature.max()], extremes, atol=1e-5 * np.abs(extremes).max())
 
 
 def check_state_dict(model, description):

@@ -47,7 +47,8 @@ def run_convert(
     else:
         if any(isinstance(layer, PriorCorrection) for layer in model.layers):
             print("keras-apa: the prior correction behind the logits is left out; it has no weights", file=sys.stderr)
-        write_state_dict(state, target)
+        with usage():
+            write_state_dict(state, target)
     print(f"{model.name}, {model.count_params():,} weights. Wrote {target}")
     return 0
 
@@ -56,11 +57,10 @@ def to_keras_model(source: Path, image_size: tuple[int, int] | None, options: di
     """The network that a checkpoint was made with, with its weights."""
     arrays = read_state_dict(source)
     name, found = zoo.detect_architecture(arrays)
-    channels = found.get("input_shape", (None, None, 3))[-1]
     if image_size is not None:
-        found["input_shape"] = (*image_size, channels)
-    if keras.config.image_data_format() == "channels_first" and "input_shape" in found:
-        found["input_shape"] = (channels, *found["input_shape"][:2])
+        last = keras.config.image_data_format() == "channels_last"
+        channels = found.get("input_shape", (3, 3, 3))[-1 if last else 0]
+        found["input_shape"] = (*image_size, channels) if last else (channels, *image_size)
     model = zoo.create_model(name, **{**found, **options})
     zoo.load_torch_checkpoint(model, arrays)
     return model

@@ -26,6 +26,7 @@ from training.images import find_images, read_image
 from training.models import load_model
 from zoo import Preprocessing
 from zoo._export_graph import final_activation
+from zoo.presets import CONFIG, list_presets
 
 # Beside the warm-up requests of a SavedModel: its preprocessing and class names, which the graph does not tell.
 DESCRIPTION = "model.json"
@@ -203,6 +204,11 @@ class _Loaded:
 def _load(name: str) -> _Loaded:
     if saved_model := find_saved_model(name):
         return _load_saved_model(name, saved_model)
+    if Path(name).is_dir() and name not in list_presets() and not (Path(name) / CONFIG).is_file():
+        raise ValueError(
+            f"the folder {name!r} is no model; needed: a .keras file, a SavedModel (NAME or NAME/VERSION, with "
+            f"saved_model.pb), or a preset (its name, hf:// handle or folder, with {CONFIG})"
+        )
     return _describe_keras_model(name, load_model(name))
 
 
@@ -215,7 +221,9 @@ def _describe_keras_model(name: str, model: keras.Model) -> _Loaded:
     activation = final_activation(model)
 
     def probabilities(preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
-        images = keras.ops.convert_to_numpy(preprocessing(pixels, data_format))
+        images = keras.ops.convert_to_numpy(preprocessing(pixels, "channels_last"))
+        if data_format == "channels_first":
+            images = np.moveaxis(images, -1, 1)
         outputs = np.asarray(model.predict_on_batch(images), "float64")
         if activation:
             return outputs

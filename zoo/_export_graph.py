@@ -131,7 +131,10 @@ class Graph:
         self._stack.close()
 
     def __call__(self, images):
-        outputs = self.model(self.preprocessing(images, self.data_format), training=False)
+        images = self.preprocessing(images, "channels_last")
+        if self.data_format == "channels_first":
+            images = ops.transpose(images, (0, 3, 1, 2))
+        outputs = self.model(images, training=False)
         if self.classes is not None:
             return {"logits": outputs, "probabilities": ACTIVATIONS[self.activation](outputs)}
         if isinstance(outputs, dict):

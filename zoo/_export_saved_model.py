@@ -11,6 +11,8 @@ from zoo._export_graph import Graph, in_float32, quiet
 # compiled with XLA, as Keras does with grouped convolutions.
 _NEED_XLA = (b"XlaCallModule", b"_XlaMustCompile")
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
+# Pillow's limit, and so that of `keras-apa predict`: a few bytes can say that they are gigabytes of pixels.
+MAX_PIXELS = 89_478_485
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
@@ -59,7 +61,13 @@ def serving_default(graph):
     import tensorflow as tf
 
     spec = tf.TensorSpec((None, *graph.image_shape), "float32", name="images")
-    return tf.function(lambda images: graph(images), input_signature=[spec], autograph=False)
+
+    def serve(images):
+        with tf.control_dependencies([_assert_not_empty(images)]):
+            images = tf.identity(images)
+        return graph(images)
+
+    return tf.function(serve, input_signature=[spec], autograph=False)
 
 
 def serve_jpeg(graph, settings):
@@ -85,8 +93,9 @@ def decode(image_bytes, preprocessing):
         preprocessing: A `zoo.Preprocessing`: size, channels and interpolation.
 
     Returns: A float32 tensor `(batch, height, width, channels)` with values from 0 to 255.
-    Raises: tf.errors.InvalidArgumentError: Of the request, when it runs: with the places in the batch of what is
-        neither JPEG nor PNG, or with what the decoder says of a broken image.
+    Raises: tf.errors.InvalidArgumentError: Of the request, when it runs: for an empty batch; with the places in the
+        batch of what is neither JPEG nor PNG; with the place of an image of more than `MAX_PIXELS`, before it is
+        decoded; or with what the decoder says of a broken image, which is not its place: a graph cannot catch that.
     """
     import tensorflow as tf
 
@@ -97,7 +106,9 @@ def decode(image_bytes, preprocessing):
     channels = preprocessing.channels
 
     def pixels(inputs):
-        encoded, is_jpeg = inputs
+        encoded, is_jpeg, place = inputs
+        with tf.control_dependencies([_assert_small(encoded, is_jpeg, place)]):
+            encoded = tf.identity(encoded)
         image = tf.cond(
             is_jpeg,
             # The fast DCT, TensorFlow's default, is off by up to 13 of 255 from what Pillow and torchvision decode.
@@ -106,9 +117,31 @@ def decode(image_bytes, preprocessing):
         )
         return _fitted(image, preprocessing)
 
-    with tf.control_dependencies([tf.debugging.Assert(tf.size(others) == 0, [message, others], summarize=20)]):
+    are_images = tf.debugging.Assert(tf.size(others) == 0, [message, others], summarize=20)
+    with tf.control_dependencies([_assert_not_empty(image_bytes), are_images]):
         spec = tf.TensorSpec((*preprocessing.image_size, channels), "float32")
-        return tf.map_fn(pixels, (image_bytes, is_jpeg), fn_output_signature=spec)
+        places = tf.range(tf.size(image_bytes))
+        return tf.map_fn(pixels, (image_bytes, is_jpeg, places), fn_output_signature=spec)
+
+
+def _assert_not_empty(batch):
+    import tensorflow as tf
+
+    return tf.debugging.Assert(tf.shape(batch)[0] > 0, ["the batch is empty"])
+
+
+def _assert_small(encoded, is_jpeg, place):
+    """Asserts that an encoded image has no more than `MAX_PIXELS`, from its header."""
+    import tensorflow as tf
+
+    def png_size():
+        # Width and height stand at fixed places; of a file that is cut before them the decoder says what is wrong.
+        header = tf.strings.substr(encoded + b"\0" * 24, 16, 8)
+        return tf.cast(tf.io.decode_raw(header, "int32", little_endian=False), "int64")
+
+    size = tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(encoded, "int64")[:2], png_size)
+    message = f"image_bytes may have {MAX_PIXELS} pixels; more has the image at this place of the batch, from 0:"
+    return tf.debugging.Assert(tf.reduce_prod(size) <= MAX_PIXELS, [message, place])
 
 
 def _fitted(image, preprocessing):

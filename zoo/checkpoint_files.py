@@ -55,7 +55,7 @@ def write_state_dict(state, path):
     """Write a dict of arrays as `.pth`, `.pt` or `.safetensors`; the file appears when it is complete.
 
     Raises:
-        ValueError: For another ending.
+        ValueError: For another ending, a value that is no array of numbers, or a place that cannot be written.
         ImportError: If the package that writes the file is not installed.
 
     >>> import numpy as np, os, tempfile
@@ -67,16 +67,28 @@ def write_state_dict(state, path):
     """
     path = pathlib.Path(path)
     ending = check_ending(path)
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{str(path)!r} cannot be written: there is no folder {str(path.absolute().parent)!r}.")
+    # Numbers without an axis are no arrays yet, and safetensors wants the memory in order.
+    state = {key: np.array(_to_numpy(value), order="C") for key, value in state.items()}
+    for key, array in state.items():
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"{key!r} must be an array of numbers; given: dtype {array.dtype}.")
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         if ending == ".safetensors":
             import_safetensors().save_file(state, temporary, metadata={"format": "pt"})
         else:
             torch = _torch(path)
-            torch.save({key: torch.from_numpy(np.array(value)) for key, value in state.items()}, temporary)
+            torch.save({key: torch.from_numpy(value) for key, value in state.items()}, temporary)
         os.replace(temporary, path)
+    except ImportError:
+        raise
+    except Exception as error:  # of the system, and those that PyTorch and safetensors make of them
+        raise ValueError(f"{str(path)!r} cannot be written: {first_line(error)}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def check_ending(path):

@@ -2,10 +2,13 @@
 
 import re
 
+import keras
+
+from keras_apa.layers import AGLU, APA
 from zoo.checkpoint_files import read_state_dict
 from zoo.cifar_resnet import CIFAR_RESNETS
 from zoo.resnet import IMAGENET_RESNETS
-from zoo.torch_checkpoint import CIFAR, IMAGENET
+from zoo.torch_checkpoint import CIFAR, IMAGENET, from_timm
 
 
 def detect_architecture(state_dict):
@@ -13,20 +16,23 @@ def detect_architecture(state_dict):
 
     What has parameters is told from them: kind, depth and width of the network, AGLU, APA gates and their LayerNorm,
     the classifier, the number of classes, the channels of the images. What has none cannot be: an activation
-    without parameters is taken for ReLU, a gate without for the sigmoid.
+    without parameters is taken for ReLU, a gate without for the sigmoid, and dropout in a gate is what `gate="apa"`
+    brings. One pair of parameters a channel gives a layer, `AGLU(per_channel=True)`, in place of the name.
 
     Args:
         state_dict: What `zoo.load_torch_checkpoint` takes: a path, or a mapping from key to array.
 
-    Returns: `(name, options)`, for `zoo.create_model(name, **options)`.
-    Raises: ValueError: If no network of the zoo has these tensors, saying what was found.
+    Returns: `(name, options)`, for `zoo.create_model(name, **options)`; an `input_shape` is in the order of
+        `keras.config.image_data_format()`.
+    Raises: ValueError: If no network of the zoo has these tensors, saying what was found; also for timm's gates with
+        biases, as `zoo.load_torch_checkpoint`.
 
     >>> import zoo
     >>> model = zoo.create_model("se_resnet8", classes=7, activation="aglu", gate="apa", classifier="cosine")
     >>> zoo.detect_architecture(zoo.to_torch_state_dict(model))[0]
     'se_resnet8'
     """
-    shapes = {key: tuple(array.shape) for key, array in read_state_dict(state_dict).items()}
+    shapes = {key: tuple(array.shape) for key, array in from_timm(read_state_dict(state_dict)).items()}
     name = _name(shapes)
     names = CIFAR if name in CIFAR_RESNETS else IMAGENET
     stem = shapes["conv1.weight"]
@@ -34,9 +40,11 @@ def detect_architecture(state_dict):
     if stem[2] == (3 if names is IMAGENET else 7):
         options["stem"] = "cifar" if names is IMAGENET else "imagenet"
     if stem[1] != 3:
-        options["input_shape"] = (None, None, stem[1])
-    if f"{names.stem_activation}.kappa_param" in shapes:
-        options["activation"] = "aglu"
+        last = keras.config.image_data_format() == "channels_last"
+        options["input_shape"] = (None, None, stem[1]) if last else (stem[1], None, None)
+    kappa = shapes.get(f"{names.stem_activation}.kappa_param")
+    if kappa is not None:
+        options["activation"] = AGLU(per_channel=True) if _per_channel(kappa) else "aglu"
     options |= _gates(shapes, names) | _classifier(shapes)
     return name, options
 
@@ -81,8 +89,9 @@ def _gates(shapes, names):
     options = {}
     channel = {"se": f"se.{names.se_gate}", "cb": "ChannelGate.uniact"}.get(_attention(shapes))
     if channel:
-        if any(f"{channel}.kappa_param" in key for key in shapes):
-            options["gate"] = "apa"
+        kappa = next((shape for key, shape in shapes.items() if f"{channel}.kappa_param" in key), None)
+        if kappa is not None:
+            options["gate"] = APA(per_channel=True) if _per_channel(kappa) else "apa"
         norm = any(re.search(r"(\.se|ChannelGate)\.norm\.weight$", key) for key in shapes)
         if norm != (_attention(shapes) == "cb" or "gate" in options):
             options["gate_normalization"] = norm
@@ -91,15 +100,35 @@ def _gates(shapes, names):
     return options
 
 
+def _per_channel(shape):
+    """Whether a tensor holds one parameter a channel; a scalar has one element in PyTorch."""
+    return shape not in ((), (1,))
+
+
 def _classifier(shapes):
-    head = next((name for name in (CIFAR.classifier, IMAGENET.classifier) if f"{name}.weight" in shapes), None)
+    head = _head(shapes)
     if head is None:
         return {"include_top": False}
+    classes = {"classes": count_classes(shapes)}
     weight, bias = shapes[f"{head}.weight"], shapes.get(f"{head}.bias")
     if f"{head}.g" in shapes:
-        return {"classes": weight[0], "classifier": "wrapped_cauchy"}
+        return {**classes, "classifier": "wrapped_cauchy"}
     if bias is None:
         learned = f"{head}.scale" in shapes
-        return {"classes": weight[0], "classifier": "learned_cosine" if learned else "cosine"}
-    # NormalizedDense is stored the other way round; a square one looks like a linear layer.
-    return {"classes": bias[0], **({"classifier": "normalized"} if weight[0] != bias[0] else {})}
+        return {**classes, "classifier": "learned_cosine" if learned else "cosine"}
+    # A square one looks like a linear layer.
+    return {**classes, **({"classifier": "normalized"} if weight[0] != bias[0] else {})}
+
+
+def count_classes(shapes):
+    """Number of classes of a state dict, told from its shapes by key; 0 without a classifier."""
+    head = _head(shapes)
+    if head is None:
+        return 0
+    # NormalizedDense is stored the other way round, but its bias is not.
+    return next(iter(shapes.get(f"{head}.bias", shapes[f"{head}.weight"])), 0)
+
+
+def _head(shapes):
+    """What the classifier of a state dict is called, or `None`."""
+    return next((name for name in (CIFAR.classifier, IMAGENET.classifier) if f"{name}.weight" in shapes), None)

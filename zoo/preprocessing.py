@@ -4,11 +4,13 @@ import dataclasses
 import numbers
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_apa._names import check_name
 
 INTERPOLATIONS = ("bilinear", "bicubic")
+DATA_FORMATS = ("channels_last", "channels_first")
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")
@@ -28,12 +30,15 @@ class Preprocessing:
         interpolation: `"bilinear"` or `"bicubic"`, with antialiasing.
 
     Call arguments:
-        images: Array or tensor `(batch, height, width, channels)` with values from 0 to 255.
+        images: Array, tensor or list of images, `(batch, height, width, channels)` or a single image, with values from
+            0 to 255. For `data_format="channels_first"`, `(batch, channels, height, width)`, or channels last, which
+            are moved: where both axes have that many channels, the first is taken for them.
         data_format: Of the result; `None` takes `keras.config.image_data_format()`.
 
-    Returns: A float32 tensor of the same shape; for `"channels_first"` `(batch, channels, height, width)`.
-    Raises: ValueError: For sizes that are not positive, a crop larger than the resized image, or a wrong number of
-        channels.
+    Returns: A float32 tensor `(batch, height, width, channels)`, or for `"channels_first"`
+        `(batch, channels, height, width)`; without the batch for a single image.
+    Raises: ValueError: For sizes that are not positive, a crop larger than the resized image, a wrong number of
+        channels or of axes, images of different sizes in a list, or an unknown `data_format`.
 
     >>> import numpy as np
     >>> from zoo.preprocessing import Preprocessing
@@ -71,13 +76,19 @@ class Preprocessing:
         check_name(self.interpolation, INTERPOLATIONS, "interpolation")
 
     def __call__(self, images, data_format=None):
-        if images.shape[-1] != self.channels:
-            raise ValueError(f"images must have {self.channels} channels on the last axis; given: {images.shape}.")
-        images = ops.cast(images, "float32") / 255.0
+        if data_format is None:
+            data_format = keras.config.image_data_format()
+        first = check_name(data_format, DATA_FORMATS, "data_format") == "channels_first"
+        images = _as_batch(images)
+        is_first = first and images.shape[-3] == self.channels
+        if not is_first and images.shape[-1] != self.channels:
+            axes = "the third axis from the end, or on the last" if first else "the last axis"
+            raise ValueError(f"images must have {self.channels} channels on {axes}; given: {tuple(images.shape)}.")
+        vector = (self.channels, 1, 1) if is_first else (self.channels,)
         # A vector of its own for each step: the same roundings as in PyTorch.
-        images = (images - ops.convert_to_tensor(self.mean, "float32")) / ops.convert_to_tensor(self.std, "float32")
-        data_format = data_format or keras.config.image_data_format()
-        return images if data_format == "channels_last" else ops.transpose(images, (0, 3, 1, 2))
+        mean, std = (ops.reshape(ops.convert_to_tensor(v, "float32"), vector) for v in (self.mean, self.std))
+        images = (ops.cast(images, "float32") / 255.0 - mean) / std
+        return ops.moveaxis(images, -1, -3) if first and not is_first else images
 
     def at_size(self, image_size):
         """The same part of the image at another size: `resize_size` grows with `image_size`.
@@ -98,6 +109,18 @@ class Preprocessing:
     def from_config(cls, config):
         """The inverse of `get_config`."""
         return cls(**config)
+
+
+def _as_batch(images):
+    """`images` as something with a shape of three or four axes."""
+    if not hasattr(images, "shape"):
+        try:
+            images = np.asarray(images, "float32")
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"images must be numbers, and all of one size ({error}).") from error
+    if len(images.shape) not in (3, 4):
+        raise ValueError(f"images must have 3 axes, or 4 with the batch; given: {tuple(images.shape)}.")
+    return images
 
 
 def _is_positive_integer(value):

@@ -26,7 +26,7 @@ from keras_apa.layers import PriorCorrection
 from zoo.checkpoint_files import first_line, import_safetensors, read_safetensors
 from zoo.classifier import Classifier
 from zoo.download import DownloadError, is_offline
-from zoo.weights import load_h5
+from zoo.weight_files import load_h5
 
 FORMAT = "keras_apa_preset"
 FORMAT_VERSION = 1
@@ -61,7 +61,8 @@ def save_preset(
     The folder appears when it is complete. Optimizer and losses are left out.
 
     Args:
-        model: A functional `keras.Model`, such as one of `zoo.create_model`, a `PriorCorrection` behind it included.
+        model: A functional `keras.Model`, such as one of `zoo.create_model`, a `PriorCorrection` behind it included; or
+            a built `keras.Sequential`, which is loaded as a functional model.
         folder: The folder to make.
         class_names: One name an output; `None` takes the model's, if it has any.
         preprocessing: A `zoo.Preprocessing`; `None` takes the model's.
@@ -72,7 +73,7 @@ def save_preset(
 
     Returns: The folder, a `pathlib.Path`.
     Raises:
-        ValueError: For a model that is not functional, wrong class names or metrics, a folder that exists, or one that
+        ValueError: For a model that is neither, wrong class names or metrics, a folder that exists, or one that
             may not be written.
         ImportError: If safetensors is asked for and not installed.
 
@@ -146,10 +147,16 @@ def _move(temporary, folder):
 def _described(model, class_names, preprocessing):
     """A `Classifier` on the layers of `model`, uncompiled, with what is known about its images and classes."""
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
-        raise ValueError(f"model must be a functional keras.Model; given: {type(model).__name__}.")
+        raise ValueError(
+            "model must be a functional keras.Model, or a Sequential one that has been built; given: "
+            f"{type(model).__name__}."
+        )
+    # A Sequential model has one of each, but no `input` and `output` before it is called.
+    sequential = isinstance(model, keras.Sequential)
+    inputs, outputs = (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
     return Classifier(
-        model.input,
-        model.output,
+        inputs,
+        outputs,
         name=model.name,
         class_names=getattr(model, "class_names", None) if class_names is None else class_names,
         preprocessing=getattr(model, "preprocessing", None) if preprocessing is None else preprocessing,

@@ -10,7 +10,7 @@ from zoo.resnet import IMAGENET_RESNETS, build_resnet
 from zoo.weights import create_with_weights
 
 ARCHITECTURES = {**CIFAR_RESNETS, **IMAGENET_RESNETS}
-OPTIONS = tuple(name for name in inspect.signature(build_resnet).parameters if name not in ("name", "architecture"))
+OPTIONS = tuple(name for name in inspect.signature(build_resnet).parameters if name not in ("network", "architecture"))
 
 
 def list_models(pattern="*"):
@@ -23,14 +23,16 @@ def list_models(pattern="*"):
     return [name for name in ARCHITECTURES if fnmatch.fnmatchcase(name, pattern)]
 
 
-def create_model(name, weights=None, **options):
+def create_model(name, /, weights=None, **options):
     """Build a network by name.
 
     Args:
-        name: One of `list_models()`, such as `"se_resnet32"`.
+        name: One of `list_models()`, such as `"se_resnet32"`; by position only, since the keyword `name=` is that of
+            the model.
         weights: `None`; the name of published weights of this network (`zoo.list_weights()`), whose options and
             preprocessing then become the model's; or the path of weights for this very network: `.weights.h5`,
-            `.keras`, or a PyTorch checkpoint (`.pth`, `.pt`, `.safetensors`).
+            `.keras`, or a PyTorch checkpoint (`.pth`, `.pt`, `.safetensors`). With another number of `classes` than
+            the weights have, the classifier is new, and a warning says so.
         classes: Number of classes; 1000, or 100 for the networks for small images.
         activation: `"relu"`, `"aglu"`, any Keras activation name, or a layer, which is cloned for each place with
             fresh start values: `activation=AGLU(lambda_gradient="paper")`.
@@ -42,14 +44,18 @@ def create_model(name, weights=None, **options):
             both to the gate.
         classifier: `"linear"`, `"cosine"`, `"learned_cosine"`, `"normalized"`, `"wrapped_cauchy"` or a layer.
         include_top: Pool and classify; without it the output is the last stage, pooled by `pooling`.
-        pooling: `None`, `"avg"` or `"max"`, without the top.
-        pyramid: Give the output of every stage instead, a dict `{"stage1": ..., "stage2": ...}`, without the top.
+        pooling: `None`, `"avg"` or `"max"`, without the top; with it, it is ignored, as in keras.applications.
+        pyramid: Give the output of every stage instead, a dict `{"stage1": ..., "stage2": ...}`, without the top;
+            `pooling` and `classifier_activation` have no place then.
         input_shape: Shape of an image; height and width may be `None`. Default `(224, 224, 3)`, or `(32, 32, 3)` for
             the networks for small images (channels first: `(3, 224, 224)`).
-        classifier_activation: `None` ends the model in logits.
+        classifier_activation: `None` ends the model in logits. Ignored without the top, as in keras.applications.
         stem: `"imagenet"` (7x7 with stride 2, then pooling) or `"cifar"` (3x3); `None` takes the network's own.
         frozen_batch_norm: Batch norms use their moving statistics in training too, and are never trained.
         data_format: `"channels_last"` or `"channels_first"`; `None` takes `keras.config.image_data_format()`.
+        name: Name of the model, `None` for that of the network. Two networks of a kind in one model need two names.
+        input_tensor: A `keras.Input`, or what was computed from one, to start from in place of a new input; the model
+            then starts at that input. `input_shape` may be left out.
 
     Returns:
         A functional `keras.Model`, whose layers are named by stage, block and role.
@@ -61,6 +67,13 @@ def create_model(name, weights=None, **options):
     >>> import zoo
     >>> model = zoo.create_model("se_resnet8", classes=10, activation="aglu", gate="apa", input_shape=(16, 16, 1))
     >>> model.output_shape
+    (None, 10)
+
+    Two networks in one model:
+
+    >>> images = keras.Input((32, 32, 3))
+    >>> views = [zoo.create_model("resnet8", classes=10, name=name)(images) for name in ("left", "right")]
+    >>> keras.Model(images, keras.layers.average(views)).output_shape
     (None, 10)
     """
     architecture = ARCHITECTURES[check_name(name, ARCHITECTURES, "model")]

@@ -51,6 +51,7 @@ class Architecture:
 
 
 _PLAIN = {
+    "resnet10": Architecture(bottleneck=False, depths=(1, 1, 1, 1)),
     "resnet18": Architecture(bottleneck=False, depths=(2, 2, 2, 2)),
     "resnet34": Architecture(bottleneck=False),
     "resnet50": Architecture(),
@@ -107,7 +108,7 @@ def _stem(x, options):
 
 
 def build_resnet(
-    name,
+    network,
     architecture,
     classes=None,
     activation="relu",
@@ -124,12 +125,19 @@ def build_resnet(
     stem=None,
     frozen_batch_norm=False,
     data_format=None,
+    name=None,
+    input_tensor=None,
 ):
-    """Build the network that `architecture` describes; the other arguments are those of `zoo.create_model`."""
+    """Build the network that `architecture` describes; `network` is what errors call it, and its name if it has none.
+
+    The other arguments are those of `zoo.create_model`.
+    """
     attention = architecture.attention
     data_format = data_format or keras.config.image_data_format()
     check_name(data_format, ("channels_last", "channels_first"), "data_format")
-    gate, spatial_gate = blocks.check_attention(name, attention, gate, spatial_gate, gate_normalization, gate_dropout)
+    gate, spatial_gate = blocks.check_attention(
+        network, attention, gate, spatial_gate, gate_normalization, gate_dropout
+    )
     if not isinstance(classifier, layers.Layer):
         check_name(classifier, blocks.CLASSIFIERS, "classifier")
     if classifier_activation is not None and not callable(classifier_activation):
@@ -142,6 +150,8 @@ def build_resnet(
     check_name(pooling, (None, "avg", "max"), "pooling")
     if pyramid and pooling is not None:
         raise ValueError(f"pyramid=True gives the stages as they are; leave out pooling={pooling!r}.")
+    if pyramid and classifier_activation is not None:
+        raise ValueError(f"pyramid=True has no classifier; leave out classifier_activation={classifier_activation!r}.")
     stem = check_name(stem or architecture.stem, ("imagenet", "cifar"), "stem")
     options = blocks.Options(
         architecture=architecture,
@@ -155,10 +165,16 @@ def build_resnet(
         data_format=data_format,
     )
     smallest = 2 ** (len(architecture.filters) - 1) * (4 if stem == "imagenet" else 1)
-    input_shape = _check_input_shape(input_shape, name, smallest, architecture.image_size, data_format)
+    if input_tensor is not None:
+        input_shape = _shape_of(input_tensor, input_shape)
+    input_shape = _check_input_shape(input_shape, network, smallest, architecture.image_size, data_format)
 
-    inputs = keras.Input(input_shape, name="images")
-    x = _stem(inputs, options)
+    images = keras.Input(input_shape, name="images") if input_tensor is None else input_tensor
+    # As in keras.applications, the model starts where the tensor comes from: what was done to it before is part of it.
+    inputs = images if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    inputs = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
+    name = network if name is None else name
+    x = _stem(images, options)
     stages = {}
     for stage, (filters, depth) in enumerate(zip(architecture.filters, architecture.depths, strict=True), start=1):
         for block in range(1, depth + 1):
@@ -176,6 +192,20 @@ def build_resnet(
         if given_classes is not None and x.shape[-1] != classes:
             raise ValueError(f"classes is {classes}, but the classifier {classifier.name!r} has {x.shape[-1]} outputs.")
     return Classifier(inputs, x, name=name)
+
+
+def _shape_of(tensor, input_shape):
+    """Shape of the images in `input_tensor`, which must be that of `input_shape` if both are given."""
+    if not keras.utils.is_keras_tensor(tensor):
+        raise ValueError(
+            f"input_tensor must be a keras.Input, or what was computed from one; given: {type(tensor).__name__}."
+        )
+    if len(tensor.shape) != 4:
+        raise ValueError(f"input_tensor must be a batch of images, of rank 4; given: shape {tuple(tensor.shape)}.")
+    shape = tuple(tensor.shape[1:])
+    if input_shape is not None and tuple(input_shape) != shape:
+        raise ValueError(f"input_shape {tuple(input_shape)!r} differs from that of input_tensor, {shape!r}; give one.")
+    return shape
 
 
 def _check_input_shape(shape, name, smallest, usual, data_format):

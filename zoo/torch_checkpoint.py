@@ -23,6 +23,7 @@ from zoo.checkpoint_files import read_state_dict
 from zoo.classifier import Classifier
 
 COUNTER = ".num_batches_tracked"
+REAL = "fiub"  # kinds of NumPy's dtypes that can become a float
 
 
 def _same(array):
@@ -58,7 +59,12 @@ class TorchTensor:
     @property
     def in_classifier(self):
         """Whether the tensor belongs to the classifier."""
-        return self.key.partition(".")[0] in (CIFAR.classifier, IMAGENET.classifier)
+        return in_classifier(self.key)
+
+
+def in_classifier(key):
+    """Whether a key of a state dict belongs to the classifier."""
+    return key.partition(".")[0] in (CIFAR.classifier, IMAGENET.classifier)
 
 
 def torch_tensors(model) -> Iterator[TorchTensor]:
@@ -166,7 +172,8 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
     """Load a PyTorch checkpoint into a model of the zoo.
 
     The key names are those of the authors' networks. Those of torchvision's ResNet, ResNeXt and Wide ResNet are the
-    same, and so are timm's of these networks; timm's `seresnet` has biases in its gates that the authors' have not.
+    same, and so are timm's of these networks. timm's gates (`se.fc1`, `se.fc2`) are renamed if they have no biases;
+    those of its `seresnet50` and `seresnext50_32x4d` have some, which the authors' networks cannot hold.
 
     Args:
         model: A model of `zoo.create_model` with the same architecture and options.
@@ -179,8 +186,8 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
         A dict with the lists `missing`, `unexpected` and `misshapen`.
 
     Raises:
-        ValueError: With `strict`, naming every tensor that does not fit; nothing is loaded then. Or if the file cannot
-            be read, or holds more than tensors and plain values.
+        ValueError: With `strict`, naming every tensor that does not fit, or does not hold real numbers; nothing is
+            loaded then. Or if the file cannot be read, or holds more than tensors and plain values.
         ImportError: If the file needs PyTorch or safetensors, and it is not installed.
 
     >>> import zoo
@@ -189,8 +196,7 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
     >>> report["missing"], report["unexpected"]
     ([], [])
     """
-    arrays = read_state_dict(source)
-    _check_layout(arrays)
+    arrays = from_timm(read_state_dict(source))
     tensors = list(torch_tensors(model))
     head = {tensor.key for tensor in tensors if tensor.in_classifier}
     if any(key.startswith(f"{CIFAR.classifier}.") for key in head) and f"{CIFAR.classifier}.weight" not in arrays:
@@ -198,7 +204,7 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
         arrays = {re.sub(rf"^{IMAGENET.classifier}\.", f"{CIFAR.classifier}.", k): v for k, v in arrays.items()}
     if skip_classifier:
         tensors = [tensor for tensor in tensors if not tensor.in_classifier]
-        arrays = {k: v for k, v in arrays.items() if k.partition(".")[0] not in (CIFAR.classifier, IMAGENET.classifier)}
+        arrays = {key: array for key, array in arrays.items() if not in_classifier(key)}
     known = {tensor.key for tensor in tensors}
     report = {
         "missing": [tensor.key for tensor in tensors if tensor.key not in arrays],
@@ -206,38 +212,65 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
         "misshapen": [],
     }
     fitting = []
-    classifier_only = True
+    different = [*report["missing"], *report["unexpected"]]
     for tensor in tensors:
         if tensor.key not in arrays:
             continue
         array = arrays[tensor.key]
-        if array.shape == tensor.shape or (array.shape == () and tensor.shape == (1,)):
+        if array.dtype.kind not in REAL:
+            report["misshapen"].append(f"{tensor.key}: dtype {array.dtype} given, a real number is needed")
+        elif array.shape == tensor.shape or (array.shape == () and tensor.shape == (1,)):
             fitting.append((tensor, np.reshape(tensor.to_keras(array), tensor.variable.shape)))
+            continue
         else:
             report["misshapen"].append(f"{tensor.key}: {array.shape} given, {tensor.shape} in the model")
-            classifier_only &= tensor.in_classifier
+        different.append(tensor.key)
+    counters = {}
+    for key, array in arrays.items():
+        if not key.endswith(COUNTER):
+            continue
+        if array.dtype.kind in REAL and array.size == 1 and np.isfinite(array).all():
+            counters[key] = int(array.reshape(()))
+        else:
+            report["misshapen"].append(f"{key}: {array.dtype} {array.shape} given, one whole number is needed")
+            different.append(key)
     if strict and any(report.values()):
         lines = [f"{kind}: {', '.join(items)}" for kind, items in report.items() if items]
-        if classifier_only and not report["missing"] and not report["unexpected"]:
-            lines.append("Only the classifier differs: skip_classifier=True loads the rest.")
+        if all(map(in_classifier, different)):
+            # Named with its function: `zoo.create_model` comes here too, and has no such option.
+            way = "zoo.load_torch_checkpoint with skip_classifier=True loads the rest"
+            lines.append(f"Only the classifier differs: {way}.")
         raise ValueError(f"The checkpoint does not fit {model.name!r}; nothing was loaded.\n" + "\n".join(lines))
     for tensor, array in fitting:
         tensor.variable.assign(array)
     if isinstance(model, Classifier):
-        model.batches_tracked = {k: int(v) for k, v in arrays.items() if k.endswith(COUNTER)} or None
+        model.batches_tracked = counters or None
     return report
 
 
-def _check_layout(arrays):
-    """Raise a ValueError for a layout that looks like the zoo's but cannot be mapped exactly."""
+def from_timm(arrays):
+    """The state dict with the gates of timm's layout, 1x1 convolutions, under the authors' keys, as dense layers.
+
+    Raises: ValueError: If they have what the authors' gates have not, saying what.
+    """
+    gate = re.compile(r"(.*\.se\.)(fc1|fc2)\.(\w+)")
+    places = {"fc1": "excitation.0", "fc2": "excitation.2"}
+    renamed = {}
     for key, array in arrays.items():
-        if ".se.fc1." in key or ".se.fc2." in key:
-            bias = "a bias in the gates' layers" if any(k.endswith("se.fc1.bias") for k in arrays) else "other gates"
+        match = gate.fullmatch(key)
+        if match is None:
+            renamed[key] = array
+            continue
+        prefix, layer, kind = match.groups()
+        if kind != "weight" or array.shape[2:] != (1, 1):
+            reason = "a bias in the gates' layers" if kind == "bias" else "gates that are no 1x1 convolutions"
             raise ValueError(
-                f"The checkpoint has timm's layout ({key}, shape {array.shape}), with {bias}, which the "
+                f"The checkpoint has timm's layout ({key}, shape {array.shape}), with {reason}, which the "
                 "authors' networks do not have: it cannot be loaded exactly, so it is not loaded. Networks without "
                 "gates (resnet50, resnext50_32x4d, ...) have the same layout in timm and load."
             )
+        renamed[f"{prefix}{places[layer]}.weight"] = array.reshape(array.shape[:2])
+    return renamed
 
 
 def to_torch_state_dict(model):

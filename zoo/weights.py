@@ -2,18 +2,15 @@
 
 The files are their authors': of Adaptive Parametric Activation (kostas1515/AGLU) and of Balanced Meta-Softmax
 (jiawei-ren/BalancedMetaSoftmax-Classification). They are fetched from where the authors put them, and this project's
-licence does not cover them. Left out: Balanced Meta-Softmax's ResNet-10 on ImageNet-LT (34.8 and 41.6), a network that
-the zoo does not build.
+licence does not cover them.
 """
 
-import collections
 import dataclasses
 import difflib
 import fnmatch
 import os
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 
 import keras
 
@@ -22,9 +19,7 @@ from zoo import preprocessing as images
 from zoo.classifier import Classifier
 from zoo.download import cache_folder, download, google_drive
 from zoo.torch_checkpoint import load_torch_checkpoint
-
-CLASSIFIER_TENSORS = 3  # at most: kernel, bias and scale
-SUFFIXES = (".weights.h5", ".keras", ".pth", ".pt", ".safetensors")
+from zoo.weight_files import SUFFIXES, check_path, has_classifier, load_weights
 
 # Images of each class of ImageNet-LT, largest first: 115,846 of 1000 classes (385 many, 479 medium, 136 few), from the
 # lists of JiahuiKChen/LT-classification, which count the published one. First those above 100, then how many classes
@@ -104,7 +99,11 @@ class WeightSet:
         return cache_folder() / "weights" / f"{self.model}-{self.name}.pth"
 
     def preprocess_input(self, images, data_format=None):
-        """Pixels from 0 to 255, already resized and cropped, to what the network was trained on."""
+        """Pixels from 0 to 255, already resized and cropped, to what the network was trained on.
+
+        Takes what `preprocess_input` of keras.applications takes: a batch or one image, channels where `data_format`
+        says; `None` takes `keras.config.image_data_format()`. Errors as `zoo.Preprocessing`.
+        """
         return self.preprocessing(images, data_format)
 
     def download(self):
@@ -134,6 +133,15 @@ def _authors(model, name, file, top1, source, **fields):
     )
 
 
+# Unlike the authors of APA, they keep the labels that their lists of images have.
+_BALMS_ORDERS = {
+    "cifar10": "CIFAR's",
+    "cifar100": "CIFAR's",
+    "imagenet": "labels of the lists ImageNet_LT_train.txt and ImageNet_LT_test.txt",
+    "places": "Places'",
+}
+
+
 def _balms(model, name, url, top1, **fields):
     """Balanced Meta-Softmax: plain networks with a linear head, labels as the lists have them."""
     small = model == "resnet32"
@@ -145,13 +153,17 @@ def _balms(model, name, url, top1, **fields):
         preprocessing=images.cifar() if small else images.imagenet(224, 256),
         top1=top1,
         source="README of jiawei-ren/BalancedMetaSoftmax-Classification",
-        class_order="CIFAR's" if small else "Places'",
+        class_order=_BALMS_ORDERS[name.partition("_")[0]],
         repository="jiawei-ren/BalancedMetaSoftmax-Classification",
         **fields,
     )
 
 
 _NO_COMMAND = "The authors give no command for this network: the head is assumed."
+_RESNET10 = {
+    "notes": "The layout is assumed: torchvision's, with one basic block a stage. Labels are those of the ImageNet-LT "
+    "lists, not ranks by number of images as in the networks with APA."
+}
 _SMALL = {"notes": "Imbalance 200. The best epoch was chosen on the test images."}
 
 WEIGHTS = (
@@ -210,6 +222,8 @@ WEIGHTS = (
     ),
     _balms("resnet32", "cifar100_lt_decoupled", "144mXXEP58hWS1y9RlNo0ThbpdThxT191", 47.2, classes=100, **_SMALL),
     _balms("resnet32", "cifar100_lt_balms", "1Qc4-F1qFu6ebVEeZSJMdnE_DnMh_siit", 48.0, classes=100, **_SMALL),
+    _balms("resnet10", "imagenet_lt", "1QWoj418KRhW5JhnTk-Mu_a5ram0V9X9V", 34.8, classes=1000, **_RESNET10),
+    _balms("resnet10", "imagenet_lt_balms", "1v6G1xGkku5px4tombqtR8xJI-Qj1F0dI", 41.6, classes=1000, **_RESNET10),
     _balms(
         "resnet152",
         "places_lt",
@@ -267,14 +281,17 @@ def create_with_weights(name, build, weights, options):
         weights: Name of published weights of `name`, or a path that ends in one of `SUFFIXES`.
         options: The options that the caller gave.
 
+    Warns: UserWarning: If the classifier is new, because the weights have another number of classes or none.
     Raises:
         ValueError: For unknown weights, an option that contradicts them, or a file that does not fit.
         zoo.download.DownloadError: If the file cannot be fetched.
     """
     if isinstance(weights, os.PathLike) or str(weights).endswith(SUFFIXES) or os.sep in str(weights):
-        path = _check_path(weights)
+        path = check_path(weights)
         model = build(**options)
-        load_weights(model, path)
+        theirs = load_weights(model, path, lambda **changes: build(**{**options, **changes}))
+        if theirs is not None:
+            _warn_of_new_classifier(name, model.get_layer("classifier").output.shape[-1], path.name, theirs)
         return model
     weight_set = get_weights(name, weights)
     options = _merge(weight_set, options)
@@ -284,26 +301,22 @@ def create_with_weights(name, build, weights, options):
     activation = options.pop("classifier_activation", None) if correct else None
     model = build(**options)
     path = weight_set.download()  # after a wrong option has been found
-    load_torch_checkpoint(model, path, skip_classifier=new_head or not _has_classifier(model))
+    load_torch_checkpoint(model, path, skip_classifier=new_head or not has_classifier(model))
     if correct:
         model = _corrected(model, weight_set, activation)
     model.preprocessing = _fitted(weight_set.preprocessing, model)
     if new_head:
-        warnings.warn(
-            f"{name}: a new classifier for {options['classes']} classes, since {weight_set.name!r} has "
-            f"{weight_set.classes}; all other weights are loaded.",
-            stacklevel=3,
-        )
+        _warn_of_new_classifier(name, options["classes"], weight_set.name, weight_set.classes)
     return model
 
 
-def _check_path(weights):
-    path = Path(weights)
-    if not path.name.endswith(SUFFIXES):
-        raise ValueError(f"weights must be a path that ends in {', '.join(SUFFIXES)}; given: {str(path)!r}.")
-    if not path.is_file():
-        raise ValueError(f"weights: there is no file {str(path)!r}.")
-    return path
+def _warn_of_new_classifier(name, classes, source, theirs):
+    """Say in one line that the classifier has its start values; `theirs`: classes of the file, 0 if it has none."""
+    warnings.warn(
+        f"{name}: a new classifier for {classes} classes, since {source!r} has {theirs or 'none'}; all other weights "
+        "are loaded.",
+        stacklevel=4,
+    )
 
 
 def _merge(weight_set, options):
@@ -337,94 +350,3 @@ def _fitted(preprocessing, model):
     if None in sides or sides == preprocessing.image_size:
         return preprocessing
     return preprocessing.at_size(sides)
-
-
-def load_weights(model, path):
-    """Load a file into a model of the zoo with the same architecture: all of it, or none and an error.
-
-    A model without a classifier takes the rest of a file that has one.
-
-    Args:
-        model: A model of `zoo.create_model`.
-        path: A file of Keras (`.weights.h5`, `.keras`), or one that `zoo.load_torch_checkpoint` takes (`.pth`, `.pt`,
-            `.safetensors`).
-
-    Raises: ValueError: If there is no such file, or it does not fit.
-
-    >>> import tempfile, zoo
-    >>> from zoo.weights import load_weights
-    >>> path = tempfile.mkdtemp() + "/mine.weights.h5"
-    >>> zoo.create_model("resnet8", classes=2).save_weights(path)
-    >>> load_weights(zoo.create_model("resnet8", classes=2), path)
-    """
-    path = _check_path(path)
-    if path.name.endswith(".weights.h5"):
-        load_h5(model, path, spare=0 if _has_classifier(model) else CLASSIFIER_TENSORS)
-    elif path.suffix == ".keras":
-        try:
-            source = keras.models.load_model(path, compile=False, safe_mode=True)
-        except (ValueError, TypeError, KeyError, OSError) as error:
-            raise ValueError(f"{path} cannot be read as a Keras model: {str(error).partition(chr(10))[0]}") from error
-        _copy_weights(source, model, path)
-    else:
-        load_torch_checkpoint(model, path, skip_classifier=not _has_classifier(model))
-
-
-def _has_classifier(model):
-    return any(layer.name == "classifier" for layer in model.layers)
-
-
-def load_h5(model, path, spare=0):
-    """Load `.weights.h5` into a model: all of it, or none and a ValueError.
-
-    Keras ignores what a file has and the model has not (an AGLU network would load into one with ReLU), and skips some
-    of what the model has and the file has not. So the shapes are counted first; `spare` tensors may be left over.
-    """
-    import h5py
-
-    def note(name, item):
-        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer/"):
-            shapes[tuple(item.shape)] += 1
-
-    shapes = collections.Counter()
-    try:
-        with h5py.File(path) as file:
-            file.visititems(note)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as .weights.h5 ({error}).") from error
-    own = collections.Counter(tuple(variable.shape) for variable in model.weights)
-    missing, unexpected = own - shapes, shapes - own
-    if missing or unexpected.total() > spare:
-        raise _misfit(model, path, missing, unexpected)
-    before = model.get_weights()
-    try:
-        model.load_weights(path)
-    except (ValueError, KeyError) as error:
-        model.set_weights(before)
-        raise _misfit(model, path, str(error).partition("\n")[0], {}) from error
-
-
-def _copy_weights(source, model, path):
-    """Weights of one model into another whose layers have the same names."""
-    theirs, ours = ({layer.name: layer.weights for layer in each.layers if layer.weights} for each in (source, model))
-    if not _has_classifier(model):
-        theirs.pop("classifier", None)
-    shapes = [{name: [tuple(w.shape) for w in weights] for name, weights in each.items()} for each in (ours, theirs)]
-    missing, unexpected = (
-        {name: value for name, value in each.items() if other.get(name) != value}
-        for each, other in (shapes, reversed(shapes))
-    )
-    if missing or unexpected:
-        raise _misfit(model, path, missing, unexpected)
-    for name, weights in ours.items():
-        for variable, other in zip(weights, theirs[name], strict=True):
-            variable.assign(keras.ops.convert_to_numpy(other))
-
-
-def _misfit(model, path, missing, unexpected):
-    parts = [
-        f"{what}: {dict(items) if isinstance(items, Mapping) else items}"
-        for what, items in (("missing or of another shape", missing), ("unexpected", unexpected))
-        if items
-    ]
-    return ValueError(f"{path} does not fit {model.name!r}; nothing was loaded.\n" + "\n".join(parts))

@@ -348,7 +348,7 @@ def test_an_exported_model_predicts_as_the_model_itself(folder, tmp_path, capsys
         ("model.keras", ["images"], {"class_names": "broken.jpg"}, ["--class-names", "UTF-8"]),
         ("modell.keras", ["images"], {}, ["no file", "modell.keras"]),
         ("no_such_preset", ["images"], {}, ["no preset", "no_such_preset"]),
-        ("images", ["images"], {}, ["images is not a preset"]),
+        ("images", ["images"], {}, ["'images' is no model", ".keras file", "SavedModel", "preset"]),
         ("weights.pth", ["images"], {}, ["weights.pth", "keras-apa convert"]),
         ("not.keras", ["images"], {}, ["cannot load 'not.keras'"]),
         ("features.keras", ["images"], {}, ["no classifier of images"]),

@@ -49,6 +49,7 @@ def test_served_outputs_equal_those_of_keras(model, folder):
             ("serve_jpeg", {"image_bytes": [bad, bad[:200]]}),
             ("serve_jpeg", {"image_bytes": [encode(smooth_picture(40, 31), "JPEG")]}),
             *warmup,
+            ("serving_default", {"images": pixels[:0]}),
         ],
     )
     expected = logits(model, pixels)
@@ -71,6 +72,7 @@ def test_served_outputs_equal_those_of_keras(model, folder):
     assert results[5]["classes"].shape == (1, 3)
 
     assert [name for name, _ in warmup] == ["serving_default", "serve_jpeg"] and set(names) == {"birds"}
+    assert "the batch is empty" in results[8]
     assert results[6]["logits"].shape == (1, 5) and results[7]["classes"].shape == (1, 3)
 
 

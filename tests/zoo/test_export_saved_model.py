@@ -120,6 +120,31 @@ def test_images_are_prepared_as_by_the_command(preprocessing, interpolation, tmp
         assert difference <= (2.0 if preprocessing is PREPROCESSING else 3.0), (name, difference)
 
 
+def huge(content):
+    """The file with a header that says 20000 x 20000 pixels."""
+    side = (20_000).to_bytes(4, "big")
+    if content.startswith(b"\x89PNG"):
+        return content[:16] + side + side + content[24:]
+    frame = content.index(b"\xff\xc0") + 5
+    return content[:frame] + side[2:] + side[2:] + content[frame + 4 :]
+
+
+def test_what_is_wrong_with_a_batch_of_files_is_said():
+    import tensorflow as tf
+
+    from zoo._export_saved_model import decode
+
+    good = [encode(smooth_picture(20, 20), format) for format in ("PNG", "JPEG")]
+    for content in good:
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"89478485 pixels; more .* from 0:\W+2\b"):
+            decode(tf.constant([*good, huge(content)]), PREPROCESSING)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="Invalid (PNG|JPEG)"):
+            decode(tf.constant([*good, content[:20]]), PREPROCESSING)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the batch is empty"):
+        decode(tf.constant([], "string"), PREPROCESSING)
+    assert decode(tf.constant(good), PREPROCESSING).shape == (2, 16, 12, 3)
+
+
 def test_one_channel_model_serves_jpeg(tmp_path):
     model = classifier(GREY, "resnet8")
     folder = export(model, tmp_path, top_k=99)

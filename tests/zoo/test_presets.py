@@ -75,6 +75,16 @@ def test_a_preset_is_the_same_model_again(weights_format, tmp_path):
     assert from_preset(again).class_names == tuple(NAMES)
 
 
+def test_a_sequential_model_is_a_preset_too(tmp_path):
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")], name="flat")
+    with pytest.raises(ValueError, match="or a Sequential one that has been built; given: Sequential"):
+        save_preset(model, tmp_path / "flat", NAMES)
+    model.build((None, 16, 16, 1))
+    loaded = from_preset(save_preset(model, tmp_path / "flat", NAMES, PREPROCESSING))
+    np.testing.assert_array_equal(outputs(loaded), outputs(model))
+    assert loaded.name == "flat" and loaded.class_names == tuple(NAMES)
+
+
 def test_what_is_known_stands_in_the_config_and_on_the_card(saved):
     _, folder = saved
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.weights.h5"]
@@ -166,7 +176,7 @@ def test_bad_arguments_are_clear_errors(arguments, message, tmp_path):
 
 
 def test_only_a_functional_model_can_be_saved(tmp_path):
-    with pytest.raises(ValueError, match="functional keras.Model; given: Subclass"):
+    with pytest.raises(ValueError, match="functional keras.Model, .* given: Subclass"):
         save_preset(type("Subclass", (keras.Model,), {})(), tmp_path / "pets")
 
 

@@ -1,6 +1,9 @@
 """Networks by name, and the errors for names and options that do not exist."""
 
+import inspect
+
 import keras
+import numpy as np
 import pytest
 
 import zoo
@@ -8,7 +11,7 @@ from keras_apa.layers import CosineDense
 
 
 def test_list_models_matches_patterns():
-    assert len(zoo.list_models()) == 24 + 36
+    assert len(zoo.list_models()) == 24 + 40
     assert zoo.list_models("cb_resnext*") == ["cb_resnext50_32x4d", "cb_resnext101_32x8d", "cb_resnext101_64x4d"]
 
 
@@ -48,6 +51,59 @@ def test_bad_names_and_options_are_clear_errors(name, options, parts):
         zoo.create_model(name, **options)
     for part in parts:
         assert part in str(error.value)
+
+
+def test_functions_list_every_option():
+    parameters = inspect.signature(zoo.resnet8).parameters
+    assert list(parameters)[:2] == ["weights", "classes"]
+    assert {"name", "input_tensor", "input_shape", "pooling", "classifier_activation"} <= set(parameters)
+
+
+def test_two_networks_of_a_kind_stand_in_one_model_under_their_names(tmp_path):
+    assert zoo.create_model("resnet8", classes=2).name == "resnet8"
+    images = keras.Input((16, 16, 3))
+    left, right = (zoo.resnet8(classes=2, input_shape=(16, 16, 3), name=name) for name in ("left", "right"))
+    model = keras.Model(images, [left(images), right(images)])
+    assert [layer.name for layer in model.layers[1:]] == ["left", "right"]
+    model.save(tmp_path / "two.keras")
+    x = np.random.default_rng(0).standard_normal((2, 16, 16, 3)).astype("float32")
+    outputs = keras.models.load_model(tmp_path / "two.keras")(x, training=False)
+    for found, network in zip(outputs, (left, right), strict=True):
+        expected = keras.ops.convert_to_numpy(network(x, training=False))
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, atol=1e-6)
+
+
+def test_a_network_starts_from_a_tensor():
+    images = keras.Input((16, 24, 3), name="photos")
+    model = zoo.se_resnet8(classes=2, input_tensor=images)
+    assert model.input is images and model.output_shape == (None, 2)
+    scaled = zoo.se_resnet8(classes=2, input_tensor=keras.layers.Rescaling(1 / 255, name="scaled")(images), name="own")
+    assert scaled.input is images and scaled.name == "own"
+    scaled.set_weights(model.get_weights())
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 16, 24, 3)).astype("float32")
+    found, expected = (keras.ops.convert_to_numpy(v) for v in (scaled(pixels), model(pixels / 255)))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    zoo.load_torch_checkpoint(scaled, zoo.to_torch_state_dict(model))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_tensor": np.zeros((1, 32, 32, 3))}, "input_tensor must be a keras.Input.*given: ndarray"),
+        ({"input_tensor": keras.Input((32, 3))}, "must be a batch of images, of rank 4"),
+        ({"input_tensor": keras.Input((32, 32, 3)), "input_shape": (16, 16, 3)}, r"differs.*\(32, 32, 3\); give one"),
+        ({"input_tensor": keras.Input((3, 32, 3))}, "input_shape must be at least 4 pixels"),
+        ({"pyramid": True, "classifier_activation": "softmax"}, "pyramid=True has no classifier; leave out"),
+    ],
+)
+def test_bad_tensors_are_clear_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.create_model("resnet8", **options)
+
+
+def test_pooling_is_ignored_with_the_top_as_in_keras_applications():
+    layers = [layer.name for layer in zoo.create_model("resnet8", pooling="max").layers]
+    assert layers == [layer.name for layer in zoo.create_model("resnet8").layers]
 
 
 def test_weights_from_a_file(tmp_path):

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import re
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from backends import CURRENT, run
 from reference import load_json
 
 import zoo
+from keras_apa.layers import AGLU, APA
 from zoo.checkpoint_files import read_state_dict, write_state_dict
 
 OPTIONS = {"classes": 5, "input_shape": (None, None, 3)}
@@ -135,6 +137,115 @@ def test_timms_gates_are_refused_with_the_reason():
     state |= {"layer1.0.se.fc1.weight": np.zeros((4, 64, 1, 1)), "layer1.0.se.fc1.bias": np.zeros(4)}
     with pytest.raises(ValueError, match=r"timm's layout.*with a bias in the gates' layers"):
         zoo.load_torch_checkpoint(zoo.create_model("se_resnet18", classes=3), state)
+
+
+def timm_gates(state):
+    """The state dict with timm's names for the layers of the gates, which are 1x1 convolutions there."""
+    places = {"excitation.0": "fc1", "excitation.2": "fc2"}
+    renamed = {}
+    for key, value in state.items():
+        place = next((name for name in places if f".se.{name}.weight" in key), None)
+        renamed[key.replace(place, places[place]) if place else key] = value[..., None, None] if place else value
+    return renamed
+
+
+def test_timms_gates_without_biases_load_exactly():
+    state = zoo.to_torch_state_dict(zoo.create_model("se_resnet8", **OPTIONS))
+    timm = timm_gates(state)
+    assert timm["layer1.0.se.fc1.weight"].shape == (4, 16, 1, 1) and not any("excitation" in key for key in timm)
+    assert zoo.detect_architecture(timm) == ("se_resnet8", {"classes": 5})
+    model = zoo.create_model("se_resnet8", **OPTIONS)
+    zoo.load_torch_checkpoint(model, timm)
+    for key, value in zoo.to_torch_state_dict(model).items():
+        np.testing.assert_array_equal(value, state[key])
+
+
+def test_timms_gates_with_biases_are_not_taken_for_a_network_of_the_zoo():
+    timm = timm_gates(zoo.to_torch_state_dict(zoo.create_model("se_resnet8", **OPTIONS)))
+    with pytest.raises(ValueError, match="with a bias in the gates' layers"):
+        zoo.detect_architecture({**timm, "layer1.0.se.fc1.bias": np.zeros(4)})
+
+
+def test_one_pair_of_parameters_a_channel_is_told_as_a_layer():
+    aglu, apa = AGLU(per_channel=True), APA(per_channel=True)
+    state = zoo.to_torch_state_dict(zoo.create_model("se_resnet8", activation=aglu, gate=apa, classes=5))
+    name, options = zoo.detect_architecture(state)
+    assert options["activation"].per_channel and options["gate"].per_channel
+    model = zoo.create_model(name, **options)
+    zoo.load_torch_checkpoint(model, state)
+    for key, value in zoo.to_torch_state_dict(model).items():
+        np.testing.assert_array_equal(value, state[key])
+
+
+def test_the_shape_of_the_images_is_in_the_order_of_the_configuration():
+    state = zoo.to_torch_state_dict(zoo.create_model("resnet8", classes=5, input_shape=(8, 8, 1)))
+    assert zoo.detect_architecture(state)[1]["input_shape"] == (None, None, 1)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        name, options = zoo.detect_architecture(state)
+        assert options["input_shape"] == (1, None, None)
+        zoo.load_torch_checkpoint(zoo.create_model(name, **options), state)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.parametrize("kind", ["text", "object", "datetime64[s]", "complex64"])
+def test_a_tensor_that_is_no_real_number_is_named_before_anything_is_loaded(kind):
+    model = zoo.create_model("resnet8", **OPTIONS)
+    before = zoo.to_torch_state_dict(model)
+    state = {key: value + 1 for key, value in before.items()}
+    bad = np.full((5, 64), "x") if kind == "text" else np.zeros((5, 64), kind)
+    message = f"linear.weight: dtype {re.escape(str(bad.dtype))} given, a real number is needed"
+    with pytest.raises(ValueError, match=f"nothing was loaded.\nmisshapen: {message}"):
+        zoo.load_torch_checkpoint(model, {**state, "linear.weight": bad})
+    after = zoo.to_torch_state_dict(model)
+    assert all((after[key] == value).all() for key, value in before.items())
+
+
+@pytest.mark.parametrize("count", [np.array("x"), np.zeros(2), np.array(np.nan)], ids=str)
+def test_a_counter_that_is_no_number_is_named_before_anything_is_loaded(count):
+    model = zoo.create_model("resnet8", **OPTIONS)
+    before = zoo.to_torch_state_dict(model)
+    state = {key: value + 1 for key, value in before.items()}
+    with pytest.raises(ValueError, match=r"bn1.num_batches_tracked: .* one whole number is needed"):
+        zoo.load_torch_checkpoint(model, {**state, "bn1.num_batches_tracked": count})
+    after = zoo.to_torch_state_dict(model)
+    assert all((after[key] == value).all() for key, value in before.items())
+
+
+@pytest.mark.parametrize("classifier", ["cosine", "learned_cosine"])
+def test_skipping_is_offered_where_only_tensors_of_the_classifier_are_missing_or_unexpected(classifier):
+    model = zoo.create_model("resnet8", classifier=classifier, **OPTIONS)
+    linear = zoo.to_torch_state_dict(zoo.create_model("resnet8", **OPTIONS))
+    backbone = {key: value for key, value in linear.items() if not key.startswith("linear.")}
+    for state in (linear, backbone):
+        with pytest.raises(ValueError, match="skip_classifier=True"):
+            zoo.load_torch_checkpoint(model, state)
+        zoo.load_torch_checkpoint(model, state, skip_classifier=True)
+        with pytest.raises(ValueError) as error:
+            zoo.load_torch_checkpoint(model, {k: v for k, v in state.items() if k != "conv1.weight"})
+        assert "skip_classifier" not in str(error.value)
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_numbers_without_an_axis_and_tensors_are_written(ending, tmp_path):
+    path = tmp_path / f"a{ending}"
+    write_state_dict({"a": np.int64(3), "b": 2.5, "c": torch.ones(2), "d": np.ones((2, 3)).T}, path)
+    found = read_state_dict(path)
+    assert {key: value.tolist() for key, value in found.items()} == {
+        "a": 3,
+        "b": 2.5,
+        "c": [1, 1],
+        "d": [[1, 1]] * 3,
+    }
+    with pytest.raises(ValueError, match="'e' must be an array of numbers; given: dtype <U1"):
+        write_state_dict({"e": "x"}, tmp_path / f"e{ending}")
+    with pytest.raises(ValueError, match="cannot be written: there is no folder"):
+        write_state_dict({"a": np.ones(2)}, tmp_path / "missing" / f"a{ending}")
+    (tmp_path / f"folder{ending}").mkdir()
+    with pytest.raises(ValueError, match=f"folder{ending}' cannot be written: "):
+        write_state_dict({"a": np.ones(2)}, tmp_path / f"folder{ending}")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f"a{ending}", f"folder{ending}"]
 
 
 def test_another_number_of_classes_is_offered_to_skip_the_classifier():

@@ -15,8 +15,9 @@ from keras_apa.layers import AGLU, PriorCorrection
 from zoo import weights as module
 from zoo.checkpoint_files import write_state_dict
 from zoo.download import DownloadError
+from zoo.weight_files import SUFFIXES
+from zoo.weight_files import load_weights as load
 from zoo.weights import IMAGENET_LT_COUNTS, WEIGHTS, WeightSet, create_with_weights, get_weights, list_weights
-from zoo.weights import load_weights as load
 
 APA = {"activation": "aglu", "gate": "apa", "classifier": "cosine"}
 COUNTS = (40, 20, 10, 5)
@@ -73,12 +74,39 @@ def published(monkeypatch, tmp_path):
 
 
 def test_the_table_names_networks_of_the_zoo_and_every_file_once():
-    assert len(list_weights()) == len(WEIGHTS) == len({s.url for s in WEIGHTS}) == len({s.path for s in WEIGHTS}) == 16
+    assert len(list_weights()) == len(WEIGHTS) == len({s.url for s in WEIGHTS}) == len({s.path for s in WEIGHTS}) == 18
     assert {s.model for s in WEIGHTS} <= set(zoo.list_models())
     for weight_set in WEIGHTS:
         assert re.fullmatch(r"https://(drive\.google\.com/uc\?id=[\w-]{33}|[\w./-]+\.pth(\?dl=1)?)", weight_set.url)
         assert set(weight_set.assumed) <= set(weight_set.options)
         assert (weight_set.correction is None) == (weight_set.class_counts is None)
+
+
+# Every file of the list of weights in the notes on the papers (recipes/classification.md, section 7), without the logs.
+PUBLISHED_FILES = """
+    1xl6yPojp1rCQ-XOaW36SQoCa53Yiz5aK 1tCy9g1pt-HguKHBDqJldoCAa979kivwk 1MwMpCXKfKHoq8ZUBlZR_2rtzN9GDE_TE
+    1FGs8bIvjYcMa8fqNcyjxQ-GvC8QIrBLU 1sPrONipvrumno8kZ6EwRfcc1v6sWA7cg 1wrcme0S6rt7KKgZA_1HHm3uf2m0T9UwB
+    1laY5ce0-sw3HrHBQZ2Gseo9acbG2CavK 17AsyPy5mXavxXJvLiGzWIjgIyoukFSRQ 1VztEqUdA_RCzg0oXk3rebv5EPAF5B6es
+    1CK0mDg8tpPAxnh5ZEx4-6eX3sEdQoXGi s/63q8cf7i62aveo6/model_final.pth 1Dyutyp7InoaQdePJXZDSrvhSts7y2Z6-
+    144mXXEP58hWS1y9RlNo0ThbpdThxT191 1Qc4-F1qFu6ebVEeZSJMdnE_DnMh_siit 1QWoj418KRhW5JhnTk-Mu_a5ram0V9X9V
+    1v6G1xGkku5px4tombqtR8xJI-Qj1F0dI
+    dl.fbaipublicfiles.com/classifier-balancing/Places_LT/models/resnet152_uniform.pth
+    1hPW6CrXmBpvinU1rhmp2TpnkUNl9NUf0
+""".split()
+
+
+def test_every_published_file_is_in_the_table():
+    urls = [weight_set.url for weight_set in WEIGHTS]
+    assert [file for file in PUBLISHED_FILES if sum(file in url for url in urls) != 1] == []
+    assert len(PUBLISHED_FILES) == len(urls)
+
+
+def test_the_small_network_of_balanced_meta_softmax_has_the_labels_of_the_lists():
+    found = {s.name: s for s in WEIGHTS if s.model == "resnet10"}
+    assert {name: s.top1 for name, s in found.items()} == {"imagenet_lt": 34.8, "imagenet_lt_balms": 41.6}
+    for weight_set in found.values():
+        assert "lists ImageNet_LT_train.txt" in weight_set.class_order and "assumed" in weight_set.notes
+        assert weight_set.classes == 1000 and weight_set.correction is None
 
 
 def test_published_numbers_of_the_authors():
@@ -193,6 +221,43 @@ def test_preprocess_input_takes_pixels_from_0_to_255():
     np.testing.assert_allclose(result[0, 0, 0], expected, rtol=1e-6)
 
 
+def test_preprocess_input_takes_what_that_of_keras_applications_takes():
+    preprocess_input = get_weights("se_resnet50", "imagenet_lt").preprocess_input
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), "uint8")
+    expected = keras.ops.convert_to_numpy(preprocess_input(pixels, "channels_last"))
+    reference = (pixels / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(expected, reference, atol=1e-6)
+    first = np.moveaxis(expected, -1, 1)
+    for images, data_format, wanted in (
+        (np.moveaxis(pixels, -1, 1), "channels_first", first),
+        (pixels, "channels_first", first),
+        (pixels[0], "channels_last", expected[0]),
+        (np.moveaxis(pixels[0], -1, 0), "channels_first", first[0]),
+        (pixels.tolist(), "channels_last", expected),
+        (list(pixels), "channels_last", expected),
+        (pixels, None, expected),
+        (keras.ops.convert_to_tensor(pixels), None, expected),
+    ):
+        found = keras.ops.convert_to_numpy(preprocess_input(images, data_format))
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("images", "data_format", "message"),
+    [
+        (np.zeros((1, 4, 4, 3)), "channel_first", "Unknown data_format 'channel_first'. Nearest: channels_first"),
+        (np.zeros((1, 3, 4, 4)), "channels_last", "must have 3 channels on the last axis"),
+        (np.zeros((1, 4, 4, 1)), "channels_first", "must have 3 channels on the third axis from the end"),
+        (np.zeros((4, 3)), "channels_last", "must have 3 axes, or 4 with the batch; given: (4, 3)"),
+        ([np.zeros((4, 4, 3)), np.zeros((5, 4, 3))], "channels_last", "must be numbers, and all of one size"),
+        (["a.jpg"], "channels_last", "must be numbers"),
+    ],
+)
+def test_pixels_that_cannot_be_prepared_are_clear_errors(images, data_format, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        zoo.preprocessing.imagenet()(images, data_format)
+
+
 def test_offline_the_link_and_the_place_are_named(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_APA_CACHE", str(tmp_path))
     monkeypatch.setenv("KERAS_APA_OFFLINE", "1")
@@ -234,6 +299,51 @@ def test_a_file_of_every_kind_loads_whole_or_its_backbone(ending, tmp_path):
     assert same(values(backbone), values(model, without=("classifier",)))
 
 
+def save(model, path):
+    """Write the weights of a model in the way that the ending names."""
+    if path.name.endswith(".weights.h5"):
+        model.save_weights(path)
+    elif path.suffix == ".keras":
+        model.save(path)
+    else:
+        write_state_dict(zoo.to_torch_state_dict(model), path)
+
+
+@pytest.mark.parametrize("classifier", ["cosine", "learned_cosine", "normalized"])
+@pytest.mark.parametrize("ending", SUFFIXES)
+def test_a_file_with_other_classes_loads_under_a_new_classifier_and_says_so(ending, classifier, tmp_path):
+    options = {**APA, "classifier": classifier}
+    path, model = tmp_path / f"net{ending}", zoo.create_model("se_resnet8", classes=64, **options)
+    save(model, path)
+    message = f"se_resnet8: a new classifier for 5 classes, since '{path.name}' has 64; all other weights are loaded"
+    with pytest.warns(UserWarning, match=re.escape(message)) as seen:
+        loaded = zoo.create_model("se_resnet8", weights=path, classes=5, name="mine", **options)
+    said = [str(warning.message) for warning in seen if warning.category is UserWarning]
+    assert len(said) == 1 and "\n" not in said[0]
+    assert loaded.output_shape == (None, 5) and loaded.name == "mine"
+    assert same(values(loaded, without=("classifier",)), values(model, without=("classifier",)))
+
+
+@pytest.mark.parametrize("ending", SUFFIXES)
+def test_the_file_of_a_backbone_loads_under_a_new_classifier_and_says_so(ending, tmp_path):
+    path, model = tmp_path / f"net{ending}", zoo.create_model("se_resnet8", include_top=False)
+    save(model, path)
+    with pytest.warns(UserWarning, match="a new classifier for 5 classes, since .* has none"):
+        loaded = create("se_resnet8", path, classes=5)
+    assert same(values(loaded, without=("classifier",)), values(model))
+
+
+@pytest.mark.parametrize("ending", SUFFIXES)
+@pytest.mark.parametrize("other", [{"activation": "relu"}, {"classifier": "learned_cosine", "classes": 3}], ids=str)
+def test_where_more_than_the_classes_differs_there_is_no_new_classifier(ending, other, tmp_path):
+    path = tmp_path / f"net{ending}"
+    save(zoo.create_model("se_resnet8", classes=3, **APA), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="does not fit 'se_resnet8'; nothing was loaded"):
+            create("se_resnet8", path, **{"classes": 5, **APA, **other})
+
+
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".safetensors"])
 @pytest.mark.parametrize("other", [{"activation": "relu"}, {"classes": 5}, {"classifier": "learned_cosine"}], ids=str)
 def test_a_file_that_does_not_fit_changes_nothing(ending, other, tmp_path):
@@ -257,7 +367,7 @@ def test_weights_of_another_depth_are_refused(tmp_path):
         create("resnet8", tmp_path / "net.weights.h5")
 
 
-@pytest.mark.parametrize("ending", module.SUFFIXES)
+@pytest.mark.parametrize("ending", SUFFIXES)
 def test_a_file_that_cannot_be_read_is_named(ending, tmp_path):
     path = tmp_path / f"net{ending}"
     path.write_bytes(b"<html>not the file</html>")
