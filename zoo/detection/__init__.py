@@ -1,0 +1,1 @@
+"""Two-stage detection: Faster and Mask R-CNN in plain `keras.ops`."""
