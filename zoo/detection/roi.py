@@ -66,7 +66,8 @@ def roi_align(
 
     >>> from zoo.detection.roi import roi_align
     >>> boxes = keras.ops.convert_to_tensor([[0.0, 0.0, 16.0, 16.0]])
-    >>> roi_align(keras.ops.ones((1, 8, 8, 3)), boxes, keras.ops.zeros((1,), "int32"), 7, scale=0.5).shape == (1, 7, 7, 3)
+    >>> features = keras.ops.ones((1, 8, 8, 3))
+    >>> roi_align(features, boxes, keras.ops.zeros((1,), "int32"), 7, scale=0.5).shape == (1, 7, 7, 3)
     True
     """
     level = ops.zeros(ops.shape(image_index), "int32")
@@ -113,7 +114,7 @@ def _align(features, boxes, image, level, output_size, scales, sampling_ratio, a
     channels = features[0].shape[-1]
     heights, widths = [x.shape[1] for x in features], [x.shape[2] for x in features]
     flat = ops.concatenate([ops.reshape(x, (-1, channels)) for x in features], axis=0)
-    before = np.cumsum([0] + [h * w for h, w in zip(heights, widths, strict=True)][:-1])
+    before = np.cumsum([0, *(h * w for h, w in zip(heights[:-1], widths[:-1], strict=True))])
 
     def of_level(values, dtype):
         return ops.take(ops.convert_to_tensor(np.asarray(values, dtype)), level, axis=0)

@@ -83,9 +83,10 @@ def test_level_of_a_box(run, blocks):
 
 def test_half_precision_keeps_the_dtype_and_the_places_of_the_samples():
     features = np.random.default_rng(0).normal(size=(1, 64, 64, 2)).astype("float32")
-    boxes, image = np.array([[0, 0, 250.3, 251.7]], "float32"), np.zeros(1, "int32")
+    boxes = ops.convert_to_tensor(np.array([[0, 0, 250.3, 251.7]], "float32"))
+    image = ops.zeros((1,), "int32")
     half = ops.cast(ops.convert_to_tensor(features), "bfloat16")
-    result = roi_align(half, ops.convert_to_tensor(boxes), ops.convert_to_tensor(image), 7, 1 / 4)
+    result = roi_align(half, boxes, image, 7, 1 / 4)
     assert keras.backend.standardize_dtype(result.dtype) == "bfloat16"
     exact = roi_align(
         ops.convert_to_tensor(features), ops.convert_to_tensor(boxes), ops.convert_to_tensor(image), 7, 1 / 4
