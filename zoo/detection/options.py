@@ -35,6 +35,7 @@ class Options:
         roi_sampling_ratio: Samples a bin on each axis; 0 is adaptive.
         roi_max_sampling_ratio: The most of them when adaptive.
         roi_level_epsilon: `None`, or mmdet's epsilon inside the logarithm, see `pyramid_level`.
+        roi_canonical_size: A box of this size in pixels is taken from the level with stride 16.
         mask_target_aligned: ROIAlign of the mask targets with the shift.
         mask_target_threshold: `None` leaves mask targets soft; a number makes them 0 or 1.
         mask_paste_padding: Pixels of zeros around a mask before it is pasted; the box grows with it.
@@ -82,6 +83,7 @@ class Options:
     roi_sampling_ratio: int = 2
     roi_max_sampling_ratio: int | None = None
     roi_level_epsilon: float | None = None
+    roi_canonical_size: float = 224.0
     mask_target_aligned: bool = False
     mask_target_threshold: float | None = None
     mask_paste_padding: int = 1

@@ -77,7 +77,8 @@ def roi_align(
 
 
 def multilevel_roi_align(
-    features, boxes, output_size, scales, sampling_ratio=2, aligned=False, max_sampling_ratio=None, level_epsilon=None
+    features, boxes, output_size, scales, sampling_ratio=2, aligned=False, max_sampling_ratio=None, level_epsilon=None,
+    canonical_size=224.0,
 ):
     """`roi_align` of each box on the pyramid level of its size.
 
@@ -88,6 +89,7 @@ def multilevel_roi_align(
             of `max_sampling_ratio` is what the finest map could need, so give it.
         scales: 1 / stride of each level, powers of 2 that halve from level to level.
         level_epsilon: As `epsilon_inside` of `pyramid_level`.
+        canonical_size: As in `pyramid_level`.
 
     Returns: `(batch, N, *output_size, channels)`.
     Source: Feature Pyramid Networks (CVPR 2017), Sec. 4.2.
@@ -100,7 +102,8 @@ def multilevel_roi_align(
     batch, number = ops.shape(boxes)[:2]
     first = round(-math.log2(scales[0]))
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
-    level = pyramid_level(boxes, first, first + len(scales) - 1, epsilon_inside=level_epsilon)
+    last = first + len(scales) - 1
+    level = pyramid_level(boxes, first, last, canonical_size, epsilon_inside=level_epsilon)
     image = ops.broadcast_to(ops.expand_dims(ops.arange(batch, dtype="int32"), 1), (batch, number))
     flat = [ops.reshape(x, shape) for x, shape in ((boxes, (-1, 4)), (image, (-1,)), (level, (-1,)))]
     result = _align(features, *flat, output_size, scales, sampling_ratio, aligned, max_sampling_ratio)

@@ -33,7 +33,8 @@ class RegionLoss:
     Args:
         roi_loss: `"softmax"`, `"sigmoid"`, `"gumbel"`, or a loss of `keras_apa.losses`. Those with an argument
             `background` need it `True`; `BalancedSoftmaxCrossentropy` and `LDAM` need counts of `num_classes + 1`
-            classes, the background last. Any other Keras loss takes labels and `num_classes + 1` logits.
+            classes, the background last. `SeesawLoss(objectness=True)` has two more logits. Any other Keras loss takes
+            labels and `num_classes + 1` logits.
         num_classes: Number of classes.
 
     Raises: ValueError: For an unknown name, something that is no loss, a loss without `background=True`, or counts
@@ -56,11 +57,15 @@ class RegionLoss:
             self._check_counts(roi_loss)
         else:
             raise ValueError(f"roi_loss must be one of {', '.join(NAMES)} or a keras loss; given: {roi_loss!r}.")
-        self.logits = num_classes + (self.link == "softmax")
+        self.logits = num_classes + {"softmax": 1, "seesaw": 2}.get(self.link, 0)
 
     @staticmethod
     def _link_of(loss):
         """`"softmax"`, `"sigmoid"` or `"gumbel"`: what turns logits into scores."""
+        if isinstance(loss, losses.SeesawLoss) and loss.objectness:
+            return "seesaw"
+        if getattr(loss, "base", "softmax") != "softmax":
+            raise ValueError(f"roi_loss cannot tell regions of background with base={loss.base!r}; allowed: 'softmax'.")
         if not hasattr(loss, "background"):
             return "softmax"
         if not loss.background:
@@ -86,14 +91,14 @@ class RegionLoss:
     @property
     def classifier_initializer(self):
         """Start of the linear classifier's kernel."""
-        if self.link == "gumbel":
-            return initializers.RandomNormal(stddev=0.001)
-        return initializers.get(UNIFORM_FAN_IN) if self.link == "softmax" else initializers.RandomNormal(stddev=0.01)
+        if self.link == "softmax":
+            return initializers.get(UNIFORM_FAN_IN)
+        return initializers.RandomNormal(stddev=0.001 if self.link == "gumbel" else 0.01)
 
     @property
     def classifier_bias(self):
         """Start of its bias: rare positives among many classes (GOL's code: -2 for Gumbel, -6.5 for sigmoid)."""
-        return {"softmax": 0.0, "sigmoid": -6.5, "gumbel": -2.0}[self.link]
+        return {"sigmoid": -6.5, "gumbel": -2.0}.get(self.link, 0.0)
 
     def values(self, labels, logits):
         """The loss of each region, `(N,)`, for labels `0..num_classes - 1`, `num_classes` for background."""
@@ -119,4 +124,7 @@ class RegionLoss:
         logits = ops.cast(logits, "float32")
         if self.link == "softmax":
             return ops.softmax(logits, axis=-1)[..., : self.num_classes]
+        if self.link == "seesaw":
+            classes, objectness = logits[..., : self.num_classes], ops.softmax(logits[..., self.num_classes :], axis=-1)
+            return ops.softmax(classes, axis=-1) * objectness[..., :1]
         return ops.sigmoid(logits) if self.link == "sigmoid" else apa_ops.gumbel(logits)
