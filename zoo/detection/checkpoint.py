@@ -1,7 +1,7 @@
 """State dicts of torchvision's Faster and Mask R-CNN to a detector of the zoo, and back.
 
-torchvision has the background first: a row of the classifier that is our last, and rows of box deltas and a mask that no
-loss and no detection ever uses, which have no place here. On the way back those are zeros.
+torchvision has the background first: a row of the classifier that is our last, and rows of box deltas and a mask that
+no loss and no detection ever uses, which have no place here. On the way back those are zeros.
 """
 
 import dataclasses
@@ -183,7 +183,9 @@ def build_from_torchvision(cls, source, batch_norm_epsilon, frozen_stages, argum
     for key in needed:
         if key not in shapes:
             some = ", ".join(list(shapes)[:3]) or "no tensors"
-            raise ValueError(f"The checkpoint is not torchvision's Faster or Mask R-CNN: it has no {key}; found: {some}.")
+            raise ValueError(
+                f"The checkpoint is not torchvision's Faster or Mask R-CNN: it has no {key}; found: {some}."
+            )
     has_masks = "roi_heads.mask_predictor.mask_fcn_logits.weight" in shapes
     if has_masks != cls.has_masks:
         right = "MaskRCNN" if has_masks else "FasterRCNN"

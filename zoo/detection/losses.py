@@ -49,7 +49,8 @@ def box_loss(deltas, targets, labels, is_positive, valid, beta):
 
     >>> from zoo.detection.losses import box_loss
     >>> yes = keras.ops.ones((1,), "bool")
-    >>> float(box_loss(keras.ops.ones((1, 3, 4)), keras.ops.zeros((1, 4)), keras.ops.zeros((1,), "int32"), yes, yes, 1.0))
+    >>> deltas, targets, labels = keras.ops.ones((1, 3, 4)), keras.ops.zeros((1, 4)), keras.ops.zeros((1,), "int32")
+    >>> float(box_loss(deltas, targets, labels, yes, yes, beta=1.0))
     2.0
     """
     number = ops.maximum(ops.sum(ops.cast(valid, "float32")), 1.0)

@@ -65,13 +65,15 @@ def _region_weights(low, high, bins, size, longest, start, end, mask_format, ali
     sample = ops.reshape(ops.arange(most, dtype="float32"), (1, -1))
     bin_index = ops.reshape(ops.arange(bins, dtype="float32"), (-1, 1))
     position = low + bin_index * bin_side + (sample + 0.5) * bin_side / ops.maximum(number, 1.0)
+    used = sample < number
     if mask_format == "box":
-        # A position counts pixel centres as whole numbers; a box mask divides its box into `size` equal parts.
+        # A position counts pixel centres as whole numbers; a box mask divides its box into `size` equal parts, and
+        # beyond the box there is nothing.
         position = (position + 0.5 - start) * size / ops.maximum(end - start, 1e-6) - 0.5
-    inside = ops.logical_and(position >= -1.0, position <= size)
-    inside = ops.logical_and(inside, sample < number)
-    weights = _hat(ops.minimum(ops.maximum(position, 0.0), size - 1.0), size)
-    weights = ops.where(ops.expand_dims(inside, -1), weights, 0.0)
+    else:
+        used = ops.logical_and(used, ops.logical_and(position >= -1.0, position <= size))
+        position = ops.minimum(ops.maximum(position, 0.0), size - 1.0)
+    weights = ops.where(ops.expand_dims(used, -1), _hat(position, size), 0.0)
     return ops.sum(weights, axis=1) / ops.maximum(number, 1.0)
 
 

@@ -33,8 +33,8 @@ def select_proposals(
         min_size: Boxes with a shorter side, in pixels, are dropped.
         min_log_scale: As in `decode_boxes`.
 
-    Returns: `(boxes, scores)`, `(batch, R, 4)` in decreasing order of the score `(batch, R)`, a sigmoid. Padding is minus
-        infinity in the scores.
+    Returns: `(boxes, scores)`, `(batch, R, 4)` in decreasing order of the score `(batch, R)`, a sigmoid. Padding is
+        minus infinity in the scores.
     Source: Feature Pyramid Networks (CVPR 2017), Sec. 4.1.
 
     >>> from zoo.detection.proposals import select_proposals
@@ -66,8 +66,8 @@ def select_proposals(
 def proposal_losses(logits, deltas, anchors, targets, order, options):
     """Objectness and box loss of the proposal head.
 
-    Each positive anchor is matched to an object. Objectness is binary cross entropy, the boxes smooth L1 of the positive
-    anchors, both summed and divided by the number of sampled anchors in the batch.
+    Each positive anchor is matched to an object. Objectness is binary cross entropy, the boxes smooth L1 of the
+    positive anchors, both summed and divided by the number of sampled anchors in the batch.
 
     Args:
         logits, deltas: One entry a level, `(batch, n)` and `(batch, n, 4)`.
@@ -140,7 +140,8 @@ def box_targets(objects, references, is_positive, weights=(1.0, 1.0, 1.0, 1.0)):
     """Deltas from references to objects where positive, else zeros; never NaN, whatever the padding is.
 
     >>> from zoo.detection.proposals import box_targets
-    >>> float(keras.ops.sum(box_targets(keras.ops.zeros((1, 4)), keras.ops.zeros((1, 4)), keras.ops.zeros((1,), "bool"))))
+    >>> empty = keras.ops.zeros((1, 4))
+    >>> float(keras.ops.sum(box_targets(empty, empty, keras.ops.zeros((1,), "bool"))))
     0.0
     """
     unit = ops.convert_to_tensor(UNIT_BOX, "float32")

@@ -1,30 +1,27 @@
-"""Faster R-CNN and Mask R-CNN on a feature pyramid, as Keras models that `fit` trains on every backend."""
+"""Faster R-CNN on a feature pyramid, as a Keras model that `fit` trains on every backend."""
 
 import contextlib
 import dataclasses
-import math
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
-from keras_apa._names import check_name
 from keras_apa.losses import attach_loss_state
 from zoo.detection import matching
 from zoo.detection.anchors import pyramid_anchors
+from zoo.detection.backbone import as_backbone, freeze, stages_of
 from zoo.detection.boxes import MAX_LOG_SCALE, iou
 from zoo.detection.fpn import FeaturePyramid
-from zoo.detection.heads import BoxHead, MaskHead, ProposalHead
-from zoo.detection.losses import box_loss, mask_loss
-from zoo.detection.masks import mask_targets, paste_masks
+from zoo.detection.heads import BoxHead, ProposalHead
+from zoo.detection.losses import box_loss
 from zoo.detection.options import make_options
 from zoo.detection.postprocessing import select_detections
 from zoo.detection.proposals import box_targets, in_ignored_region, proposal_losses, select_proposals
 from zoo.detection.roi import multilevel_roi_align
 from zoo.detection.roi_losses import RegionLoss
-from zoo.detection.targets import MASK_FORMATS, check_targets, read_targets
+from zoo.detection.targets import check_targets, read_targets
 from zoo.detection.transform import DetectionPreprocessing
-from zoo.registry import create_model
 
 # Validation draws the same anchors and regions each time, so that its losses can be compared.
 _VALIDATION_SEED = 1337
@@ -34,8 +31,8 @@ _VALIDATION_SEED = 1337
 class FasterRCNN(keras.Model):
     """Faster R-CNN with a feature pyramid: proposals, then a class and a box for each.
 
-    The sum of four losses is trained, each logged by its name: `objectness_loss` and `proposal_box_loss` of the proposal
-    head, `classifier_loss` and `box_loss` of the box head.
+    The sum of four losses is trained, each logged by its name: `objectness_loss` and `proposal_box_loss` of the
+    proposal head, `classifier_loss` and `box_loss` of the box head.
 
     Args:
         backbone: A model of the zoo with `pyramid=True` and `input_shape=(None, None, 3)`, or a name: then it is made
@@ -98,8 +95,8 @@ class FasterRCNN(keras.Model):
         super().__init__(name=name, autocast=False)
         self.options = make_options(conventions, options)
         self.num_classes = _positive(num_classes, "num_classes")
-        self.backbone = _as_backbone(backbone)
-        self.frozen_stages = _freeze(self.backbone, frozen_stages)
+        self.backbone = as_backbone(backbone)
+        self.frozen_stages = freeze(self.backbone, frozen_stages)
         self.preprocessing = DetectionPreprocessing() if preprocessing is None else preprocessing
         self.class_names = None if class_names is None else tuple(class_names)
         if self.class_names is not None and len(self.class_names) != self.num_classes:
@@ -108,7 +105,7 @@ class FasterRCNN(keras.Model):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.region_loss = RegionLoss(roi_loss, self.num_classes)
-        self.strides, channels = _stages(self.backbone)
+        self.strides, channels = stages_of(self.backbone)
         if len(self.options.anchor_sizes) != len(self.strides) + 1:
             raise ValueError(
                 f"anchor_sizes must have {len(self.strides) + 1} entries, one a level of the pyramid of "
@@ -469,101 +466,6 @@ class FasterRCNN(keras.Model):
         return cls(**config)
 
 
-@keras.saving.register_keras_serializable(package="keras_apa")
-class MaskRCNN(FasterRCNN):
-    """Mask R-CNN with a feature pyramid: Faster R-CNN, and a mask for each detection.
-
-    A fifth loss, `mask_loss`, is added. Everything else, arguments included, is as in `FasterRCNN`.
-
-    Args:
-        backbone, num_classes, ...: As in `FasterRCNN`.
-        mask_format: Of the targets: `"image"`, `(batch, N, height, width)` uint8 at the size of the images, or
-            `"box"`, `(batch, N, M, M)`, each mask cropped to its box and resampled (`zoo.detection.crop_masks`,
-            M = 112), which needs a hundredth of the memory.
-        mask_filters: Channels of the mask head.
-
-    Targets: those of `FasterRCNN`, and `"masks"`.
-    Returns: As `FasterRCNN`, and `"masks"` `(batch, D, 28, 28)`, probabilities in the box. `predict_images` pastes them
-        into the image.
-    Raises: ValueError: As `FasterRCNN`, and for targets without masks.
-    Source: Mask R-CNN (ICCV 2017); the defaults are those of torchvision's `maskrcnn_resnet50_fpn`.
-
-    >>> import numpy as np, zoo.detection
-    >>> small = {"pyramid_filters": 16, "box_units": 32, "mask_filters": 16}
-    >>> detector = zoo.detection.MaskRCNN("resnet18", num_classes=3, **small)
-    >>> detector.predict(np.zeros((1, 64, 64, 3), "uint8"), verbose=0)["masks"].shape
-    (1, 100, 28, 28)
-    """
-
-    has_masks = True
-
-    def __init__(self, backbone, num_classes, mask_format="image", mask_filters=256, **kwargs):
-        # Plain values, set before the layers that the parent makes with them.
-        self._mask_options = (check_name(mask_format, MASK_FORMATS, "mask_format"), mask_filters)
-        super().__init__(backbone, num_classes, **kwargs)
-
-    def _make_more_heads(self):
-        self.mask_format, self.mask_filters = self._mask_options
-        self.mask_head = MaskHead(self.num_classes, self.mask_filters, name="mask_head")
-        self.mask_head.build((None, 14, 14, self.pyramid_filters))
-
-    def detect(self, maps, logits, deltas, image_size, size):
-        detections = super().detect(maps, logits, deltas, image_size, size)
-        labels = ops.maximum(detections["labels"], 0)
-        features = self.region_features(maps, detections["boxes"], 14)
-        masks = ops.sigmoid(self.mask_head(features, ops.reshape(labels, (-1,))))
-        masks = ops.reshape(masks, (-1, labels.shape[1], *masks.shape[1:]))
-        return {**detections, "masks": masks}
-
-    def _loss_names(self):
-        return (*super()._loss_names(), "mask_loss")
-
-    def _more_losses(self, maps, regions, targets):
-        if targets.masks is None:
-            raise ValueError('targets must have the key "masks" for MaskRCNN; use FasterRCNN for boxes alone.')
-        # The positives come first, and there are never more.
-        most = int(self.options.roi_samples * self.options.roi_positive_fraction)
-        regions = {key: value[:, :most] for key, value in regions.items()}
-        most = regions["boxes"].shape[1]
-        flat = {key: ops.reshape(value, (-1, *value.shape[2:])) for key, value in regions.items()}
-        image = ops.repeat(ops.arange(ops.shape(regions["boxes"])[0], dtype="int32"), most)
-        wanted = mask_targets(
-            targets.masks,
-            flat["boxes"],
-            image,
-            flat["objects"],
-            flat["object_boxes"],
-            28,
-            self.mask_format,
-            self.options.mask_target_aligned,
-            self.options.mask_target_threshold,
-        )
-        labels = ops.where(flat["is_positive"], flat["labels"], 0)
-        logits = self.mask_head(self.region_features(maps, regions["boxes"], 14), labels)
-        return {"mask_loss": mask_loss(logits, wanted, flat["is_positive"])}
-
-    def _to_image(self, found, resized, size):
-        result = super()._to_image(found, resized, size)
-        masks = found["masks"][found["labels"] >= 0]
-        options = self.options
-        result["masks"] = np.zeros((len(masks), *size), bool)
-        # A few at a time: soft masks of 100 detections at 1333 x 800 would be 426 MB.
-        for start in range(0, len(masks), 8):
-            some = slice(start, start + 8)
-            soft = paste_masks(
-                ops.convert_to_tensor(masks[some]),
-                ops.convert_to_tensor(result["boxes"][some]),
-                *size,
-                options.mask_paste_padding,
-                options.mask_paste_integer,
-            )
-            result["masks"][some] = ops.convert_to_numpy(soft) >= options.mask_threshold
-        return result
-
-    def get_config(self):
-        return {**super().get_config(), "mask_format": self.mask_format, "mask_filters": self.mask_filters}
-
-
 def _plain(value):
     return [_plain(x) for x in value] if isinstance(value, tuple) else value
 
@@ -572,48 +474,3 @@ def _positive(value, argument):
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{argument} must be a positive integer; given: {value!r}.")
     return int(value)
-
-
-def _as_backbone(backbone):
-    """The network itself, checked: a dict of stages from images of any size."""
-    if isinstance(backbone, str):
-        shape = (None, None, 3) if keras.config.image_data_format() == "channels_last" else (3, None, None)
-        backbone = create_model(backbone, pyramid=True, frozen_batch_norm=True, input_shape=shape)
-    if not isinstance(backbone, keras.Model) or not isinstance(backbone.output, dict):
-        raise ValueError(
-            "backbone must be a model of the zoo with pyramid=True, such as zoo.create_model('resnet50', pyramid=True, "
-            f"input_shape=(None, None, 3), frozen_batch_norm=True), or a name; given: {backbone!r}."
-        )
-    sides = [size for size in backbone.input_shape[1:] if size != 3]
-    if sides != [None, None] or 3 not in (backbone.input_shape[1], backbone.input_shape[-1]):
-        raise ValueError(
-            "backbone must take images of any height and width with 3 channels, input_shape=(None, None, 3); given: "
-            f"{backbone.input_shape[1:]}."
-        )
-    return backbone
-
-
-def _stages(backbone):
-    """Strides and channels of the stages, finest first."""
-    last = backbone.input_shape[-1] == 3
-    side = 1024
-    shapes = backbone.compute_output_shape((1, side, side, 3) if last else (1, 3, side, side))
-    shapes = [shapes[name] for name in sorted(shapes)]
-    strides = [side // shape[1 if last else 2] for shape in shapes]
-    if any(b != 2 * a for a, b in zip(strides, strides[1:], strict=False)) or not math.log2(strides[0]).is_integer():
-        raise ValueError(f"backbone must double its stride from stage to stage; given strides: {strides}.")
-    return strides, [shape[-1 if last else 1] for shape in shapes]
-
-
-def _freeze(backbone, frozen_stages):
-    """Never train the stem and the first stages, their norms included; returns `frozen_stages`."""
-    if frozen_stages is None:
-        return None
-    stages = len(backbone.output)
-    if isinstance(frozen_stages, bool) or not isinstance(frozen_stages, int) or not 0 <= frozen_stages <= stages:
-        raise ValueError(f"frozen_stages must be None or 0..{stages}; given: {frozen_stages!r}.")
-    prefixes = ("stem_", *(f"stage{stage}_" for stage in range(1, frozen_stages + 1)))
-    for layer in backbone.layers:
-        if layer.name.startswith(prefixes) and not isinstance(layer, layers.InputLayer):
-            layer.trainable = False
-    return frozen_stages

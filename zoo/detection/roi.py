@@ -77,7 +77,14 @@ def roi_align(
 
 
 def multilevel_roi_align(
-    features, boxes, output_size, scales, sampling_ratio=2, aligned=False, max_sampling_ratio=None, level_epsilon=None,
+    features,
+    boxes,
+    output_size,
+    scales,
+    sampling_ratio=2,
+    aligned=False,
+    max_sampling_ratio=None,
+    level_epsilon=None,
     canonical_size=224.0,
 ):
     """`roi_align` of each box on the pyramid level of its size.

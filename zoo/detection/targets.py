@@ -43,7 +43,8 @@ def read_targets(targets, num_classes, padded_size, image_size=None):
     Raises: ValueError: For a missing key or a wrong shape.
 
     >>> from zoo.detection.targets import read_targets
-    >>> targets = read_targets({"boxes": [[[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 0.0, 0.0]]], "labels": [[1, -1]]}, 3, (8, 8))
+    >>> boxes = [[[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 0.0, 0.0]]]
+    >>> targets = read_targets({"boxes": boxes, "labels": [[1, -1]]}, 3, padded_size=(8, 8))
     >>> [bool(v) for v in targets.valid[0]]
     [True, False]
     """

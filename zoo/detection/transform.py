@@ -40,7 +40,9 @@ class DetectionPreprocessing:
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(float(x) for x in getattr(self, name)))
             if len(getattr(self, name)) != 3:
-                raise ValueError(f"{name} must have 3 numbers, for red, green and blue; given: {getattr(self, name)!r}.")
+                raise ValueError(
+                    f"{name} must have 3 numbers, for red, green and blue; given: {getattr(self, name)!r}."
+                )
         for name in ("min_size", "max_size", "divisor"):
             value = getattr(self, name)
             if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:

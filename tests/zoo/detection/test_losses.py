@@ -20,9 +20,7 @@ def test_smooth_l1(blocks, name, beta):
 
 
 def test_l1_is_smooth_l1_without_the_parabola():
-    value, (gradient,) = value_and_gradient(
-        lambda x: losses.smooth_l1(0.0 * x, x, 0), np.array([-2.0, 3.0], "float32")
-    )
+    value, (gradient,) = value_and_gradient(lambda x: losses.smooth_l1(0.0 * x, x, 0), np.array([-2.0, 3.0], "float32"))
     assert value.tolist() == [2.0, 3.0] and gradient.tolist() == [-1.0, 1.0]
 
 
@@ -92,9 +90,7 @@ def test_mask_targets_and_loss(run, blocks):
         blocks["losses/mask_logits"], blocks["losses/mask_labels_of_rows"].reshape(-1, 1, 1, 1), axis=1
     )[:, 0]
     yes = ops.ones((8,), "bool")
-    value, (gradient,) = value_and_gradient(
-        lambda x: losses.mask_loss(x, ops.convert_to_tensor(expected), yes), logits
-    )
+    value, (gradient,) = value_and_gradient(lambda x: losses.mask_loss(x, ops.convert_to_tensor(expected), yes), logits)
     np.testing.assert_allclose(value, blocks["losses/mask_loss"], rtol=2e-6)
     np.testing.assert_allclose(gradient, blocks["losses/mask_grad_at_label"], rtol=1e-5, atol=1e-8)
     nothing = losses.mask_loss(ops.convert_to_tensor(logits), ops.convert_to_tensor(expected), ops.zeros((8,), "bool"))

@@ -11,6 +11,8 @@ import zoo
 from zoo.detection import FasterRCNN, MaskRCNN, load_torchvision, matching
 from zoo.detection.checkpoint import torchvision_tensors
 
+pytestmark = pytest.mark.slow  # a ResNet-50 with 1000 regions an image: a minute and more for a test
+
 EVAL = load_json("detection/maskrcnn_eval.json")
 SET = EVAL["sets"]["A"]
 TRAIN = load_json("detection/train.json")

@@ -1,5 +1,7 @@
 """Detections, proposals, pasted masks and the input transform against the recorded ones."""
 
+import itertools
+
 import numpy as np
 import pytest
 from keras import ops
@@ -52,8 +54,8 @@ def test_nothing_above_the_threshold_is_padding():
 def test_proposals_and_their_order(run, blocks, mode, candidates, number, image):
     ends = np.cumsum([0, 120, 60, 18])
     anchors, logits = blocks["filter_proposals/proposals"][image], blocks["filter_proposals/objectness"][image]
-    anchors = [anchors[a:b] for a, b in zip(ends, ends[1:], strict=False)]
-    logits = [logits[None, a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    anchors = [anchors[a:b] for a, b in itertools.pairwise(ends)]
+    logits = [logits[None, a:b] for a, b in itertools.pairwise(ends)]
 
     def select(size, *logits):
         deltas = [ops.zeros((*x.shape, 4)) for x in logits]

@@ -18,7 +18,9 @@ def test_outputs_of_every_level(run, blocks):
     outputs = run(lambda *maps: pyramid(list(maps)), *inputs)
     for name, output in zip((0, 1, 2, 3, "pool"), outputs, strict=True):
         np.testing.assert_allclose(output, np.moveaxis(blocks[f"fpn/out_{name}"], 1, -1), rtol=1e-5, atol=2e-6)
-    assert [tuple(x.shape) for x in outputs] == [tuple(s) for s in pyramid.compute_output_shape([x.shape for x in inputs])]
+    assert [tuple(x.shape) for x in outputs] == [
+        tuple(s) for s in pyramid.compute_output_shape([x.shape for x in inputs])
+    ]
 
 
 def test_nearest_upsampling_to_any_size():
