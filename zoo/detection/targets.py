@@ -105,10 +105,10 @@ def check_targets(targets, num_classes, padded_size=None, mask_format=None, name
 
     >>> import numpy as np
     >>> from zoo.detection.targets import check_targets
-    >>> check_targets({"boxes": np.ones((1, 1, 4)), "labels": np.zeros((1, 1), int)}, 3)
+    >>> check_targets({"boxes": np.ones((1, 1, 4)), "labels": np.full((1, 1), 7)}, num_classes=3)
     Traceback (most recent call last):
         ...
-    ValueError: boxes must be (x1, y1, x2, y2) with x2 > x1 and y2 > y1; image 0 has [1.0, 1.0, 1.0, 1.0]. ...
+    ValueError: labels must be 0..2, or -1 for padding; image 0 has 7.
     """
     if not isinstance(targets, dict):
         raise ValueError(f"targets must be a dict; given: {type(targets).__name__}.")
