@@ -169,7 +169,8 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
     same, and so are timm's of these networks; timm's `seresnet` has biases in its gates that the authors' have not.
 
     Args:
-        model: A model of `zoo.create_model` with the same architecture and options.
+        model: A model of `zoo.create_model` with the same architecture and options, or a detector (`zoo.FasterRCNN`,
+            `zoo.MaskRCNN`): then the checkpoint is torchvision's, see `zoo.detection.load_torchvision`.
         source: Path of a `.pth`, `.pt` or `.safetensors` file, or a mapping from key to array. Files are read without
             running code; `{"model": ...}` and the like are unwrapped, and a prefix `module.` dropped.
         strict: Raise if a tensor is missing, unexpected or of another shape. Otherwise load what fits.
@@ -189,6 +190,11 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
     >>> report["missing"], report["unexpected"]
     ([], [])
     """
+    if hasattr(model, "proposal_head"):
+        # Imported here: the detectors' checkpoints are made of the tensors of this module.
+        from zoo.detection.checkpoint import load_torchvision
+
+        return load_torchvision(model, source, strict, skip_classifier)
     arrays = read_state_dict(source)
     _check_layout(arrays)
     tensors = list(torch_tensors(model))
@@ -243,6 +249,8 @@ def _check_layout(arrays):
 def to_torch_state_dict(model):
     """The model's weights as the authors' PyTorch state dict, a dict of numpy arrays in the order of the layers.
 
+    Those of a detector as torchvision's, see `zoo.detection.to_torchvision`.
+
     `num_batches_tracked` of a batch normalisation is what the loaded checkpoint said, else 0: Keras does not count
     batches. A `PriorCorrection` behind the logits holds no weights, and so leaves no trace.
 
@@ -253,6 +261,10 @@ def to_torch_state_dict(model):
     >>> state["layer1.0.se.excitation.0.weight"].shape
     (4, 16)
     """
+    if hasattr(model, "proposal_head"):
+        from zoo.detection.checkpoint import to_torchvision
+
+        return to_torchvision(model)
     tracked = getattr(model, "batches_tracked", None) or {}
     state = {}
     for tensor in torch_tensors(model):

@@ -47,7 +47,7 @@ class MaskRCNN(FasterRCNN):
 
     def _make_more_heads(self):
         self.mask_format, self.mask_filters = self._mask_options
-        self.mask_head = MaskHead(self.num_classes, self.mask_filters, name="mask_head")
+        self.mask_head = MaskHead(self.num_classes, self.mask_filters, dtype=self.dtype_policy, name="mask_head")
         self.mask_head.build((None, 14, 14, self.pyramid_filters))
 
     def detect(self, maps, logits, deltas, image_size, size):

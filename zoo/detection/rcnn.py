@@ -48,7 +48,7 @@ class FasterRCNN(keras.Model):
         pyramid_filters, box_units: Channels of the pyramid, width of the dense layers.
         seed: Seed of the draws of anchors and regions; `None` for another one each time.
         conventions: Set of options to start from: `"torchvision"`.
-        name: Name of the model.
+        name, dtype: Name of the model; dtype policy of the heads, that of the backbone is its own.
         **options: Fields of `zoo.detection.Options` that differ, such as `max_detections=300`.
 
     Call arguments:
@@ -89,10 +89,11 @@ class FasterRCNN(keras.Model):
         seed=None,
         conventions="torchvision",
         name=None,
+        dtype=None,
         **options,
     ):
         # Pixels stay what they are: half precision would round them before they are normalised.
-        super().__init__(name=name, autocast=False)
+        super().__init__(name=name, dtype=dtype, autocast=False)
         self.options = make_options(conventions, options)
         self.num_classes = _positive(num_classes, "num_classes")
         self.backbone = as_backbone(backbone)
@@ -117,9 +118,9 @@ class FasterRCNN(keras.Model):
                 f"anchor_sizes must have the same number on every level; given: {self.options.anchor_sizes!r}."
             )
         per_cell = per_level.pop() * len(self.options.anchor_ratios)
-        self.fpn = FeaturePyramid(pyramid_filters, name="fpn")
+        self.fpn = FeaturePyramid(pyramid_filters, dtype=self.dtype_policy, name="fpn")
         self.fpn.build([(None, None, None, c) for c in channels])
-        self.proposal_head = ProposalHead(per_cell, pyramid_filters, name="proposal_head")
+        self.proposal_head = ProposalHead(per_cell, pyramid_filters, dtype=self.dtype_policy, name="proposal_head")
         self.proposal_head.build([(None, None, None, pyramid_filters)])
         self.box_head = BoxHead(
             self.region_loss.logits,
@@ -128,15 +129,19 @@ class FasterRCNN(keras.Model):
             classifier,
             self.region_loss.classifier_initializer,
             self.region_loss.classifier_bias,
+            dtype=self.dtype_policy,
             name="box_head",
         )
         self.box_head.build((None, 7, 7, pyramid_filters))
         self._make_more_heads()
         self.loss_trackers = [keras.metrics.Mean(name=name) for name in self._loss_names()]
         self._wants_losses = False
+        self._predict_functions = {}
         self.built = True
-        if self.region_loss.loss is not None:
-            attach_loss_state(self, self.region_loss.loss)
+        # As an attribute of its own, so that files hold the state of the loss.
+        self.roi_loss = self.region_loss.loss
+        if self.roi_loss is not None:
+            attach_loss_state(self, self.roi_loss)
 
     def _make_more_heads(self):
         """Heads of a subclass."""
@@ -307,10 +312,25 @@ class FasterRCNN(keras.Model):
             # Small images are padded up to what the network needs.
             missing = [max(self.strides[-1] - side, 0) for side in pixels.shape[1:3]]
             pixels = np.pad(pixels, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-            found = self.predict_on_batch({"images": pixels, "image_size": sizes})
+            found = self._predict_one({"images": pixels, "image_size": sizes})
             found = {key: np.asarray(value)[0] for key, value in found.items()}
             results.append(self._to_image(found, sizes[0], image.shape[:2]))
         return results
+
+    def _predict_one(self, inputs):
+        """`predict_on_batch` with a compiled function for each size: TensorFlow would make one for sizes unknown."""
+        size = inputs["images"].shape
+        usual, self.predict_function = self.predict_function, self._predict_functions.get(size)
+        try:
+            found = self.predict_on_batch(inputs)
+            self._predict_functions[size] = self.predict_function
+        finally:
+            self.predict_function = usual
+        return found
+
+    def compile(self, *args, **kwargs):
+        self._predict_functions = {}
+        super().compile(*args, **kwargs)
 
     def _to_image(self, found, resized, size):
         """The detections of one image, without padding, in the pixels that it had."""
@@ -444,6 +464,7 @@ class FasterRCNN(keras.Model):
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
+            "dtype": serialize(self.dtype_policy),
             "backbone": serialize(self.backbone),
             "num_classes": self.num_classes,
             "roi_loss": loss if isinstance(loss, str) else serialize(loss),

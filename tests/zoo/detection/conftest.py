@@ -6,8 +6,12 @@ import pytest
 from backends import CURRENT
 from keras import ops, tree
 
-# PyTorch compiles for about a minute; only the blocks with gathers and loops are compiled there, in the slow part.
-SLOW_ON_TORCH = [pytest.param("compiled", marks=pytest.mark.slow)] if CURRENT == "torch" else ["compiled"]
+# The way each backend is used most is in the fast part: JAX compiled (it compiles every operation by itself otherwise),
+# the others as they stand. PyTorch compiles for about a minute: only the blocks with gathers and loops.
+_SLOW = pytest.mark.slow
+_JAX = CURRENT == "jax"
+EAGER = pytest.param("eager", marks=[_SLOW] if _JAX else [])
+COMPILED = pytest.param("compiled", marks=[] if _JAX else [_SLOW])
 
 
 def compile_function(function):
@@ -35,15 +39,15 @@ def _run(mode):
     return run
 
 
-@pytest.fixture(params=["eager", *(["compiled"] if CURRENT != "torch" else [])])
+@pytest.fixture(params=[EAGER, *([COMPILED] if CURRENT != "torch" else [])])
 def run(request):
-    """Runs a function eagerly and, but on PyTorch, compiled."""
+    """Runs a function eagerly and, except on PyTorch, compiled."""
     return _run(request.param)
 
 
-@pytest.fixture(params=["eager", *SLOW_ON_TORCH])
+@pytest.fixture(params=[EAGER, COMPILED])
 def run_everywhere(request):
-    """Runs a function eagerly and compiled; compiled on PyTorch is slow."""
+    """Runs a function eagerly and compiled, on every backend."""
     return _run(request.param)
 
 

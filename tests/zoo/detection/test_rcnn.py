@@ -160,11 +160,13 @@ def test_region_losses_train_and_survive_a_file(name, tmp_path):
     images, targets = scenes(masks=False)
     history = detector.fit(images, targets, batch_size=4, epochs=3, verbose=0).history
     assert np.isfinite(history["loss"]).all()
-    state = [keras.ops.convert_to_numpy(v) for v in getattr(detector.region_loss.loss, "state", [])]
+    state = [keras.ops.convert_to_numpy(v) for v in getattr(detector.roi_loss, "state", [])]
     detector.save(tmp_path / "detector.keras")
     loaded = keras.models.load_model(tmp_path / "detector.keras")
     assert settings(loaded) == settings(detector)
     assert loaded.box_head.logits == {"balanced_softmax": 4, "seesaw": 5, "keras": 4}.get(name, 3)
+    for before, after in zip(state, getattr(loaded.roi_loss, "state", []), strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(after), before)
     scores = loaded.predict(images, verbose=0)["scores"]
     assert (scores >= 0).all() and (scores <= 1).all()
     if name == "gol":
@@ -351,6 +353,8 @@ def test_checkpoints_go_there_and_back():
     assert loaded.backbone.get_layer("stem_norm").epsilon == 0.0 and loaded.frozen_stages == 1
     for key, value in zoo.detection.to_torchvision(loaded).items():
         np.testing.assert_array_equal(value, state[key])
+    report = zoo.load_torch_checkpoint(loaded, zoo.to_torch_state_dict(made))
+    assert report == {"missing": [], "unexpected": [], "misshapen": []}
     with pytest.raises(ValueError, match="is not torchvision's"):
         FasterRCNN.from_torch({"fc.weight": np.zeros((2, 2))})
     with pytest.raises(ValueError, match="roi_loss='sigmoid'"):
@@ -359,7 +363,7 @@ def test_checkpoints_go_there_and_back():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision(policy):
+def test_mixed_precision(policy, tmp_path):
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -367,9 +371,14 @@ def test_mixed_precision(policy):
         images, targets = scenes()
         history = detector.fit(images, targets, batch_size=4, epochs=3, verbose=0).history
         assert np.isfinite(history["loss"]).all()
-        assert np.isfinite(detector.predict(images, verbose=0)["boxes"]).all()
+        expected = detector.predict(images, verbose=0)
+        assert np.isfinite(expected["boxes"]).all()
+        detector.save(tmp_path / "detector.keras")
     finally:
         keras.config.set_dtype_policy(previous)
+    loaded = keras.models.load_model(tmp_path / "detector.keras")
+    assert loaded.box_head.compute_dtype == policy.removeprefix("mixed_")
+    np.testing.assert_allclose(loaded.predict(images, verbose=0)["scores"], expected["scores"], atol=1e-2)
 
 
 @pytest.mark.slow
