@@ -319,7 +319,7 @@ class FasterRCNN(keras.Model):
 
     def _predict_one(self, inputs):
         """`predict_on_batch` with a compiled function for each size: TensorFlow would make one for sizes unknown."""
-        size = inputs["images"].shape
+        size = (inputs["images"].shape, self.jit_compile, self.run_eagerly)
         usual, self.predict_function = self.predict_function, self._predict_functions.get(size)
         try:
             found = self.predict_on_batch(inputs)
@@ -327,10 +327,6 @@ class FasterRCNN(keras.Model):
         finally:
             self.predict_function = usual
         return found
-
-    def compile(self, *args, **kwargs):
-        self._predict_functions = {}
-        super().compile(*args, **kwargs)
 
     def _to_image(self, found, resized, size):
         """The detections of one image, without padding, in the pixels that it had."""
