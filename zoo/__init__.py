@@ -3,6 +3,7 @@
 from zoo import registry
 from zoo.classifier import Classifier
 from zoo.detect import detect_architecture
+from zoo.detection import FasterRCNN, MaskRCNN
 from zoo.download import DownloadError
 from zoo.export import export
 from zoo.flops import count_flops
@@ -17,6 +18,8 @@ globals().update(registry.FUNCTIONS)
 __all__ = [
     "Classifier",
     "DownloadError",
+    "FasterRCNN",
+    "MaskRCNN",
     "Preprocessing",
     "count_flops",
     "create_model",

@@ -176,7 +176,8 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
     those of its `seresnet50` and `seresnext50_32x4d` have some, which the authors' networks cannot hold.
 
     Args:
-        model: A model of `zoo.create_model` with the same architecture and options.
+        model: A model of `zoo.create_model` with the same architecture and options, or a detector (`zoo.FasterRCNN`,
+            `zoo.MaskRCNN`): then the checkpoint is torchvision's, see `zoo.detection.load_torchvision`.
         source: Path of a `.pth`, `.pt` or `.safetensors` file, or a mapping from key to array. Files are read without
             running code; `{"model": ...}` and the like are unwrapped, and a prefix `module.` dropped.
         strict: Raise if a tensor is missing, unexpected or of another shape. Otherwise load what fits.
@@ -196,6 +197,11 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
     >>> report["missing"], report["unexpected"]
     ([], [])
     """
+    if hasattr(model, "proposal_head"):
+        # Imported here: the detectors' checkpoints are made of the tensors of this module.
+        from zoo.detection.checkpoint import load_torchvision
+
+        return load_torchvision(model, source, strict, skip_classifier)
     arrays = from_timm(read_state_dict(source))
     tensors = list(torch_tensors(model))
     head = {tensor.key for tensor in tensors if tensor.in_classifier}
@@ -276,6 +282,8 @@ def from_timm(arrays):
 def to_torch_state_dict(model):
     """The model's weights as the authors' PyTorch state dict, a dict of numpy arrays in the order of the layers.
 
+    Those of a detector as torchvision's, see `zoo.detection.to_torchvision`.
+
     `num_batches_tracked` of a batch normalisation is what the loaded checkpoint said, else 0: Keras does not count
     batches. A `PriorCorrection` behind the logits holds no weights, and so leaves no trace.
 
@@ -286,6 +294,10 @@ def to_torch_state_dict(model):
     >>> state["layer1.0.se.excitation.0.weight"].shape
     (4, 16)
     """
+    if hasattr(model, "proposal_head"):
+        from zoo.detection.checkpoint import to_torchvision
+
+        return to_torchvision(model)
     tracked = getattr(model, "batches_tracked", None) or {}
     state = {}
     for tensor in torch_tensors(model):

@@ -21,7 +21,6 @@ from keras_apa.losses import DropLoss, attach_loss_state
 from training import checkpoint
 from training.callbacks import StopOnNaN
 from training.checkpoint import CheckpointCallback, Checkpoints, ContinueEpoch
-from training.data.pipeline import evaluation_dataset
 from training.optimization import build_optimizer
 from training.recipe import OptimizerOptions
 
@@ -117,7 +116,8 @@ def train(run, kill_at=None):
         steps_per_epoch=STEPS_PER_EPOCH,
         initial_epoch=state["epoch"] if state else 0,
         epochs=EPOCHS,
-        validation_data=evaluation_dataset(*validation, 8),
+        validation_data=validation,
+        validation_batch_size=8,
         verbose=0,
         callbacks=[
             ContinueEpoch(STEPS_PER_EPOCH, state),

@@ -1,0 +1,212 @@
+"""State dicts of torchvision's Faster and Mask R-CNN to a detector of the zoo, and back.
+
+torchvision has the background first: a row of the classifier that is our last, and rows of box deltas and a mask that
+no loss and no detection ever uses, which have no place here. On the way back those are zeros.
+"""
+
+import dataclasses
+import re
+
+import keras
+import numpy as np
+
+from zoo.checkpoint_files import read_state_dict
+from zoo.detect import detect_architecture
+from zoo.registry import create_model
+from zoo.torch_checkpoint import COUNTER, TorchTensor, torch_tensors
+
+BODY = "backbone.body."
+CLASSIFIER = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
+_BODY_OPTIONS = ("activation", "gate", "gate_normalization", "spatial_gate", "stem")
+# What torchvision renamed in 0.13; its published COCO_V1 files still have the old names.
+_OLD_NAMES = (
+    (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
+    (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
+)
+
+
+def torchvision_tensors(detector):
+    """The tensors of torchvision's state dict of the detector, each with the variable that holds it.
+
+    Raises: ValueError: For a detector that torchvision's layout has no place for: no softmax with background, another
+        classifier than a linear one, deltas that all classes share.
+
+    >>> from zoo.detection import FasterRCNN
+    >>> from zoo.detection.checkpoint import torchvision_tensors
+    >>> detector = FasterRCNN("resnet18", num_classes=2, pyramid_filters=8, box_units=16)
+    >>> {tensor.key: tensor.shape for tensor in torchvision_tensors(detector)}["rpn.head.cls_logits.weight"]
+    (3, 8, 1, 1)
+    """
+    head = detector.box_head
+    if detector.region_loss.link != "softmax" or not isinstance(head.classifier, keras.layers.Dense):
+        raise ValueError(
+            "torchvision's checkpoints have a linear classifier with softmax and a background class; the detector has "
+            f"roi_loss={detector.region_loss.given!r} and classifier={head.classifier_option!r}."
+        )
+    if head.delta_sets != detector.num_classes:
+        raise ValueError("torchvision's checkpoints have deltas of each class; the detector has class_agnostic_boxes.")
+    for tensor in torch_tensors(detector.backbone):
+        yield dataclasses.replace(tensor, key=BODY + tensor.key)
+    for level, (lateral, output) in enumerate(zip(detector.fpn.laterals, detector.fpn.outputs, strict=True)):
+        yield from _layer(lateral, f"backbone.fpn.inner_blocks.{level}.0", _CONV)
+        yield from _layer(output, f"backbone.fpn.layer_blocks.{level}.0", _CONV)
+    proposals = detector.proposal_head
+    yield from _layer(proposals.conv, "rpn.head.conv.0.0", _CONV)
+    yield from _layer(proposals.objectness, "rpn.head.cls_logits", _CONV)
+    yield from _layer(proposals.deltas, "rpn.head.bbox_pred", _CONV)
+    channels = detector.pyramid_filters
+    # Features are flattened as (channels, y, x) there and as (y, x, channels) here.
+    flatten = (
+        lambda w: w.T.reshape(-1, 7, 7, channels).transpose(0, 3, 1, 2).reshape(w.shape[1], -1),
+        lambda w: w.reshape(-1, channels, 7, 7).transpose(2, 3, 1, 0).reshape(-1, w.shape[0]),
+    )
+    yield from _layer(head.dense1, "roi_heads.box_head.fc6", flatten)
+    yield from _layer(head.dense2, "roi_heads.box_head.fc7", (np.transpose, np.transpose))
+    last_first = (lambda w: np.roll(w.T, 1, axis=0), lambda w: np.roll(w, -1, axis=0).T)
+    roll = (lambda b: np.roll(b, 1), lambda b: np.roll(b, -1))
+    yield from _layer(head.classifier, "roi_heads.box_predictor.cls_score", last_first, roll)
+    without = (lambda w: _prepend(w.T, 4), lambda w: w[4:].T)
+    yield from _layer(head.regressor, "roi_heads.box_predictor.bbox_pred", without, _dropping(4))
+    mask_head = getattr(detector, "mask_head", None)
+    if mask_head is not None:
+        for i, conv in enumerate(mask_head.convs):
+            yield from _layer(conv, f"roi_heads.mask_head.{i}.0", _CONV)
+        transposed = (lambda w: w.transpose(3, 2, 0, 1), lambda w: w.transpose(2, 3, 1, 0))
+        yield from _layer(mask_head.upsample, "roi_heads.mask_predictor.conv5_mask", transposed)
+        maps = (lambda w: _prepend(w.transpose(3, 2, 0, 1), 1), lambda w: w[1:].transpose(2, 3, 1, 0))
+        yield from _layer(mask_head.predictor, "roi_heads.mask_predictor.mask_fcn_logits", maps, _dropping(1))
+
+
+_CONV = (lambda w: w.transpose(3, 2, 0, 1), lambda w: w.transpose(2, 3, 1, 0))
+
+
+def _prepend(array, rows):
+    return np.concatenate([np.zeros((rows, *array.shape[1:]), array.dtype), array])
+
+
+def _dropping(rows):
+    return (lambda b: _prepend(b, rows), lambda b: b[rows:])
+
+
+def _layer(layer, prefix, kernel, bias=None):
+    yield TorchTensor(f"{prefix}.weight", layer.kernel, *kernel)
+    yield TorchTensor(f"{prefix}.bias", layer.bias, *(bias or ()))
+
+
+def load_torchvision(detector, source, strict=True, skip_classifier=False):
+    """Load a checkpoint of torchvision's Faster or Mask R-CNN into a detector.
+
+    Args:
+        detector: A `FasterRCNN` or `MaskRCNN` with the same backbone and number of classes (torchvision counts the
+            background as one more).
+        source: Path of a `.pth`, `.pt` or `.safetensors` file, or a mapping from key to array. The names that
+            torchvision had before 0.13 are known.
+        strict: Raise if a tensor is missing, unexpected or of another shape. Otherwise load what fits.
+        skip_classifier: Leave class logits, box deltas and mask maps as they are, for another number of classes.
+
+    Returns: A dict with the lists `missing`, `unexpected` and `misshapen`.
+    Raises: ValueError: With `strict`, naming every tensor that does not fit; nothing is loaded then. Or if the file
+        cannot be read, or the detector has options that torchvision's layout has no place for.
+
+    >>> from zoo.detection import FasterRCNN
+    >>> from zoo.detection.checkpoint import load_torchvision, to_torchvision
+    >>> detector = FasterRCNN("resnet18", num_classes=2, pyramid_filters=8, box_units=16)
+    >>> load_torchvision(detector, to_torchvision(detector))["missing"]
+    []
+    """
+    arrays = new_names(read_state_dict(source))
+    tensors = list(torchvision_tensors(detector))
+    if skip_classifier:
+        tensors = [tensor for tensor in tensors if not tensor.key.startswith(CLASSIFIER)]
+        arrays = {key: value for key, value in arrays.items() if not key.startswith(CLASSIFIER)}
+    known = {tensor.key for tensor in tensors}
+    report = {
+        "missing": [tensor.key for tensor in tensors if tensor.key not in arrays],
+        "unexpected": [key for key in arrays if key not in known and not key.endswith(COUNTER)],
+        "misshapen": [
+            f"{tensor.key}: {arrays[tensor.key].shape} given, {tensor.shape} in the model"
+            for tensor in tensors
+            if tensor.key in arrays and arrays[tensor.key].shape != tensor.shape
+        ],
+    }
+    if strict and any(report.values()):
+        lines = [f"{kind}: {', '.join(items)}" for kind, items in report.items() if items]
+        if not report["missing"] and not report["unexpected"]:
+            if all(item.startswith(CLASSIFIER) for item in report["misshapen"]):
+                lines.append("Only the number of classes differs: skip_classifier=True loads the rest.")
+        raise ValueError(f"The checkpoint does not fit {detector.name!r}; nothing was loaded.\n" + "\n".join(lines))
+    for tensor in tensors:
+        array = arrays.get(tensor.key)
+        if array is not None and array.shape == tensor.shape:
+            tensor.variable.assign(np.reshape(tensor.to_keras(array), tensor.variable.shape))
+    return report
+
+
+def to_torchvision(detector):
+    """The detector's weights as torchvision's state dict, a dict of NumPy arrays.
+
+    Raises: ValueError: For a detector that the layout has no place for.
+
+    >>> from zoo.detection import FasterRCNN
+    >>> from zoo.detection.checkpoint import to_torchvision
+    >>> detector = FasterRCNN("resnet18", num_classes=2, pyramid_filters=8, box_units=16)
+    >>> to_torchvision(detector)["roi_heads.box_predictor.cls_score.weight"].shape  # the background is one more
+    (3, 16)
+    """
+    return {
+        tensor.key: np.ascontiguousarray(tensor.to_torch(keras.ops.convert_to_numpy(tensor.variable)))
+        for tensor in torchvision_tensors(detector)
+    }
+
+
+def new_names(arrays):
+    """The keys of torchvision from 0.13 on, for a state dict with those or the older ones.
+
+    >>> from zoo.detection.checkpoint import new_names
+    >>> list(new_names({"rpn.head.conv.bias": 0, "roi_heads.mask_head.mask_fcn2.bias": 0}))
+    ['rpn.head.conv.0.0.bias', 'roi_heads.mask_head.1.0.bias']
+    """
+    renamed = {}
+    for key, value in arrays.items():
+        for pattern, replacement in _OLD_NAMES:
+            key = re.sub(pattern, replacement, key)
+        match = re.fullmatch(r"roi_heads\.mask_head\.mask_fcn(\d+)\.(weight|bias)", key)
+        renamed[f"roi_heads.mask_head.{int(match[1]) - 1}.0.{match[2]}" if match else key] = value
+    return renamed
+
+
+def build_from_torchvision(cls, source, batch_norm_epsilon, frozen_stages, arguments):
+    """The detector of class `cls` that a state dict belongs to, with its weights; see `FasterRCNN.from_torch`."""
+    arrays = new_names(read_state_dict(source))
+    shapes = {key: value.shape for key, value in arrays.items()}
+    needed = ("roi_heads.box_predictor.cls_score.weight", "roi_heads.box_head.fc6.weight", f"{BODY}conv1.weight")
+    for key in needed:
+        if key not in shapes:
+            some = ", ".join(list(shapes)[:3]) or "no tensors"
+            raise ValueError(
+                f"The checkpoint is not torchvision's Faster or Mask R-CNN: it has no {key}; found: {some}."
+            )
+    has_masks = "roi_heads.mask_predictor.mask_fcn_logits.weight" in shapes
+    if has_masks != cls.has_masks:
+        right = "MaskRCNN" if has_masks else "FasterRCNN"
+        raise ValueError(f"The checkpoint has {'a' if has_masks else 'no'} mask head: use zoo.{right}.from_torch.")
+    body = {key.removeprefix(BODY): value for key, value in arrays.items() if key.startswith(BODY)}
+    name, options = detect_architecture(body)
+    options = {key: options[key] for key in _BODY_OPTIONS if key in options}
+    backbone = create_model(name, pyramid=True, frozen_batch_norm=True, input_shape=(None, None, 3), **options)
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.epsilon = batch_norm_epsilon
+    units, channels = shapes["roi_heads.box_head.fc6.weight"][0], shapes["backbone.fpn.inner_blocks.0.0.weight"][0]
+    if has_masks:
+        arguments = {"mask_filters": shapes["roi_heads.mask_head.0.0.weight"][0], **arguments}
+    detector = cls(
+        backbone,
+        shapes["roi_heads.box_predictor.cls_score.weight"][0] - 1,
+        frozen_stages=frozen_stages,
+        pyramid_filters=channels,
+        box_units=units,
+        **arguments,
+    )
+    load_torchvision(detector, arrays)
+    return detector

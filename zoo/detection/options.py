@@ -1,0 +1,155 @@
+"""Every choice in which two-stage detectors differ, as data: one field a choice, one set of values a convention."""
+
+import dataclasses
+import math
+import numbers
+
+from keras_apa._names import check_name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The choices of a detector; the defaults are torchvision's.
+
+    Args:
+        anchor_sizes: Anchor sizes in pixels, one tuple a level of the pyramid, the pooled one included.
+        anchor_ratios: Height over width.
+        anchor_rounding: Round the corners of the anchors.
+        rpn_high_threshold, rpn_low_threshold: IoU from which an anchor is positive, and below which negative.
+        rpn_low_quality: Whether an object also claims its best anchors, or the IoU from which it may.
+        rpn_samples, rpn_positive_fraction: Anchors an image in the loss, and the largest share of positives.
+        rpn_box_loss_beta: `beta` of smooth L1; 0 for L1.
+        rpn_candidates_training, rpn_candidates: Boxes a level that enter suppression, in training and else.
+        proposals_training, proposals: Boxes an image that come out.
+        rpn_nms_threshold: IoU of the suppression within a level.
+        rpn_min_size: Shortest side of a proposal in pixels.
+        roi_threshold: IoU from which a proposal is positive; below it is background.
+        roi_low_quality: As `rpn_low_quality`.
+        roi_samples, roi_positive_fraction: Regions an image in the losses.
+        add_ground_truth: Whether the objects' own boxes are proposals in training.
+        box_weights: Weights of the deltas in the box head.
+        box_loss_beta: As `rpn_box_loss_beta`.
+        symmetric_delta_clip: Bound the logarithmic deltas from below too.
+        class_agnostic_boxes: One set of deltas for all classes.
+        roi_aligned: ROIAlign with the shift by half a pixel.
+        roi_sampling_ratio: Samples a bin on each axis; 0 is adaptive.
+        roi_max_sampling_ratio: The most of them when adaptive.
+        roi_level_epsilon: `None`, or mmdet's epsilon inside the logarithm, see `pyramid_level`.
+        roi_canonical_size: A box of this size in pixels is taken from the level with stride 16.
+        mask_target_aligned: ROIAlign of the mask targets with the shift.
+        mask_target_threshold: `None` leaves mask targets soft; a number makes them 0 or 1.
+        mask_paste_padding: Pixels of zeros around a mask before it is pasted; the box grows with it.
+        mask_paste_integer: Round the box of a pasted mask to whole pixels.
+        mask_threshold: From which a pasted mask is true.
+        score_threshold: Scores above it are detections.
+        nms_threshold: IoU of the suppression within a class.
+        max_detections: Detections an image.
+        min_size: Shortest side of a detection in pixels.
+        ignored_coverage: Share of a box inside an ignored region from which it is no negative.
+
+    Raises: ValueError: For a value outside its range, naming the field.
+    Source: `Options()` is torchvision 0.28's `MaskRCNN`.
+
+    >>> from zoo.detection.options import Options
+    >>> Options(max_detections=300).max_detections
+    300
+    """
+
+    anchor_sizes: tuple = ((32,), (64,), (128,), (256,), (512,))
+    anchor_ratios: tuple = (0.5, 1.0, 2.0)
+    anchor_rounding: bool = True
+    rpn_high_threshold: float = 0.7
+    rpn_low_threshold: float = 0.3
+    rpn_low_quality: bool | float = True
+    rpn_samples: int = 256
+    rpn_positive_fraction: float = 0.5
+    rpn_box_loss_beta: float = 1 / 9
+    rpn_candidates_training: int = 2000
+    rpn_candidates: int = 1000
+    proposals_training: int = 2000
+    proposals: int = 1000
+    rpn_nms_threshold: float = 0.7
+    rpn_min_size: float = 1e-3
+    roi_threshold: float = 0.5
+    roi_low_quality: bool | float = False
+    roi_samples: int = 512
+    roi_positive_fraction: float = 0.25
+    add_ground_truth: bool = True
+    box_weights: tuple = (10.0, 10.0, 5.0, 5.0)
+    box_loss_beta: float = 1 / 9
+    symmetric_delta_clip: bool = False
+    class_agnostic_boxes: bool = False
+    roi_aligned: bool = False
+    roi_sampling_ratio: int = 2
+    roi_max_sampling_ratio: int | None = None
+    roi_level_epsilon: float | None = None
+    roi_canonical_size: float = 224.0
+    mask_target_aligned: bool = False
+    mask_target_threshold: float | None = None
+    mask_paste_padding: int = 1
+    mask_paste_integer: bool = True
+    mask_threshold: float = 0.5
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    max_detections: int = 100
+    min_size: float = 1e-2
+    ignored_coverage: float = 0.5
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                value = tuple(tuple(x) if isinstance(x, (list, tuple)) else x for x in value)
+                object.__setattr__(self, field.name, value)
+            self._check(field.name, field.default, value)
+        if self.rpn_low_threshold > self.rpn_high_threshold:
+            raise ValueError(
+                f"rpn_low_threshold must not be above rpn_high_threshold, {self.rpn_high_threshold}; "
+                f"given: {self.rpn_low_threshold}."
+            )
+
+    @staticmethod
+    def _check(name, default, value):
+        if value is None and default is None:
+            return
+        if name.endswith("low_quality"):
+            allowed, fine = "True, False or a number from 0 to 1", isinstance(value, bool) or _number(value, 0, 1)
+        elif isinstance(default, bool):
+            allowed, fine = "True or False", isinstance(value, bool)
+        elif isinstance(default, tuple):
+            flat = [x for each in value for x in (each if isinstance(each, tuple) else (each,))]
+            allowed, fine = "positive numbers", bool(flat) and all(_number(x, 0, math.inf) and x > 0 for x in flat)
+        elif isinstance(default, int) or name == "roi_max_sampling_ratio":
+            least = 0 if name in ("roi_sampling_ratio", "mask_paste_padding") else 1
+            integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            allowed, fine = f"a whole number of at least {least}", integer and value >= least
+        else:
+            most = 1 if name.endswith(("threshold", "fraction", "coverage")) else math.inf
+            allowed = "a number from 0 to 1" if most == 1 else "a number of at least 0"
+            fine = _number(value, 0, most)
+        if not fine:
+            raise ValueError(f"{name} must be {allowed}; given: {value!r}.")
+
+
+def _number(value, low, high):
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and math.isfinite(value) and low <= value <= high
+
+
+CONVENTIONS = {"torchvision": {}}
+
+
+def make_options(conventions, changes):
+    """The options of a named convention with some of them changed.
+
+    Raises: ValueError: For an unknown convention or option, with the nearest valid names.
+
+    >>> from zoo.detection.options import make_options
+    >>> make_options("torchvision", {"roi_samples": 128}).roi_samples
+    128
+    """
+    check_name(conventions, CONVENTIONS, "conventions")
+    names = [field.name for field in dataclasses.fields(Options)]
+    for name in changes:
+        check_name(name, names, "option of a detector:")
+    return Options(**{**CONVENTIONS[conventions], **changes})

@@ -1,0 +1,493 @@
+"""Faster R-CNN on a feature pyramid, as a Keras model that `fit` trains on every backend."""
+
+import contextlib
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apa.losses import attach_loss_state
+from zoo.detection import matching
+from zoo.detection.anchors import pyramid_anchors
+from zoo.detection.backbone import as_backbone, freeze, stages_of
+from zoo.detection.boxes import MAX_LOG_SCALE, iou
+from zoo.detection.fpn import FeaturePyramid
+from zoo.detection.heads import BoxHead, ProposalHead
+from zoo.detection.losses import box_loss
+from zoo.detection.options import make_options
+from zoo.detection.postprocessing import select_detections
+from zoo.detection.proposals import box_targets, in_ignored_region, proposal_losses, select_proposals
+from zoo.detection.roi import multilevel_roi_align
+from zoo.detection.roi_losses import RegionLoss
+from zoo.detection.targets import check_targets, read_targets
+from zoo.detection.transform import DetectionPreprocessing
+
+# Validation draws the same anchors and regions each time, so that its losses can be compared.
+_VALIDATION_SEED = 1337
+
+
+@keras.saving.register_keras_serializable(package="keras_apa")
+class FasterRCNN(keras.Model):
+    """Faster R-CNN with a feature pyramid: proposals, then a class and a box for each.
+
+    The sum of four losses is trained, each logged by its name: `objectness_loss` and `proposal_box_loss` of the
+    proposal head, `classifier_loss` and `box_loss` of the box head.
+
+    Args:
+        backbone: A model of the zoo with `pyramid=True` and `input_shape=(None, None, 3)`, or a name: then it is made
+            so, with `frozen_batch_norm=True`. Its layers belong to the detector from then on.
+        num_classes: Number of classes, without background.
+        roi_loss: Loss of the regions' classes: `"softmax"`, `"sigmoid"`, `"gumbel"`, or a loss of `keras_apa.losses`
+            (`GumbelOptimizedLoss(..., background=True)`, `BalancedSigmoidCrossentropy(..., background=True)`, ...).
+            It also decides what scores are: softmax, sigmoid or Gumbel. Its state is attached to the detector.
+        classifier: Last layer of the box head: `"linear"`, `"normalized"`, `"cosine"`, or a layer.
+        frozen_stages: Stem and this many stages are not trained. 0 is the stem alone, `None` nothing.
+        preprocessing: A `zoo.detection.DetectionPreprocessing`; `None` for ImageNet's mean and standard deviation.
+        class_names: One name a class, or `None`.
+        pyramid_filters, box_units: Channels of the pyramid, width of the dense layers.
+        seed: Seed of the draws of anchors and regions; `None` for another one each time.
+        conventions: Set of options to start from: `"torchvision"`.
+        name, dtype: Name of the model; dtype policy of the heads, that of the backbone is its own.
+        **options: Fields of `zoo.detection.Options` that differ, such as `max_detections=300`.
+
+    Call arguments:
+        inputs: Pixels 0 to 255, RGB, `(batch, height, width, 3)`, or a dict `{"images": ..., "image_size": ...}` with
+            `(batch, 2)` heights and widths in pixels: what is beyond is padding. Height and width are static.
+        training: With `True`, what the losses need; otherwise the detections.
+
+    Targets: `{"boxes": (batch, N, 4), "labels": (batch, N)}`, xyxy in pixels of the images that are given, labels
+        `0..num_classes - 1`, -1 for padding; optionally `"ignored"` `(batch, N)` bool, regions in which nothing is a
+        negative (such an entry needs no label), and `"image_size"`.
+    Returns: A dict with `"boxes"` `(batch, D, 4)`, `"scores"` `(batch, D)` and `"labels"` `(batch, D)` int32, best
+        first; padding has label -1 and score 0. `D` is `max_detections`.
+    Raises: ValueError: For a backbone without pyramid, an unknown option or a value out of range, images that are too
+        small or of unknown size, targets that lack a key.
+    Source: Faster R-CNN (NeurIPS 2015); Feature Pyramid Networks for Object Detection (CVPR 2017). The defaults are
+        those of torchvision's `fasterrcnn_resnet50_fpn`.
+
+    >>> import numpy as np, zoo.detection
+    >>> detector = zoo.detection.FasterRCNN("resnet18", num_classes=3, pyramid_filters=16, box_units=32)
+    >>> detections = detector.predict(np.zeros((1, 64, 64, 3), "uint8"), verbose=0)
+    >>> detections["boxes"].shape
+    (1, 100, 4)
+    """
+
+    has_masks = False
+
+    def __init__(
+        self,
+        backbone,
+        num_classes,
+        roi_loss="softmax",
+        classifier="linear",
+        frozen_stages=None,
+        preprocessing=None,
+        class_names=None,
+        pyramid_filters=256,
+        box_units=1024,
+        seed=None,
+        conventions="torchvision",
+        name=None,
+        dtype=None,
+        **options,
+    ):
+        # Pixels stay what they are: half precision would round them before they are normalised.
+        super().__init__(name=name, dtype=dtype, autocast=False)
+        self.options = make_options(conventions, options)
+        self.num_classes = _positive(num_classes, "num_classes")
+        self.backbone = as_backbone(backbone)
+        self.frozen_stages = freeze(self.backbone, frozen_stages)
+        self.preprocessing = DetectionPreprocessing() if preprocessing is None else preprocessing
+        self.class_names = None if class_names is None else tuple(class_names)
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(f"class_names must have {num_classes} names, one a class; given: {len(self.class_names)}.")
+        self.pyramid_filters, self.box_units = pyramid_filters, box_units
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.region_loss = RegionLoss(roi_loss, self.num_classes)
+        self.strides, channels = stages_of(self.backbone)
+        if len(self.options.anchor_sizes) != len(self.strides) + 1:
+            raise ValueError(
+                f"anchor_sizes must have {len(self.strides) + 1} entries, one a level of the pyramid of "
+                f"{self.backbone.name} and one for the pooled level; given: {self.options.anchor_sizes!r}."
+            )
+        per_level = {len(sizes) for sizes in self.options.anchor_sizes}
+        if len(per_level) != 1:
+            raise ValueError(
+                f"anchor_sizes must have the same number on every level; given: {self.options.anchor_sizes!r}."
+            )
+        per_cell = per_level.pop() * len(self.options.anchor_ratios)
+        self.fpn = FeaturePyramid(pyramid_filters, dtype=self.dtype_policy, name="fpn")
+        self.fpn.build([(None, None, None, c) for c in channels])
+        self.proposal_head = ProposalHead(per_cell, pyramid_filters, dtype=self.dtype_policy, name="proposal_head")
+        self.proposal_head.build([(None, None, None, pyramid_filters)])
+        self.box_head = BoxHead(
+            self.region_loss.logits,
+            1 if self.options.class_agnostic_boxes else self.num_classes,
+            box_units,
+            classifier,
+            self.region_loss.classifier_initializer,
+            self.region_loss.classifier_bias,
+            dtype=self.dtype_policy,
+            name="box_head",
+        )
+        self.box_head.build((None, 7, 7, pyramid_filters))
+        self._make_more_heads()
+        self.loss_trackers = [keras.metrics.Mean(name=name) for name in self._loss_names()]
+        self._wants_losses = False
+        self._predict_functions = {}
+        self.built = True
+        # As an attribute of its own, so that files hold the state of the loss.
+        self.roi_loss = self.region_loss.loss
+        if self.roi_loss is not None:
+            attach_loss_state(self, self.roi_loss)
+
+    def _make_more_heads(self):
+        """Heads of a subclass."""
+
+    @classmethod
+    def from_torch(cls, source, batch_norm_epsilon=1e-5, frozen_stages=1, **arguments):
+        """The detector that a checkpoint of torchvision's layout was made with, and its weights.
+
+        Args:
+            source: Path of a `.pth`, `.pt` or `.safetensors` file, or a mapping from key to array.
+            batch_norm_epsilon: Of the backbone's norms, which a state dict does not tell. torchvision's own
+                `fasterrcnn_resnet50_fpn` and `maskrcnn_resnet50_fpn` with the weights `COCO_V1` were trained, and run,
+                with 0 (`overwrite_eps(model, 0.0)` in their builders); what others train has 1e-5.
+            frozen_stages: As in the constructor.
+            **arguments: Others of the constructor.
+
+        Raises: ValueError: If the tensors are those of no such detector.
+        Source: torchvision 0.28.
+
+        >>> import zoo.detection
+        >>> from zoo.detection.checkpoint import to_torchvision
+        >>> made = zoo.detection.FasterRCNN("resnet18", num_classes=2, pyramid_filters=8, box_units=16)
+        >>> loaded = zoo.detection.FasterRCNN.from_torch(to_torchvision(made))
+        >>> loaded.num_classes
+        2
+        """
+        from zoo.detection.checkpoint import build_from_torchvision
+
+        return build_from_torchvision(cls, source, batch_norm_epsilon, frozen_stages, arguments)
+
+    # ------------------------------------------------------------------------------------------------
+    # Stages, each for itself
+
+    def read_images(self, inputs):
+        """`(network inputs, image size or None, (height, width) of the batch)` from what the model is called with."""
+        images, size = (inputs["images"], inputs.get("image_size")) if isinstance(inputs, dict) else (inputs, None)
+        shape = tuple(images.shape)
+        if len(shape) != 4 or shape[-1] != 3:
+            raise ValueError(f"images must have the shape (batch, height, width, 3); given: {shape}.")
+        if None in shape[1:3]:
+            raise ValueError(f"images must have a known height and width, the same in every batch; given: {shape}.")
+        if min(shape[1:3]) < self.strides[-1]:
+            raise ValueError(
+                f"images must be at least {self.strides[-1]} pixels high and wide, the stride of the last stage; "
+                f"given: {shape[1:3]}."
+            )
+        return self.preprocessing.normalize(images, size), size, shape[1:3]
+
+    def feature_maps(self, images, training=False):
+        """The maps of the pyramid, finest first, of normalised images."""
+        if self.backbone.input_shape[-1] != 3:
+            images = ops.transpose(images, (0, 3, 1, 2))
+        stages = self.backbone(images, training=training)
+        maps = [stages[name] for name in sorted(stages)]
+        if self.backbone.input_shape[-1] != 3:
+            maps = [ops.transpose(x, (0, 2, 3, 1)) for x in maps]
+        return self.fpn(maps)
+
+    def anchors(self, size, maps):
+        """The anchors of every level for maps of a batch of `size` `(height, width)`."""
+        options = self.options
+        grids = [tuple(x.shape[1:3]) for x in maps]
+        return pyramid_anchors(size, grids, options.anchor_sizes, options.anchor_ratios, options.anchor_rounding)
+
+    def propose(self, logits, deltas, anchors, image_size, training):
+        """`(boxes, scores)` of the proposals, see `select_proposals`."""
+        options = self.options
+        return select_proposals(
+            logits,
+            deltas,
+            anchors,
+            image_size,
+            options.rpn_candidates_training if training else options.rpn_candidates,
+            options.proposals_training if training else options.proposals,
+            options.rpn_nms_threshold,
+            options.rpn_min_size,
+            self._min_log_scale,
+        )
+
+    def region_features(self, maps, boxes, size):
+        """ROIAlign of boxes `(batch, N, 4)` on the levels of the pyramid, `(batch * N, size, size, channels)`."""
+        options = self.options
+        features = multilevel_roi_align(
+            maps[:-1],
+            boxes,
+            size,
+            [1 / stride for stride in self.strides],
+            options.roi_sampling_ratio,
+            options.roi_aligned,
+            options.roi_max_sampling_ratio,
+            options.roi_level_epsilon,
+            options.roi_canonical_size,
+        )
+        return ops.reshape(features, (-1, *features.shape[2:]))
+
+    @property
+    def _min_log_scale(self):
+        return -MAX_LOG_SCALE if self.options.symmetric_delta_clip else None
+
+    # ------------------------------------------------------------------------------------------------
+    # Inference
+
+    def call(self, inputs, training=False):
+        images, image_size, size = self.read_images(inputs)
+        maps = self.feature_maps(images, training=training)
+        logits, deltas = self.proposal_head(maps)
+        if training or self._wants_losses:
+            return {"maps": maps, "logits": logits, "deltas": deltas}
+        if image_size is None:
+            image_size = ops.broadcast_to(ops.convert_to_tensor([size], "float32"), (ops.shape(images)[0], 2))
+        return self.detect(maps, logits, deltas, image_size, size)
+
+    def detect(self, maps, logits, deltas, image_size, size):
+        """The detections from the maps of the pyramid and the outputs of the proposal head."""
+        options = self.options
+        image_size = ops.cast(ops.convert_to_tensor(image_size), "float32")
+        boxes, scores = self.propose(logits, deltas, self.anchors(size, maps), image_size, training=False)
+        number = boxes.shape[1]
+        class_logits, class_deltas = self.box_head(self.region_features(maps, boxes, 7))
+        probabilities = ops.reshape(self.region_loss.scores(class_logits), (-1, number, self.num_classes))
+        present = ops.expand_dims(scores > float("-inf"), -1)
+        boxes, scores, labels = select_detections(
+            ops.where(present, probabilities, float("-inf")),
+            ops.reshape(class_deltas, (-1, number, *class_deltas.shape[1:])),
+            boxes,
+            image_size,
+            options.score_threshold,
+            options.nms_threshold,
+            options.max_detections,
+            options.box_weights,
+            options.min_size,
+            self._min_log_scale,
+        )
+        return {"boxes": boxes, "scores": scores, "labels": labels}
+
+    def predict_images(self, images, resize=True):
+        """Detections in images of any size, in the pixels of the given images.
+
+        Args:
+            images: A list of uint8 arrays `(height, width, 3)`, RGB.
+            resize: `True` resizes as `preprocessing` says, `(min_size, max_size)` to other bounds; `False` keeps the
+                pixels as they are.
+
+        Returns: A list of dicts of NumPy arrays: `"boxes"` `(n, 4)` xyxy, `"scores"` `(n,)`, `"labels"` `(n,)`; Mask
+            R-CNN also `"masks"` `(n, height, width)` bool.
+        Raises: ValueError: For something else than such a list.
+
+        >>> import numpy as np, zoo.detection
+        >>> detector = zoo.detection.FasterRCNN("resnet18", num_classes=3, pyramid_filters=16, box_units=32)
+        >>> found = detector.predict_images([np.zeros((40, 50, 3), "uint8")], resize=(64, 64))
+        >>> sorted(found[0])
+        ['boxes', 'labels', 'scores']
+        """
+        if isinstance(images, np.ndarray) and images.ndim == 3:
+            raise ValueError("images must be a list of arrays (height, width, 3); given: one array. Write [image].")
+        transform = self.preprocessing
+        if isinstance(resize, (tuple, list)):
+            transform = dataclasses.replace(transform, min_size=resize[0], max_size=resize[1])
+        results = []
+        for index, image in enumerate(images):
+            image = np.asarray(image)
+            if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+                raise ValueError(
+                    f"images must be uint8 arrays (height, width, 3); image {index} has the shape {image.shape} and "
+                    f"the dtype {image.dtype}."
+                )
+            pixels, sizes = transform.batch([image], resize=resize is not False)
+            # Small images are padded up to what the network needs.
+            missing = [max(self.strides[-1] - side, 0) for side in pixels.shape[1:3]]
+            pixels = np.pad(pixels, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
+            found = self._predict_one({"images": pixels, "image_size": sizes})
+            found = {key: np.asarray(value)[0] for key, value in found.items()}
+            results.append(self._to_image(found, sizes[0], image.shape[:2]))
+        return results
+
+    def _predict_one(self, inputs):
+        """`predict_on_batch` with a compiled function for each size: TensorFlow would make one for sizes unknown."""
+        size = (inputs["images"].shape, self.jit_compile, self.run_eagerly)
+        usual, self.predict_function = self.predict_function, self._predict_functions.get(size)
+        try:
+            found = self.predict_on_batch(inputs)
+            self._predict_functions[size] = self.predict_function
+        finally:
+            self.predict_function = usual
+        return found
+
+    def _to_image(self, found, resized, size):
+        """The detections of one image, without padding, in the pixels that it had."""
+        kept = found["labels"] >= 0
+        y, x = (np.float32(side) / np.float32(scaled) for side, scaled in zip(size, resized, strict=True))
+        result = {key: found[key][kept] for key in ("boxes", "scores", "labels")}
+        result["boxes"] = result["boxes"] * np.array([x, y, x, y], "float32")
+        return result
+
+    # ------------------------------------------------------------------------------------------------
+    # Training
+
+    def _loss_names(self):
+        return ("objectness_loss", "proposal_box_loss", "classifier_loss", "box_loss")
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The sum of the losses of a batch; each is logged by its name."""
+        if sample_weight is not None:
+            raise ValueError("sample_weight is not used by detectors; mark objects as ignored instead.")
+        losses = self.detection_losses(x, y, y_pred, training)
+        for tracker in self.loss_trackers:
+            tracker.update_state(losses[tracker.name])
+        total = sum(losses.values())
+        for loss in self.losses:
+            total = total + ops.sum(ops.cast(loss, "float32"))
+        return total
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return self.get_metrics_result()
+
+    def detection_losses(self, x, y, outputs, training=True, order=None):
+        """Every loss of a batch by name.
+
+        Args:
+            x, y: Inputs and targets as `fit` takes them.
+            outputs: What calling the model with `training=True` returned.
+            training: `False` draws the same anchors and regions at every call.
+            order: How anchors and regions are drawn, see `zoo.detection.matching.balanced_sample`; `None`: at random.
+        """
+        maps, logits, deltas = outputs["maps"], outputs["logits"], outputs["deltas"]
+        images, image_size = (x["images"], x.get("image_size")) if isinstance(x, dict) else (x, None)
+        size = tuple(images.shape[1:3])
+        targets = read_targets(y, self.num_classes, size, image_size)
+        anchors = self.anchors(size, maps)
+        if order is None:
+            order = matching.random_order(self.seed_generator if training else _VALIDATION_SEED)
+        objectness, proposal_box = proposal_losses(logits, deltas, anchors, targets, order, self.options)
+        boxes, scores = self.propose(logits, deltas, anchors, targets.image_size, training=True)
+        regions = self.sample_regions(boxes, scores > float("-inf"), targets, order)
+        class_logits, class_deltas = self.box_head(self.region_features(maps, regions["boxes"], 7))
+        flat = {key: ops.reshape(value, (-1, *value.shape[2:])) for key, value in regions.items()}
+        wanted = box_targets(flat["object_boxes"], flat["boxes"], flat["is_positive"], self.options.box_weights)
+        losses = {
+            "objectness_loss": objectness,
+            "proposal_box_loss": proposal_box,
+            "classifier_loss": self.region_loss.mean(flat["labels"], class_logits, flat["valid"]),
+            "box_loss": box_loss(
+                class_deltas, wanted, flat["labels"], flat["is_positive"], flat["valid"], self.options.box_loss_beta
+            ),
+        }
+        return {**losses, **self._more_losses(maps, regions, targets)}
+
+    def _more_losses(self, maps, regions, targets):
+        """Losses of the heads of a subclass."""
+        return {}
+
+    def sample_regions(self, boxes, valid, targets, order):
+        """Regions for the box head, the positives first: a dict of tensors `(batch, roi_samples, ...)`.
+
+        `boxes`, `is_positive`, `valid`, `labels` (background is `num_classes`), `objects` (index) and `object_boxes`.
+        """
+        options = self.options
+        if options.add_ground_truth:
+            boxes = ops.concatenate([boxes, targets.boxes], axis=1)
+            valid = ops.concatenate([valid, targets.valid], axis=1)
+        quality = iou(targets.boxes, boxes)
+        threshold = options.roi_threshold
+        matches = matching.match(quality, threshold, threshold, options.roi_low_quality, targets.valid)
+        positive = ops.logical_and(matches >= 0, valid)
+        negative = ops.logical_and(ops.equal(matches, matching.BELOW), valid)
+        if targets.ignored is not None:
+            negative = ops.logical_and(negative, ops.logical_not(in_ignored_region(boxes, targets, options)))
+        index, is_positive, drawn = matching.balanced_sample(
+            positive, negative, options.roi_samples, options.roi_positive_fraction, order
+        )
+        objects = ops.maximum(ops.take_along_axis(matches, index, axis=1), 0)
+        labels = ops.take_along_axis(targets.labels, objects, axis=1)
+        return {
+            "boxes": ops.take_along_axis(boxes, ops.expand_dims(index, -1), axis=1),
+            "is_positive": is_positive,
+            "valid": drawn,
+            "labels": ops.where(is_positive, labels, self.num_classes),
+            "objects": objects,
+            "object_boxes": ops.take_along_axis(targets.boxes, ops.expand_dims(objects, -1), axis=1),
+        }
+
+    @contextlib.contextmanager
+    def _with_losses(self):
+        """While it evaluates, a call returns what the losses need, and no time goes into detections."""
+        self._wants_losses = True
+        try:
+            yield
+        finally:
+            self._wants_losses = False
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        self._check_arrays(x, y)
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        self._check_arrays(x, y)
+        with self._with_losses():
+            return super().evaluate(x, y, *args, **kwargs)
+
+    def test_on_batch(self, *args, **kwargs):
+        with self._with_losses():
+            return super().test_on_batch(*args, **kwargs)
+
+    def _check_arrays(self, x, y):
+        """Wrong targets are found before training where all of them can be seen."""
+        if isinstance(y, dict) and all(isinstance(value, np.ndarray) for value in y.values()):
+            images = x["images"] if isinstance(x, dict) else x
+            check_targets(y, self.num_classes, tuple(images.shape[1:3]), getattr(self, "mask_format", None))
+
+    # ------------------------------------------------------------------------------------------------
+    # Configuration
+
+    def get_config(self):
+        loss = self.region_loss.given
+        classifier = self.box_head.classifier_option
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "dtype": serialize(self.dtype_policy),
+            "backbone": serialize(self.backbone),
+            "num_classes": self.num_classes,
+            "roi_loss": loss if isinstance(loss, str) else serialize(loss),
+            "classifier": classifier if isinstance(classifier, str) else serialize(classifier),
+            "frozen_stages": self.frozen_stages,
+            "preprocessing": serialize(self.preprocessing),
+            "class_names": None if self.class_names is None else list(self.class_names),
+            "pyramid_filters": self.pyramid_filters,
+            "box_units": self.box_units,
+            "seed": self.seed,
+            **{key: _plain(value) for key, value in dataclasses.asdict(self.options).items()},
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for key in ("backbone", "roi_loss", "classifier", "preprocessing"):
+            if isinstance(config[key], dict):
+                config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+        return cls(**config)
+
+
+def _plain(value):
+    return [_plain(x) for x in value] if isinstance(value, tuple) else value
+
+
+def _positive(value, argument):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{argument} must be a positive integer; given: {value!r}.")
+    return int(value)

@@ -1,0 +1,222 @@
+"""What a detector is trained on: objects padded to a fixed number, checked before training and read in the step."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from keras_apa._names import check_name
+
+MASK_FORMATS = ("image", "box")
+
+
+class Targets(NamedTuple):
+    """The objects of a batch as tensors.
+
+    `boxes` `(batch, N, 4)`, `labels` `(batch, N)` int32, `valid` `(batch, N)` bool for objects that are trained on,
+    `image_size` `(batch, 2)` float32, `masks` or `None`, `ignored` `(batch, N)` bool or `None` for regions in which
+    nothing is a negative.
+    """
+
+    boxes: Any
+    labels: Any
+    valid: Any
+    image_size: Any
+    masks: Any = None
+    ignored: Any = None
+
+
+def read_targets(targets, num_classes, padded_size, image_size=None):
+    """Tensors from the dict of targets that `fit` is given.
+
+    Labels outside `0..num_classes - 1` and boxes whose sides are not positive are padding: no loss, no NaN.
+    `check_targets` calls them errors where values can be seen.
+
+    Args:
+        targets: Dict with `"boxes"` `(batch, N, 4)` xyxy in pixels of the batch, `"labels"` `(batch, N)`, -1 for
+            padding, and optionally `"masks"`, `"ignored"` `(batch, N)` and `"image_size"` `(batch, 2)`.
+        num_classes: Number of classes.
+        padded_size: Height and width of the batch, used where nothing tells the size of an image.
+        image_size: `(batch, 2)`, or `None` to take that of the dict.
+
+    Returns: `Targets`.
+    Raises: ValueError: For a missing key or a wrong shape.
+
+    >>> from zoo.detection.targets import read_targets
+    >>> boxes = [[[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 0.0, 0.0]]]
+    >>> targets = read_targets({"boxes": boxes, "labels": [[1, -1]]}, 3, padded_size=(8, 8))
+    >>> [bool(v) for v in targets.valid[0]]
+    [True, False]
+    """
+    if not isinstance(targets, dict) or not {"boxes", "labels"} <= set(targets):
+        given = sorted(targets) if isinstance(targets, dict) else type(targets).__name__
+        raise ValueError(f'targets must be a dict with "boxes" and "labels"; given: {given}.')
+    boxes = ops.cast(ops.convert_to_tensor(targets["boxes"]), "float32")
+    labels = ops.cast(ops.convert_to_tensor(targets["labels"]), "int32")
+    if len(boxes.shape) != 3 or boxes.shape[-1] != 4 or len(labels.shape) != 2:
+        raise ValueError(
+            f"boxes must have the shape (batch, N, 4) and labels (batch, N); given: {tuple(boxes.shape)} and "
+            f"{tuple(labels.shape)}."
+        )
+    masks, ignored = targets.get("masks"), targets.get("ignored")
+    if boxes.shape[1] == 0:
+        # One object of padding, so that no later step meets an empty axis.
+        boxes, labels = ops.pad(boxes, ((0, 0), (0, 1), (0, 0))), ops.pad(labels, ((0, 0), (0, 1)), constant_values=-1)
+        if masks is not None:
+            masks = ops.pad(ops.convert_to_tensor(masks), ((0, 0), (0, 1), (0, 0), (0, 0)))
+        if ignored is not None:
+            ignored = ops.pad(ops.cast(ignored, "int32"), ((0, 0), (0, 1)))
+    solid = ops.logical_and(boxes[..., 2] > boxes[..., 0], boxes[..., 3] > boxes[..., 1])
+    valid = ops.logical_and(ops.logical_and(labels >= 0, labels < num_classes), solid)
+    if ignored is not None:
+        ignored = ops.logical_and(ops.cast(ignored, "bool"), solid)
+        valid = ops.logical_and(valid, ops.logical_not(ignored))
+    # Whatever a box of padding holds, a NaN in it would reach every maximum.
+    boxes = ops.where(ops.expand_dims(solid, -1), boxes, 0.0)
+    if image_size is None:
+        image_size = targets.get("image_size")
+    if image_size is None:
+        image_size = ops.expand_dims(ops.convert_to_tensor(padded_size, "float32"), 0)
+        image_size = ops.broadcast_to(image_size, (ops.shape(boxes)[0], 2))
+    return Targets(
+        boxes,
+        ops.where(valid, labels, 0),
+        valid,
+        ops.cast(ops.convert_to_tensor(image_size), "float32"),
+        None if masks is None else ops.convert_to_tensor(masks),
+        ignored,
+    )
+
+
+def check_targets(targets, num_classes, padded_size=None, mask_format=None, names=None):
+    """Raise a ValueError that says what is wrong with the targets of a batch, before it is trained on.
+
+    Looked for: keys and shapes, labels that are no class, NaN, boxes without area, boxes that lie outside the image,
+    boxes that look like xywh, masks of another size.
+
+    Args:
+        targets: The dict that `read_targets` takes, of NumPy arrays.
+        num_classes: Number of classes.
+        padded_size: Height and width of the images in the batch, or `None` if unknown.
+        mask_format: `"image"`, `"box"`, or `None` if there are no masks to check.
+        names: What to call each image in an error, such as file names; `None` for its index.
+
+    Returns: `targets`.
+
+    >>> import numpy as np
+    >>> from zoo.detection.targets import check_targets
+    >>> check_targets({"boxes": np.ones((1, 1, 4)), "labels": np.full((1, 1), 7)}, num_classes=3)
+    Traceback (most recent call last):
+        ...
+    ValueError: labels must be 0..2, or -1 for padding; image 0 has 7.
+    """
+    if not isinstance(targets, dict):
+        raise ValueError(f"targets must be a dict; given: {type(targets).__name__}.")
+    for key in ("boxes", "labels") + (("masks",) if mask_format else ()):
+        if key not in targets:
+            raise ValueError(f"targets must have the key {key!r}; given: {', '.join(sorted(map(str, targets)))}.")
+    boxes, labels = np.asarray(targets["boxes"]), np.asarray(targets["labels"])
+    if boxes.ndim != 3 or boxes.shape[-1] != 4:
+        raise ValueError(f"boxes must have the shape (batch, N, 4); given: {boxes.shape}.")
+    if labels.shape != boxes.shape[:2]:
+        raise ValueError(f"labels must have the shape {boxes.shape[:2]}, one a box; given: {labels.shape}.")
+    if not np.array_equal(labels, np.round(labels)):
+        raise ValueError(f"labels must be whole numbers; given: {labels.dtype} with {labels[labels % 1 != 0][0]}.")
+    present = labels != -1
+    if "ignored" in targets:
+        ignored = np.asarray(targets["ignored"])
+        if ignored.shape != labels.shape:
+            raise ValueError(f"ignored must have the shape {labels.shape}, one a box; given: {ignored.shape}.")
+        present = present | ignored.astype(bool)
+
+    def name(image):
+        return f"image {names[image] if names is not None else image}"
+
+    wrong = np.argwhere((labels < -1) | (labels >= num_classes))
+    if len(wrong):
+        image, index = wrong[0]
+        raise ValueError(
+            f"labels must be 0..{num_classes - 1}, or -1 for padding; {name(image)} has {labels[image, index]}."
+        )
+    for image in range(len(boxes)):
+        size = targets.get("image_size")
+        size = padded_size if size is None else np.asarray(size)[image]
+        _check_boxes(boxes[image][present[image]], size, name(image))
+    if mask_format:
+        _check_masks(np.asarray(targets["masks"]), labels.shape, padded_size, mask_format)
+    return targets
+
+
+def _check_boxes(boxes, size, name):
+    for box in boxes:
+        if not np.isfinite(box).all():
+            raise ValueError(f"boxes must be finite numbers; {name} has {box.tolist()}.")
+    flat = boxes[(boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])]
+    # Of boxes as (x, y, width, height) those in the right or lower part of the image have width < x or height < y.
+    if len(flat):
+        hint = ""
+        if (flat[:, 2:] > 0).all():
+            hint = " It looks like (x, y, width, height): add x and y to the last two."
+        raise ValueError(
+            f"boxes must be (x1, y1, x2, y2) with x2 > x1 and y2 > y1; {name} has {flat[0].tolist()}.{hint}"
+        )
+    if size is not None:
+        height, width = float(size[0]), float(size[1])
+        outside = boxes[(boxes[:, 0] >= width) | (boxes[:, 1] >= height) | (boxes[:, 2] <= 0) | (boxes[:, 3] <= 0)]
+        if len(outside):
+            raise ValueError(
+                f"boxes must lie in the image, in pixels; {name} is {height:g} pixels high and {width:g} wide and has "
+                f"{outside[0].tolist()}."
+            )
+
+
+def _check_masks(masks, objects, padded_size, mask_format):
+    check_name(mask_format, MASK_FORMATS, "mask_format")
+    square = masks.ndim == 4 and masks.shape[2] == masks.shape[3]
+    if masks.ndim != 4 or masks.shape[:2] != objects:
+        raise ValueError(f"masks must have the shape ({objects[0]}, {objects[1]}, ., .); given: {masks.shape}.")
+    if mask_format == "image" and padded_size is not None and masks.shape[2:] != tuple(padded_size):
+        raise ValueError(
+            f"masks must have the size of the images, {tuple(padded_size)}, with mask_format='image'; "
+            f"given: {masks.shape[2:]}."
+        )
+    if mask_format == "box" and not square:
+        raise ValueError(f"masks must be square with mask_format='box'; given: {masks.shape[2:]}.")
+
+
+def pad_targets(boxes, labels, number, masks=None, ignored=None):
+    """The objects of one image, padded to a fixed number; if there are more, the largest are kept.
+
+    Args:
+        boxes: `(n, 4)`, xyxy in pixels.
+        labels: `(n,)` integers.
+        number: Number of objects to return.
+        masks: `(n, height, width)` or `None`.
+        ignored: `(n,)` bool or `None`.
+
+    Returns: `(targets, dropped)`: a dict of NumPy arrays with the keys of what was given, and how many objects were
+        left out.
+    Raises: ValueError: If `number` is not positive.
+
+    >>> import numpy as np
+    >>> from zoo.detection.targets import pad_targets
+    >>> targets, dropped = pad_targets(np.array([[0, 0, 2, 2], [0, 0, 9, 9]]), np.array([4, 5]), 1)
+    >>> targets["labels"].tolist(), dropped
+    ([5], 1)
+    """
+    if number < 1:
+        raise ValueError(f"number must be at least 1; given: {number!r}.")
+    boxes = np.asarray(boxes, "float32").reshape(-1, 4)
+    labels = np.asarray(labels, "int32").reshape(-1)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    order = np.sort(np.argsort(-area, kind="stable")[:number])
+    padding = number - len(order)
+    padded = {
+        "boxes": np.pad(boxes[order], ((0, padding), (0, 0))),
+        "labels": np.pad(labels[order], (0, padding), constant_values=-1),
+    }
+    if masks is not None:
+        padded["masks"] = np.pad(np.asarray(masks)[order], ((0, padding), (0, 0), (0, 0)))
+    if ignored is not None:
+        padded["ignored"] = np.pad(np.asarray(ignored, bool)[order], (0, padding))
+    return padded, len(boxes) - len(order)
