@@ -42,7 +42,7 @@ class _PerClassAccuracy(keras.metrics.Metric):
         Args:
             y_true: Integer labels of shape `(...)` or `(..., 1)`, or one-hot or soft labels `(...,
                 num_classes)`, of which the largest entry counts.
-            y_pred: Logits or probabilities `(..., num_classes)`.
+            y_pred: Logits or probabilities `(..., num_classes)`. A row with a NaN in it counts as wrong.
             sample_weight: Numbers that broadcast to the labels, or `None`.
 
         Raises:
@@ -77,7 +77,10 @@ class _PerClassAccuracy(keras.metrics.Metric):
         weights = ops.reshape(ops.where(known, weights, 0.0), (-1,))
         labels = ops.reshape(ops.cast(ops.where(known, labels, 0.0), "int32"), (-1,))
         predicted = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
-        hits = ops.where(ops.equal(predicted, labels), weights, 0.0)
+        # argmax takes NaN for the largest, or for the first, and so would score a model that has diverged.
+        broken = ops.reshape(ops.any(ops.isnan(y_pred), axis=-1), (-1,))
+        right = ops.logical_and(ops.equal(predicted, labels), ops.logical_not(broken))
+        hits = ops.where(right, weights, 0.0)
         poison = ops.cast(ops.where(ops.any(wrong), float("nan"), 0.0), dtype)
         self._add(self._correct, self._sum_by_class(hits, labels))
         self._add(self._total, self._sum_by_class(weights, labels) + poison)
