@@ -90,7 +90,8 @@ def balanced_sigmoid_crossentropy(
     counts = _at_least_two(as_class_counts(class_counts))
     logits, targets, valid = read_targets(y_true, y_pred, counts.num_classes, ignore_class, background)
     targets = smooth(targets, label_smoothing)
-    n, total, mean = counts.counts, counts.total, counts.total / counts.num_classes
+    n, total = counts.counts.astype("float64"), float(counts.total)
+    mean = total / counts.num_classes
     adjusted = logits - row(tau * np.log(mean / n * (total - n) / (total - mean)), logits)
     positive, negative = binary_losses(adjusted)
     return ignore(reduce_classes(targets * positive + (1 - targets) * negative, class_reduction), valid)
