@@ -94,9 +94,9 @@ class SeesawLoss(StatefulLoss):
 
     The counts are state (`cumulative_counts`): call `keras_apa.losses.attach_loss_state(model, loss)` before
     `fit` (on JAX it is an error not to). Ignored samples are not counted, those of weight 0 are.
-    A Keras loss cannot tell training from evaluation, so `evaluate` and the validation of `fit` count as well: with a
-    balanced validation set the counts forget the long tail. Where the training counts are known, give them as
-    `class_counts`: then nothing is counted and there is no state.
+    Attached, it counts in training only. Without that, `evaluate` and the validation of `fit` count as well, since a
+    Keras loss cannot tell them from training: with a balanced validation set the counts forget the long tail. Where
+    the training counts are known, give them as `class_counts`: then nothing is counted and there is no state.
 
     Args:
         num_classes: Classes, without background. May be left out where `class_counts` are given.
