@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_apa._keras_internals import in_symbolic_scope
 from keras_apa._kernels import is_compiling
+from keras_apa._names import check_targets_are_numbers
 from keras_apa.class_counts import as_class_counts
 
 __all__ = ["MeanClassAccuracy", "ShotAccuracy"]
@@ -50,6 +51,7 @@ class _PerClassAccuracy(keras.metrics.Metric):
                 not inside a compiled step. Elsewhere such a label makes every result NaN, until the state is
                 reset.
         """
+        check_targets_are_numbers(y_true)
         dtype = self._total.dtype
         on_host = isinstance(y_true, np.ndarray | list | tuple)
         # At once: JAX would first cut an int64 label to its lower half, which may look like a class.
