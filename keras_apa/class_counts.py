@@ -129,14 +129,15 @@ class ClassCounts:
     @property
     def total(self) -> int:
         """Number of images of all classes."""
-        return int(self.counts.sum())
+        # Not numpy's sum, which wraps round at 2**63 without a word.
+        return sum(self.counts.tolist())
 
     @property
     def prior(self) -> np.ndarray:
         """Share of each class, `n / sum(n)`, float64."""
         if not self.total:
             raise ValueError("the prior of no images is undefined: every class count is 0")
-        return self.counts / self.total
+        return self.counts / float(self.total)
 
     @property
     def imbalance_factor(self) -> float:

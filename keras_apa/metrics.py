@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_apa._keras_internals import in_symbolic_scope
 from keras_apa._kernels import is_compiling
+from keras_apa._names import check_targets_are_numbers
 from keras_apa.class_counts import as_class_counts
 
 __all__ = ["MeanClassAccuracy", "ShotAccuracy"]
@@ -42,7 +43,7 @@ class _PerClassAccuracy(keras.metrics.Metric):
         Args:
             y_true: Integer labels of shape `(...)` or `(..., 1)`, or one-hot or soft labels `(...,
                 num_classes)`, of which the largest entry counts.
-            y_pred: Logits or probabilities `(..., num_classes)`.
+            y_pred: Logits or probabilities `(..., num_classes)`. A row with a NaN in it counts as wrong.
             sample_weight: Numbers that broadcast to the labels, or `None`.
 
         Raises:
@@ -50,6 +51,7 @@ class _PerClassAccuracy(keras.metrics.Metric):
                 not inside a compiled step. Elsewhere such a label makes every result NaN, until the state is
                 reset.
         """
+        check_targets_are_numbers(y_true)
         dtype = self._total.dtype
         on_host = isinstance(y_true, np.ndarray | list | tuple)
         # At once: JAX would first cut an int64 label to its lower half, which may look like a class.
@@ -77,7 +79,10 @@ class _PerClassAccuracy(keras.metrics.Metric):
         weights = ops.reshape(ops.where(known, weights, 0.0), (-1,))
         labels = ops.reshape(ops.cast(ops.where(known, labels, 0.0), "int32"), (-1,))
         predicted = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
-        hits = ops.where(ops.equal(predicted, labels), weights, 0.0)
+        # argmax takes NaN for the largest, or for the first, and so would score a model that has diverged.
+        broken = ops.reshape(ops.any(ops.isnan(y_pred), axis=-1), (-1,))
+        right = ops.logical_and(ops.equal(predicted, labels), ops.logical_not(broken))
+        hits = ops.where(right, weights, 0.0)
         poison = ops.cast(ops.where(ops.any(wrong), float("nan"), 0.0), dtype)
         self._add(self._correct, self._sum_by_class(hits, labels))
         self._add(self._total, self._sum_by_class(weights, labels) + poison)

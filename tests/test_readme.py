@@ -74,7 +74,7 @@ def test_install_lines_name_what_exists(command):
 def test_the_demo_command_runs_as_it_stands(tmp_path):
     """In full length on one backend; a user waits at most some minutes for it."""
     (command,) = [c for c in COMMANDS if c.startswith("keras-apa")]
-    program = "import sys; from training.cli import main; sys.exit(main())"
+    program = "import sys; from training.cli import console; sys.exit(console())"
     result = subprocess.run(
         [sys.executable, "-c", program, *command.split()[1:]],
         cwd=tmp_path,

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from training.quiet import quiet_tensorflow
+
 EXTRA = 'pip install "keras-apa[training]"'
 
 
@@ -32,6 +34,21 @@ def usage():
         raise UsageError(str(error)) from error
 
 
+def console() -> int:
+    """The command of the terminal: `main`, and after Ctrl-C the process ends at once.
+
+    Python would take itself down first, and with it what the threads of tf.data and XLA, which an interrupted epoch
+    leaves at work, still use: now and then that is a segmentation fault, and the exit code -11 instead of 130.
+    """
+    code = main()
+    if code == 130:
+        with contextlib.suppress(OSError):  # the other end of a pipe is gone
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -39,10 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("an empty argument was given; leave it out, or say what is meant", 2)
     debug = "--debug" in arguments
     if not debug:
-        # Before TensorFlow is imported, or it prints what it found out about the processor and missing GPUs.
+        # For what TensorFlow logs after its import.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        return _run(arguments)
+        with contextlib.nullcontext() if debug else quiet_tensorflow():
+            return _run(arguments)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except Exception as error:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from training.classifier_learning import learn_classifier
-from training.cli import usage
+from training.cli import UsageError, usage
 from training.recipe import Recipe
 from training.recipes import get_recipe
 
@@ -62,6 +62,7 @@ class Demo:
 
     def run(self) -> int:
         _use_backend(self.backend)
+        _check_small_network(self.model)
         from training.demo import run_demo
 
         return run_demo(
@@ -218,6 +219,15 @@ def _use_backend(name: str | None) -> None:
     leave_accelerators_to(backend)
 
 
+def _check_small_network(name: str) -> None:
+    """The digits are too small for the other networks, whose error would be about an input that nobody gave."""
+    from training.checks import nearest
+    from zoo.cifar_resnet import CIFAR_RESNETS
+
+    if name not in CIFAR_RESNETS:
+        raise UsageError(f"--model is {name!r}; it must be a network for small images, {nearest(name, CIFAR_RESNETS)}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
     """Train a recipe: keras-apa train RECIPE, keras-apa train RECIPE --help for its options.
@@ -333,9 +343,9 @@ class Report:
 class List:
     """List models, weights, presets, recipes, losses, layers, metrics or backends; everything without a kind."""
 
-    kind: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="KIND", help_behavior_hint="")] = None
+    kind: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[KIND]", help_behavior_hint="")] = None
     """models, weights, presets, recipes, losses, layers, metrics or backends."""
-    pattern: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATTERN", help_behavior_hint="")] = "*"
+    pattern: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[PATTERN]", help_behavior_hint="")] = "*"
     """Only names that match, such as 'se_*'."""
     debug: bool = False
     """Show the traceback of an error."""

@@ -195,7 +195,11 @@ class _ChannelGate(_Attention):
 
     def _fresh_initializer(self):
         # One initializer object draws the same numbers each time: both denses would start as copies of each other.
-        return keras.initializers.get(keras.initializers.serialize(self.kernel_initializer))
+        initializer = self.kernel_initializer
+        if not isinstance(initializer, keras.initializers.Initializer):
+            return initializer  # a plain function, which draws as it likes
+        # Not by keras.saving: deserialisation imports TensorFlow, where it is installed, on every backend.
+        return type(initializer).from_config(initializer.get_config())
 
     def _excite(self, pooled):
         if self.norm is not None:

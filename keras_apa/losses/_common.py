@@ -18,6 +18,7 @@ from keras_apa import _keras_internals as internals
 from keras_apa import ops as apa_ops
 from keras_apa._kernels import is_compiling
 from keras_apa._names import check_bool as check_bool
+from keras_apa._names import check_targets_are_numbers
 from keras_apa.class_counts import as_class_counts
 
 # Soft targets made in half precision may exceed 1 by that much.
@@ -56,6 +57,7 @@ def read_targets(
         error.
     """
     logits = full_precision(y_pred)
+    check_targets_are_numbers(y_true)
     y_true = ops.convert_to_tensor(y_true)
     width = logits.shape[-1] if len(logits.shape) else None
     if len(logits.shape) == 0 or (num_classes is not None and width not in (None, num_classes)):
@@ -211,6 +213,14 @@ def binary_losses(logits, activation="sigmoid", logit_range=(-10.0, 10.0)):
     return -apa_ops.log_gumbel(q), -apa_ops.log1m_gumbel(q)
 
 
+def weighed(targets, values):
+    """`targets * values`, and 0 where the target is 0 though the value is infinite: a logit of -inf rules a class out.
+
+    What is not asked for is left out before the product: 0 * inf is NaN, in the gradient too.
+    """
+    return targets * ops.where(ops.equal(targets, 0), 0.0, values)
+
+
 def reduce_classes(values, class_reduction):
     """Sum or mean over the last axis."""
     check_choice(class_reduction, ("sum", "mean"), "class_reduction")
@@ -303,6 +313,10 @@ class LongTailLoss(keras.losses.Loss):
         self.ignore_class = check_ignore_class(ignore_class)
         full = "float64" if policy.compute_dtype == "float64" else "float32"
         super().__init__(name=name, reduction=reduction, dtype=full)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        check_targets_are_numbers(y_true)
+        return super().__call__(y_true, y_pred, sample_weight)
 
     @property
     def state(self):

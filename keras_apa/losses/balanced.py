@@ -17,6 +17,7 @@ from keras_apa.losses._common import (
     reduce_classes,
     row,
     smooth,
+    weighed,
 )
 
 
@@ -47,7 +48,7 @@ def balanced_softmax_crossentropy(y_true, y_pred, class_counts, tau=1.0, label_s
     logits, targets, valid = read_targets(y_true, y_pred, counts.num_classes, ignore_class)
     targets = smooth(targets, label_smoothing)
     adjusted = logits + row(tau * np.log(counts.prior), logits)
-    return ignore(-ops.sum(targets * ops.log_softmax(adjusted, axis=-1), axis=-1), valid)
+    return ignore(-ops.sum(weighed(targets, ops.log_softmax(adjusted, axis=-1)), axis=-1), valid)
 
 
 def balanced_sigmoid_crossentropy(
@@ -90,10 +91,11 @@ def balanced_sigmoid_crossentropy(
     counts = _at_least_two(as_class_counts(class_counts))
     logits, targets, valid = read_targets(y_true, y_pred, counts.num_classes, ignore_class, background)
     targets = smooth(targets, label_smoothing)
-    n, total, mean = counts.counts, counts.total, counts.total / counts.num_classes
+    n, total = counts.counts.astype("float64"), float(counts.total)
+    mean = total / counts.num_classes
     adjusted = logits - row(tau * np.log(mean / n * (total - n) / (total - mean)), logits)
     positive, negative = binary_losses(adjusted)
-    return ignore(reduce_classes(targets * positive + (1 - targets) * negative, class_reduction), valid)
+    return ignore(reduce_classes(weighed(targets, positive) + (1 - targets) * negative, class_reduction), valid)
 
 
 def _at_least_two(counts):

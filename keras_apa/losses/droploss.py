@@ -16,6 +16,7 @@ from keras_apa.losses._common import (
     read_targets,
     reduce_classes,
     row,
+    weighed,
 )
 from keras_apa.losses.state import RandomLoss
 
@@ -79,7 +80,8 @@ def drop_loss(
     dropped = ops.logical_or(foreground, uniform >= rho)
     keep = 1 - rare * ops.cast(dropped, logits.dtype) + 0 * rho
     positive, negative = binary_losses(logits, activation, logit_range)
-    return ignore(reduce_classes(targets * positive + keep * (1 - targets) * negative, class_reduction), valid)
+    loss = weighed(targets, positive) + keep * (1 - targets) * negative
+    return ignore(reduce_classes(loss, class_reduction), valid)
 
 
 def gumbel_optimized_loss(

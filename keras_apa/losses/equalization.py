@@ -16,6 +16,7 @@ from keras_apa.losses._common import (
     read_targets,
     reduce_classes,
     row,
+    weighed,
 )
 from keras_apa.losses.state import RandomLoss
 
@@ -67,7 +68,7 @@ def equalization_loss(
     rare = row(frequency < frequency_threshold, logits)
     foreground = ops.cast(ops.any(targets > 0, axis=-1, keepdims=True), logits.dtype)
     positive, negative = binary_losses(logits, activation, logit_range)
-    loss = targets * positive + (1 - rare * foreground) * (1 - targets) * negative
+    loss = weighed(targets, positive) + (1 - rare * foreground) * (1 - targets) * negative
     return ignore(reduce_classes(loss, class_reduction), valid)
 
 
@@ -117,7 +118,7 @@ def softmax_equalization_loss(
     left_out = ops.logical_and(rare, ops.cast(uniform, logits.dtype) < gamma)
     left_out = ops.logical_and(left_out, ops.logical_not(targets > 0))
     log_denominator = ops.logsumexp(ops.where(left_out, -1e30, logits), axis=-1, keepdims=True)
-    return ignore(ops.sum(targets * (log_denominator - logits), axis=-1), valid)
+    return ignore(ops.sum(weighed(targets, log_denominator - logits), axis=-1), valid)
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")

@@ -17,6 +17,7 @@ from keras_apa.losses._common import (
     read_targets,
     reduce_classes,
     row,
+    weighed,
 )
 from keras_apa.losses.state import RandomLoss
 
@@ -76,7 +77,7 @@ def federated_loss(
         uniform = keras.random.uniform((counts.num_classes,))
     asked = _asked_classes(targets, valid, counts.counts**power * (counts.counts > 0), num_sampled_classes, uniform)
     positive, negative = binary_losses(logits, activation, logit_range)
-    loss = asked * (targets * positive + (1 - targets) * negative)
+    loss = asked * (weighed(targets, positive) + (1 - targets) * negative)
     return ignore(reduce_classes(loss, class_reduction), valid)
 
 

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_apa.class_counts import as_class_counts
-from keras_apa.losses._common import LongTailLoss, check_number, ignore, read_targets, row
+from keras_apa.losses._common import LongTailLoss, check_number, ignore, read_targets, row, weighed
 
 
 def ldam(y_true, y_pred, class_counts, max_margin=0.5, scale=30.0, ignore_class=-1):
@@ -36,7 +36,7 @@ def ldam(y_true, y_pred, class_counts, max_margin=0.5, scale=30.0, ignore_class=
     cosines, targets, valid = read_targets(y_true, y_pred, counts.num_classes, ignore_class, kind="one_hot")
     margin = row(max_margin * (counts.counts.min() / counts.counts) ** 0.25, cosines)
     log_probabilities = ops.log_softmax(scale * (cosines - margin * targets), axis=-1)
-    return ignore(-ops.sum(targets * log_probabilities, axis=-1), valid)
+    return ignore(-ops.sum(weighed(targets, log_probabilities), axis=-1), valid)
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")

@@ -14,6 +14,7 @@ from keras_apa.losses._common import (
     reduce_classes,
     row,
     smooth,
+    weighed,
 )
 
 _BASES = ("softmax", "sigmoid", "focal")
@@ -64,13 +65,14 @@ def class_balanced_crossentropy(
     weight = ops.sum(targets * row(counts.class_balanced_weights(beta), logits), axis=-1)
     targets = smooth(targets, label_smoothing)
     if base == "softmax":
-        loss = -ops.sum(targets * ops.log_softmax(logits, axis=-1), axis=-1)
+        loss = -ops.sum(weighed(targets, ops.log_softmax(logits, axis=-1)), axis=-1)
     else:
         positive, negative = binary_losses(logits)
-        if base == "focal":
+        asked = weighed(targets, positive)
+        if base == "focal" and gamma:
             # log(1 - s) = -negative and log(s) = -positive, stable where a power of s is not.
-            positive, negative = positive * ops.exp(-gamma * negative), negative * ops.exp(-gamma * positive)
-        loss = reduce_classes(targets * positive + (1 - targets) * negative, class_reduction)
+            asked, negative = asked * ops.exp(-gamma * negative), negative * ops.exp(-gamma * positive)
+        loss = reduce_classes(asked + (1 - targets) * negative, class_reduction)
     return ignore(weight * loss, valid)
 
 

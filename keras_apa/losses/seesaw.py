@@ -13,6 +13,7 @@ from keras_apa.losses._common import (
     full_precision,
     ignore,
     read_targets,
+    weighed,
 )
 from keras_apa.losses.state import StatefulLoss
 
@@ -50,7 +51,7 @@ def seesaw_loss(y_true, y_pred, class_counts, p=0.8, q=2.0, eps=0.01, objectness
     if objectness:
         foreground = ops.sum(targets, axis=-1)
         log_object, log_background = ops.moveaxis(ops.log_softmax(logits[..., -2:], axis=-1), -1, 0)
-        loss = loss - foreground * log_object - (1 - foreground) * log_background
+        loss = loss - weighed(foreground, log_object) - weighed(1 - foreground, log_background)
     return ignore(loss, valid)
 
 
@@ -80,8 +81,8 @@ def _class_term(logits, targets, counts, p, q, eps):
     scores = ops.stop_gradient(ops.softmax(logits, axis=-1))
     own_score = ops.maximum(ops.sum(targets * scores, axis=-1, keepdims=True), eps)
     log_weight = log_weight + q * ops.log(ops.maximum(scores / own_score, 1.0))
-    weighed = logits + ops.stop_gradient(log_weight * (1 - targets))
-    return -ops.sum(targets * ops.log_softmax(weighed, axis=-1), axis=-1)
+    adjusted = logits + ops.stop_gradient(log_weight * (1 - targets))
+    return -ops.sum(weighed(targets, ops.log_softmax(adjusted, axis=-1)), axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")
@@ -94,9 +95,9 @@ class SeesawLoss(StatefulLoss):
 
     The counts are state (`cumulative_counts`): call `keras_apa.losses.attach_loss_state(model, loss)` before
     `fit` (on JAX it is an error not to). Ignored samples are not counted, those of weight 0 are.
-    A Keras loss cannot tell training from evaluation, so `evaluate` and the validation of `fit` count as well: with a
-    balanced validation set the counts forget the long tail. Where the training counts are known, give them as
-    `class_counts`: then nothing is counted and there is no state.
+    Attached, it counts in training only. Without that, `evaluate` and the validation of `fit` count as well, since a
+    Keras loss cannot tell them from training: with a balanced validation set the counts forget the long tail. Where
+    the training counts are known, give them as `class_counts`: then nothing is counted and there is no state.
 
     Args:
         num_classes: Classes, without background. May be left out where `class_counts` are given.

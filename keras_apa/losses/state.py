@@ -101,7 +101,9 @@ def attach_loss_state(model, loss=None):
 
     Saving needs no call: a model that is compiled with the loss saves the state (`.keras` and `.weights.h5`),
     and `keras.saving.load_model` and `load_weights` restore it into the compiled loss. What is lost in a
-    loaded model is the attachment: before training it further on JAX, call `attach_loss_state(loaded)`.
+    loaded model is the attachment: before training it further on JAX, call `attach_loss_state(loaded)`. To go on
+    training on another backend than the one that saved it, load with `compile=False`, compile again and attach again:
+    Keras stores the optimizer by its class of the backend. (The state of the loss then starts anew.)
 
     `evaluate` and the validation in `fit` call the loss as well: a loss that counts does not count there, and one that
     draws random numbers goes on drawing. (Without the call, it counts there too.)

@@ -285,3 +285,9 @@ def test_repr_is_short():
         repr(ClassCounts(exponential_profile(500, 100, 100)))
         == "ClassCounts(100 classes, 10847 images, 5 to 500 a class)"
     )
+
+
+def test_a_sum_beyond_int64_does_not_wrap_round():
+    counts = ClassCounts([2**62] * 3)
+    assert counts.total == 3 * 2**62
+    np.testing.assert_allclose(counts.prior, 1 / 3)

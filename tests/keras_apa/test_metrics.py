@@ -367,3 +367,20 @@ def test_saved_model_keeps_its_metrics(tmp_path, samples):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     assert loaded.evaluate(logits, labels, verbose=0, return_dict=True) == pytest.approx(before)
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_a_row_with_nan_counts_as_wrong(column):
+    logits = scores([0, 0, 1, 1], 2)
+    logits[[1, 3], column] = np.nan
+    shot, mean = ShotAccuracy([500, 5]), MeanClassAccuracy(2)
+    for metric in (shot, mean):
+        metric.update_state([0, 0, 1, 1], logits)
+    assert values(shot.result()) == pytest.approx({"many": 0.5, "medium": np.nan, "few": 0.5, "all": 0.5}, nan_ok=True)
+    assert float(mean.result()) == pytest.approx(0.5)
+
+
+def test_class_names_are_an_error_that_names_y_true():
+    for names in (["cat", "dog"], np.array(["cat", "dog"])):
+        with pytest.raises(ValueError, match=r"y_true must be integer labels .* not class names"):
+            MeanClassAccuracy(2).update_state(names, [[1.0, 0.0], [0.0, 1.0]])

@@ -13,14 +13,15 @@ from backends import BLOCK, CURRENT, OTHERS, environment, run
 
 from training.cli import main, version
 
+# What the console script of an installed package runs.
+PROGRAM = "import sys; from training.cli import console; sys.exit(console())"
 FAST = ["demo", "--data", "digits10_lt", "--epochs", "1", "--backend", CURRENT]
 
 
 def command(*arguments, cwd=None, timeout=900):
     """Run `keras-apa` in a process of its own."""
-    program = "import sys; from training.cli import main; sys.exit(main())"
     return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
         env=environment(CURRENT),
         capture_output=True,
         text=True,
@@ -87,7 +88,8 @@ def test_a_second_demo_does_not_touch_the_first(demo):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["demo", "--model", "se_resnet9"], ["se_resnet9", "se_resnet8"]),
+        (["demo", "--model", "se_resnet9"], ["--model", "se_resnet9", "se_resnet8"]),
+        (["demo", "--model", "se_resnet50"], ["--model", "se_resnet50", "small images", "se_resnet56"]),
         (["demo", "--epochs", "2.5"], ["--epochs", "2.5", "whole number"]),
         (["demo", "--epochs", "0"], ["--epochs", "0", "at least 1"]),
         (["demo", "--seed", "-1"], ["--seed"]),
@@ -106,6 +108,27 @@ def test_wrong_usage_is_said_in_two_lines(arguments, parts, capsys):
     assert error.startswith("keras-apa: ") and len(error.strip().splitlines()) <= 2 and "Traceback" not in error
     for part in parts:
         assert part in error
+
+
+def test_errors_are_two_lines_in_a_process_of_its_own(tmp_path):
+    """TensorFlow, which reads the data on every backend, must not put its remarks before them."""
+    variables = {k: v for k, v in environment(CURRENT).items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "demo", "--model", "se_resnet50"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=900,
+    )
+    assert result.returncode == 2 and not result.stdout
+    assert result.stderr.startswith("keras-apa: --model is 'se_resnet50'"), result.stderr
+    assert len(result.stderr.strip().splitlines()) <= 2, result.stderr
+
+
+def test_what_is_optional_stands_in_brackets(capsys):
+    assert main(["list", "--help"]) == 0
+    assert "[KIND] [PATTERN]" in capsys.readouterr().out
 
 
 def test_unwritable_output_is_an_error_before_training(tmp_path, capsys):
@@ -165,21 +188,26 @@ def test_what_is_not_installed_is_named_with_its_extra(blocked, arguments, parts
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seconds", [1, 4, 12])
+def test_ctrl_c_inside_the_first_epoch_ends_with_130(seconds, tmp_path):
+    """Data threads and compiled steps are at work then, and must not crash Python on its way out."""
+    folder = tmp_path / "out"
+    process = start("demo", "--data", "digits10_lt", "--epochs", "300", "--backend", CURRENT, "--output", folder)
+    wait_for(folder / "config.json", process)
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors[-3000:]
+    assert "interrupted. Finished: no model yet" in errors and "--resume" in errors
+    assert "Fatal Python error" not in errors
+
+
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(tmp_path):
     folder = tmp_path / "out"
-    program = "import sys; from training.cli import main; sys.exit(main())"
-    arguments = ["demo", "--data", "digits10_lt", "--epochs", "3", "--backend", CURRENT, "--output", str(folder)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        env=environment(CURRENT),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 900
-    while not (folder / "digits10_lt_baseline.json").exists() and time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()[-3000:]
-        time.sleep(0.2)
+    arguments = ["demo", "--data", "digits10_lt", "--epochs", "3", "--backend", CURRENT, "--output", folder]
+    process = start(*arguments)
+    wait_for(folder / "digits10_lt_baseline.json", process)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors[-3000:]
@@ -187,3 +215,24 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(tmp_path):
     assert not list(pathlib.Path(folder).rglob("*.tmp"))
     resumed = command(*arguments, "--resume")
     assert resumed.returncode == 0 and resumed.stdout.count("not trained again") == 1, resumed.stderr[-3000:]
+
+
+def start(*arguments):
+    """`keras-apa` in a process that goes on while the test does."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        # With the faults of a crash in its output.
+        env=environment(CURRENT, PYTHONFAULTHANDLER="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A runner in the background may have this process ignore Ctrl-C, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 900
+    while not path.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()[-3000:]
+        time.sleep(0.2)

@@ -20,6 +20,10 @@ COUNTS = {
 }
 
 
+# 20 times the float32 noise that was recorded for the logits of the network whose training step is compared.
+NOISE = 20 * load_json("models/se_resnet32_gumbel.json")["logits_f32_vs_f64_maxabs"]
+
+
 def predict(model, x):
     return keras.ops.convert_to_numpy(model(keras.ops.convert_to_tensor(x), training=False))
 
@@ -75,12 +79,13 @@ def test_gradients_equal_the_authors(mode):
     x = keras.ops.convert_to_tensor(nhwc(load("models/se_resnet32_gumbel.npz")["x"]))
     labels = keras.ops.convert_to_tensor(np.int32([3, 7]))
     value, gradients = torch_gradients(model, x, labels, mode == "train")
-    np.testing.assert_allclose(value, reference[f"{mode}/loss"], rtol=1e-5)
+    assert abs(value - reference[f"{mode}/loss"]) <= NOISE
+    # Of the largest gradient, not of each: rounding is that of the terms of a sum, and those of kappa cancel to 1e-5.
+    largest = max(np.abs(values).max() for key, values in reference.items() if key.startswith(f"{mode}/grad/"))
+    tolerance = NOISE * largest
     checked = 0
     for key, gradient in gradients.items():
         total, norm = reference[f"{mode}/grad_sum_l2/{key}"]
-        # float32 noise of a backward pass through 32 layers, over two images in the batch statistics
-        tolerance = 1e-3 * norm + 1e-7
         assert abs(np.sqrt((gradient.astype("float64") ** 2).sum()) - norm) <= tolerance, key
         assert abs(gradient.sum(dtype="float64") - total) <= tolerance * np.sqrt(gradient.size), key
         if f"{mode}/grad/{key}" in reference:
@@ -100,22 +105,20 @@ def test_exact_lambda_gradients_equal_autograd():
     assert len(keys) >= 31
     ours = np.array([gradients[k].item() for k in keys])
     exact = np.array([reference[f"eval_autograd/grad/{k}"].item() for k in keys])
-    np.testing.assert_allclose(ours, exact, atol=1e-3 * np.abs(exact).max())
+    assert np.abs(ours - exact).max() <= NOISE * np.abs(exact).max()
 
 
 def test_batch_statistics_after_a_step_equal_the_authors():
     reference = load("models/train_se_resnet32_gumbel.npz")
     model, _ = filled("se_resnet32_gumbel", gate_dropout=0.0, gate_normalization=True)
     logits = model(nhwc(load("models/se_resnet32_gumbel.npz")["x"]), training=True)
-    noise = 20 * load_json("models/se_resnet32_gumbel.json")["logits_f32_vs_f64_maxabs"]
-    scale = np.abs(reference["train/logits"]).max()
-    assert np.abs(keras.ops.convert_to_numpy(logits) - reference["train/logits"]).max() <= 10 * noise * scale
+    assert np.abs(keras.ops.convert_to_numpy(logits) - reference["train/logits"]).max() <= NOISE
     state = zoo.to_torch_state_dict(model)
     compared = 0
     for key, value in state.items():
         if "running" in key:
             expected = reference[f"after_train/{key}"]
-            np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max(), err_msg=key)
+            assert np.abs(value - expected).max() <= NOISE * np.abs(expected).max(), key
             compared += 1
     assert compared == 62
 

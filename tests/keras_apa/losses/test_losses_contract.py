@@ -237,6 +237,14 @@ def test_shapes_that_do_not_fit_are_errors(make):
             make()(y_true, y_pred)
 
 
+@pytest.mark.parametrize("as_given", [list, np.array, lambda names: np.array(names, "O")], ids=["list", "U", "O"])
+def test_class_names_are_an_error_that_names_y_true(as_given):
+    names = as_given(["cat", "dog", "emu", "cat", "dog", "owl"])
+    for call in (LDAM(COUNTS), lambda y, z: losses.ldam(y, z, COUNTS)):
+        with pytest.raises(ValueError, match=r"y_true must be integer labels .* not class names"):
+            call(names, LOGITS)
+
+
 @EVERY
 def test_dense_targets_outside_0_and_1_are_errors(make):
     for bad in (-1.0, 2.0, float("nan")):
@@ -301,6 +309,34 @@ def test_extreme_logits_give_finite_losses_and_gradients(make, logits, labels, d
     value, (gradient,) = value_and_gradient(lambda z: loss(labels, ops.cast(z, dtype)), logits)
     assert np.isfinite(value) and value >= 0
     assert np.all(np.isfinite(gradient))
+
+
+@EVERY
+@pytest.mark.parametrize("rows", ["one", "all but the target"])
+def test_a_class_ruled_out_by_a_logit_of_minus_infinity_is_the_limit(make, rows):
+    """Detectors and masked classifiers write -inf; -1e4 underflows to the same probability."""
+    target = np.eye(4, dtype=bool)[LABELS]
+    out = ~target if rows != "one" else np.roll(target, 1, axis=-1)
+    low, ruled_out = (np.where(out, logit, LOGITS).astype("float32") for logit in (-1e4, -np.inf))
+    want, (limit,) = value_and_gradient(lambda z: make()(LABELS, z), low)
+    value, (gradient,) = value_and_gradient(lambda z: make()(LABELS, z), ruled_out)
+    assert np.isfinite(want) and np.all(np.isfinite(limit))
+    np.testing.assert_allclose(value, want, rtol=1e-6)
+    np.testing.assert_allclose(gradient, limit, rtol=1e-6, atol=1e-8)
+
+
+def test_background_ruled_out_is_the_limit_with_objectness():
+    logits = np.concatenate([LOGITS, np.tile([[0.5, -np.inf]], (6, 1))], axis=-1).astype("float32")
+    loss = SeesawLoss(class_counts=COUNTS, objectness=True)
+    value, (gradient,) = value_and_gradient(lambda z: loss(LABELS, z), logits)
+    assert float(value) == pytest.approx(float(SeesawLoss(class_counts=COUNTS)(LABELS, LOGITS)), rel=1e-6)
+    assert np.all(np.isfinite(gradient))
+
+
+def test_a_target_ruled_out_costs_infinitely_much_and_not_nan():
+    logits = np.where(np.eye(4, dtype=bool)[LABELS], -np.inf, LOGITS).astype("float32")
+    for name in ("balanced_softmax", "balanced_sigmoid", "eql", "eql_softmax", "class_balanced", "ldam"):
+        assert float(LOSSES[name]()(LABELS, logits)) == np.inf, name
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "float32"])
