@@ -7,6 +7,7 @@ wait for it. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import io
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 from training.quiet import quiet_tensorflow
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 EXTRA = 'pip install "keras-apa[training]"'
 
 
@@ -27,10 +29,10 @@ class UsageError(ValueError):
 
 @contextlib.contextmanager
 def usage():
-    """Turns the `ValueError` of a check into a `UsageError`; what fails later is not the user's fault."""
+    """Turns the error of a check into a `UsageError`; what fails later is not the user's fault."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
 
 
@@ -91,6 +93,9 @@ def _explain(error: Exception) -> tuple[str, int]:
         return str(error), 2
     download = sys.modules.get("zoo.download")
     if download is not None and isinstance(error, download.DownloadError):
+        return str(error), 1
+    # A loss that is not finite, and a checkpoint or report that cannot be written: the message says what to do.
+    if isinstance(error, FloatingPointError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
         return str(error), 1
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
