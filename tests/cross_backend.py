@@ -116,7 +116,9 @@ def check(folder):
         path = folder / "compiled" / f"{name}.keras"
         # Keras stores PyTorch's optimizer by its class, which cannot be made on the others.
         model = keras.models.load_model(path, compile=written["backend"] != "torch", safe_mode=True)
-        if not model.compiled:
+        if model.compiled:
+            keras_apa.losses.attach_loss_state(model)
+        else:
             loss = without_chance(catalog.LOSSES[name]())
             model.compile("adam", loss=keras_apa.losses.attach_loss_state(model, loss))
             if name == "seesaw":  # its counts are saved with the compiled loss
