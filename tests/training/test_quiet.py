@@ -27,7 +27,7 @@ def test_tensorflow_is_imported_in_silence_and_whole():
         "with quiet_tensorflow():\n"
         "    import tensorflow as tf\n"
         "assert 'training.quiet' not in [type(finder).__module__ for finder in sys.meta_path]\n"
-        "print(int(tf.reduce_sum([1, 2])), tf.__spec__.name)\n"
+        "print(tf.TensorShape([1, 2]).num_elements(), tf.__spec__.name)\n"
     )
     result = run("tensorflow", "-c", program)
-    assert (result.stdout, result.stderr) == ("3 tensorflow\n", "")
+    assert (result.stdout, result.stderr) == ("2 tensorflow\n", "")
