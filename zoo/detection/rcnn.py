@@ -178,6 +178,10 @@ class FasterRCNN(keras.Model):
     def read_images(self, inputs):
         """`(network inputs, image size or None, (height, width) of the batch)` from what the model is called with."""
         images, size = (inputs["images"], inputs.get("image_size")) if isinstance(inputs, dict) else (inputs, None)
+        self._check_image_shape(images)
+        return self.preprocessing.normalize(images, size), size, tuple(images.shape[1:3])
+
+    def _check_image_shape(self, images):
         shape = tuple(images.shape)
         if len(shape) != 4 or shape[-1] != 3:
             raise ValueError(f"images must have the shape (batch, height, width, 3); given: {shape}.")
@@ -188,7 +192,6 @@ class FasterRCNN(keras.Model):
                 f"images must be at least {self.strides[-1]} pixels high and wide, the stride of the last stage; "
                 f"given: {shape[1:3]}."
             )
-        return self.preprocessing.normalize(images, size), size, shape[1:3]
 
     def feature_maps(self, images, training=False):
         """The maps of the pyramid, finest first, of normalised images."""
@@ -441,12 +444,22 @@ class FasterRCNN(keras.Model):
         with self._with_losses():
             return super().evaluate(x, y, *args, **kwargs)
 
+    def predict(self, x, *args, **kwargs):
+        self._check_arrays(x)
+        return super().predict(x, *args, **kwargs)
+
     def test_on_batch(self, *args, **kwargs):
         with self._with_losses():
             return super().test_on_batch(*args, **kwargs)
 
-    def _check_arrays(self, x, y):
-        """Wrong targets are found before training where all of them can be seen."""
+    def _check_arrays(self, x, y=None):
+        """What is wrong is found before the first step where all of it can be seen.
+
+        On JAX an error within a step would leave the model without its weights.
+        """
+        first = x.get("images") if isinstance(x, dict) else x
+        if isinstance(first, np.ndarray):
+            self._check_image_shape(first)
         if isinstance(y, dict) and all(isinstance(value, np.ndarray) for value in y.values()):
             images = x["images"] if isinstance(x, dict) else x
             check_targets(y, self.num_classes, tuple(images.shape[1:3]), getattr(self, "mask_format", None))

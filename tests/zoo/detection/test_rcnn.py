@@ -9,7 +9,7 @@ from backends import CURRENT
 
 import zoo
 from keras_apa import losses
-from zoo.detection import FasterRCNN, MaskRCNN, Options
+from zoo.detection import FasterRCNN, MaskRCNN, Options, matching
 
 SMALL = {
     "pyramid_filters": 8,
@@ -382,7 +382,9 @@ def test_mixed_precision(policy, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compiled_step_gives_the_losses_of_an_eager_one():
+def test_a_compiled_step_gives_the_losses_of_an_eager_one(monkeypatch):
+    """With the first candidates drawn: TensorFlow's random numbers are others when XLA compiles."""
+    monkeypatch.setattr(matching, "random_order", lambda seed: matching.index_order)
     images, targets = scenes()
     values = []
     for options in ({"jit_compile": True}, {"run_eagerly": True}):
