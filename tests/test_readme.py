@@ -74,7 +74,10 @@ def test_install_lines_name_what_exists(command):
 def test_the_demo_command_runs_as_it_stands(tmp_path):
     """In full length on one backend; a user waits at most some minutes for it."""
     (command,) = [c for c in COMMANDS if c.startswith("keras-apa")]
-    program = "import sys; from training.cli import console; sys.exit(console())"
+    program = (
+        "import resource, sys; from training.cli import main; code = main()\n"
+        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 'KiB', file=sys.stderr); sys.exit(code)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", program, *command.split()[1:]],
         cwd=tmp_path,
@@ -84,6 +87,7 @@ def test_the_demo_command_runs_as_it_stands(tmp_path):
         timeout=2400,
     )
     assert result.returncode == 0, result.stderr[-3000:]
+    assert int(re.search(r"peak (\d+) KiB", result.stderr).group(1)) < 4 * 2**20
     few = {}
     for path in (tmp_path / "keras-apa-demo").glob("digits100_lt*.json"):
         few[path.stem] = json.loads(path.read_text())["accuracies"]["few"]
@@ -93,6 +97,7 @@ def test_the_demo_command_runs_as_it_stands(tmp_path):
 def test_the_table_is_the_measured_one():
     results = json.loads(demo_seeds.RESULTS.read_text())
     assert len(results["runs"]) == 5 * len(demo_seeds.SETTINGS)
+    assert results["code"] == demo_seeds.fingerprint(), "measure again: python benchmarks/demo_seeds.py, then --readme"
     assert demo_seeds.with_table(README, results) == README
     few = {setting: np.mean(demo_seeds.values(results, setting, "few")) for setting in demo_seeds.SETTINGS}
     assert few["APA* + AGLU, Balanced Softmax"] > few["Cross entropy"] + 20
