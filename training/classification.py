@@ -90,6 +90,9 @@ def train(
                 callbacks=[*recorders, *callbacks],
                 verbose=verbose,
             )
+    else:
+        # Cut off between the last checkpoint and the end of `fit`, which puts averaged weights in their place.
+        model.optimizer.finalize_variable_values(model.trainable_variables)
     model = published_model(model)
     normalize_classifier(model, recipe.evaluation.tau_normalization)
     result = evaluate(model, source, recipe.evaluation)

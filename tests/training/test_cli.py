@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -215,6 +216,22 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(tmp_path):
     assert not list(pathlib.Path(folder).rglob("*.tmp"))
     resumed = command(*arguments, "--resume")
     assert resumed.returncode == 0 and resumed.stdout.count("not trained again") == 1, resumed.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_a_training_and_the_same_command_goes_on(tmp_path):
+    arguments = ["train", "digits10_lt", "--backend", CURRENT, "--output", tmp_path / "run", "--epochs", "60"]
+    arguments += ["--data.largest-class", "30", "--data.imbalance-factor", "5", "--batch-size", "32"]
+    process = start(*arguments)
+    wait_for(tmp_path / "run" / "checkpoints", process)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors[-3000:]
+    saved = int(re.search(r"Saved up to step (\d+) of 300", errors).group(1))
+    assert 0 <= saved < 300 and f"Continue with: keras-apa train digits10_lt --backend {CURRENT}" in errors
+    resumed = command(*arguments)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert not saved or f"Going on from step {saved} of 300" in resumed.stdout
 
 
 def start(*arguments):
