@@ -25,4 +25,4 @@ def test_blocks_run(tmp_path):
         timeout=900,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    assert "(120, 160)" in result.stdout and "classifier_loss" in result.stdout
+    assert ", 120, 160)" in result.stdout and "classifier_loss" in result.stdout
