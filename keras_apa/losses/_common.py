@@ -314,10 +314,6 @@ class LongTailLoss(keras.losses.Loss):
         full = "float64" if policy.compute_dtype == "float64" else "float32"
         super().__init__(name=name, reduction=reduction, dtype=full)
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        check_targets_are_numbers(y_true)
-        return super().__call__(y_true, y_pred, sample_weight)
-
     @property
     def state(self):
         """The `keras.Variable`s that a call updates; empty for most losses."""
