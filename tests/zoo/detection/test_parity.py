@@ -320,7 +320,7 @@ def test_losses_and_gradients(state, name):
             assert not gradient.any()
         if f"{name}/grad/{key}" in recorded:
             wanted, exact = recorded[f"{name}/grad/{key}"], recorded[f"{name}/grad_f64/{key}"]
-            # 20 times, as for the classifiers' networks: a bias sums over a whole map, in another order on each processor.
+            # 20 times, as for the classifiers: a bias sums over a whole map, in another order on each processor.
             atol = 20 * np.abs(wanted - exact).max() + 1e-6 * np.abs(wanted).max()
             np.testing.assert_allclose(gradient, wanted, rtol=0, atol=atol, err_msg=key)
 
