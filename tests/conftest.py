@@ -63,6 +63,19 @@ def other_suites():
     return _suites
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_let_go():
+    """Compiled programs are kept by the backends, and three suites run at once: some gigabytes after each file."""
+    yield
+    import keras
+
+    keras.utils.clear_session()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed():
     """Every test starts from the same seed, whatever ran before it."""

@@ -153,7 +153,8 @@ def unboxed(text: str) -> str:
     paragraphs = [p.split("\n") for p in re.split(r"\n─+\n?", "\n".join(lines[1:])) if p.strip()]
     if not paragraphs:
         return text.strip()
-    error = " ".join(paragraphs[0])
+    error = re.sub(r"\[/?bold\]", "", " ".join(paragraphs[0]))
+    error = re.sub(r"invalid literal for int\(\) with base 10: (.+)", r"\1 given; a whole number is needed", error)
     if title.startswith("Missing"):
         error = f"{title}: {error[0].lower()}{error[1:]}"
     for paragraph in paragraphs[1:-1]:

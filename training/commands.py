@@ -97,6 +97,8 @@ class Convert:
     """The channel gate, likewise. If not given: sigmoid, or apa where its parameters are there."""
     spatial_gate: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """The spatial gate, likewise."""
+    preprocessing: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """imagenet, cifar or none: mean and deviation of the images. If not given: what is usual for the network."""
     overwrite: bool = False
     """Replace OUT if it exists."""
     debug: bool = False
@@ -113,6 +115,7 @@ class Convert:
             activation=self.activation,
             gate=self.gate,
             spatial_gate=self.spatial_gate,
+            preprocessing=self.preprocessing,
             overwrite=self.overwrite,
         )
 

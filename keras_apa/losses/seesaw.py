@@ -50,8 +50,8 @@ def seesaw_loss(y_true, y_pred, class_counts, p=0.8, q=2.0, eps=0.01, objectness
     loss = _class_term(classes, targets, ops.cast(counts, classes.dtype), p, q, eps)
     if objectness:
         foreground = ops.sum(targets, axis=-1)
-        log_object, log_background = ops.moveaxis(ops.log_softmax(logits[..., -2:], axis=-1), -1, 0)
-        loss = loss - weighed(foreground, log_object) - weighed(1 - foreground, log_background)
+        logs = ops.log_softmax(logits[..., -2:], axis=-1)
+        loss = loss - weighed(foreground, logs[..., 0]) - weighed(1 - foreground, logs[..., 1])
     return ignore(loss, valid)
 
 

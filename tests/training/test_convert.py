@@ -9,6 +9,7 @@ from reference import load, load_json
 import zoo
 from training.cli import main
 from zoo.checkpoint_files import read_state_dict, write_state_dict
+from zoo.preprocessing import cifar, imagenet
 
 
 def test_the_authors_network_there_and_back_without_options(tmp_path, capsys):
@@ -27,6 +28,20 @@ def test_the_authors_network_there_and_back_without_options(tmp_path, capsys):
     for key, value in state.items():
         np.testing.assert_array_equal(back[key], value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["authors.pth", "back.safetensors", "out.keras"]
+    # The images are prepared as is usual for the network, so that it can be predicted with and exported as it is.
+    assert model.preprocessing == cifar()
+
+
+def test_how_images_are_prepared_is_an_option(tmp_path, capsys):
+    write_state_dict(zoo.to_torch_state_dict(zoo.create_model("resnet18", classes=3)), tmp_path / "net.safetensors")
+    for name, expected in ((None, imagenet()), ("none", None)):
+        options = [] if name is None else ["--preprocessing", name]
+        out = tmp_path / f"{name}.keras"
+        assert main(["convert", str(tmp_path / "net.safetensors"), str(out), *options]) == 0
+        assert ("mean and deviation of ImageNet" in capsys.readouterr().out) == (name is None)
+        assert keras.models.load_model(out).preprocessing == expected
+    assert main(["convert", str(tmp_path / "net.safetensors"), str(out), "--preprocessing", "imagenot"]) == 2
+    assert "imagenet, cifar, none" in capsys.readouterr().err
 
 
 def test_what_a_checkpoint_cannot_tell_is_an_option(tmp_path):

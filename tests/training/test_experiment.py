@@ -242,6 +242,7 @@ def test_a_dry_run_of_every_recipe(name, capsys, tmp_path):
     [
         ("cifar100", [], ["unknown recipe", "cifar100_lt"]),
         ("cifar100_lt", ["--epochs", "0"], ["epochs", "at least 1"]),
+        ("cifar100_lt", ["--epochs", "1.5"], ["--epochs", "1.5", "whole number"]),
         ("cifar100_lt", ["--model.activaton", "relu"], ["--model.activaton", "--model.activation"]),
         ("cifar100_lt", ["--data.sampler", "fair"], ["data.sampler", "class_balanced"]),
         ("cifar100_lt", ["--loss.name", "LDAM"], ["LDAM", "augment.mixup_alpha"]),

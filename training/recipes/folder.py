@@ -20,7 +20,7 @@ recipe = Recipe(
     augment=AugmentOptions(crop="resized", flip=True),
     model=ModelOptions(name="se_resnet50", activation="aglu", gate="apa"),
     loss=LossOptions(name="BalancedSoftmaxCrossentropy"),
-    optimizer=OptimizerOptions(learning_rate=0.05, weight_decay=1e-4, warmup_epochs=3, clip_norm=5.0),
+    optimizer=OptimizerOptions(learning_rate=0.05, weight_decay=1e-4, warmup_epochs=0.5, clip_norm=5.0),
     epochs=90,
     batch_size=32,
 )
