@@ -292,7 +292,7 @@ LOSSES = {
 @pytest.mark.parametrize("name", ["maskrcnn", "maskrcnn_stride", "fasterrcnn"])
 def test_losses_and_gradients(state, name, request):
     if keras.backend.backend() == "torch" and name == "maskrcnn_stride":
-        # Seen: losses right, some gradients (`fc6.bias`, lateral biases) off by 1e-5, a thousandth of the largest entry.
+        # Losses are right; some gradients (`fc6.bias`, lateral biases) are off by 1e-5, a thousandth of the largest.
         # TensorFlow is within the noise, and so is PyTorch in the other two cases.
         request.applymarker(pytest.mark.xfail(reason="gradients beyond the noise, not explained yet", strict=False))
     if keras.backend.backend() == "jax" and name != "maskrcnn":
