@@ -40,7 +40,8 @@ def test_how_images_are_prepared_is_an_option(tmp_path, capsys):
         assert main(["convert", str(tmp_path / "net.safetensors"), str(out), *options]) == 0
         assert ("mean and deviation of ImageNet" in capsys.readouterr().out) == (name is None)
         assert keras.models.load_model(out).preprocessing == expected
-    assert main(["convert", str(tmp_path / "net.safetensors"), str(out), "--preprocessing", "imagenot"]) == 2
+    wrong = ["convert", str(tmp_path / "net.safetensors"), str(tmp_path / "wrong.keras"), "--preprocessing", "imagenot"]
+    assert main(wrong) == 2
     assert "imagenet, cifar, none" in capsys.readouterr().err
 
 
