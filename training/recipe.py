@@ -20,17 +20,8 @@ from training.checks import (
     check_text,
     check_whole,
 )
+from training.data.samplers import SAMPLERS
 
-SAMPLERS = (
-    "random",
-    "class_balanced",
-    "square_root",
-    "progressively_balanced",
-    "upsampling",
-    "downsampling",
-    "class_aware",
-    "repeated",
-)
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 TRAINABLE = ("all", "classifier", "last_stage", "class_scale")
 CORRECTIONS = ("none", "raw", "smooth", "rel", "normit", "gombit", "base2", "base10")
