@@ -20,9 +20,10 @@ from keras_apa.metrics import ShotAccuracy
 from training.callbacks import ActivationParameters, History, StopOnNaN
 from training.checkpoint import CheckpointCallback, Checkpoints, ContinueEpoch, saving_on_interrupt
 from training.checks import nearest
-from training.data.pipeline import evaluation_dataset, steps_per_epoch, training_dataset
+from training.data.pipeline import evaluation_dataset, steps_per_epoch
 from training.data.registry import check_data, load_source
 from training.data.source import Source
+from training.meta_sampler import ShareLog, linear_head, training_batches, with_sampler, without_sampler
 from training.network import build_model, freeze, model_arguments, normalize_classifier, published_model
 from training.optimization import build_optimizer
 from training.outcome import GROUPS, Outcome
@@ -65,7 +66,9 @@ def train(
     resumed = checkpoints.load_latest(model) if checkpoints is not None else None
     state = resumed or {"epoch": 0, "step": 0}
     history, parameters = History(state.get("history")), ActivationParameters(state.get("parameters"))
-    recorders = [ContinueEpoch(steps, resumed), history, parameters]
+    options = recipe.evaluation
+    shares = ShareLog(source.class_counts.shot_groups(options.many_threshold, options.few_threshold))
+    recorders = [ContinueEpoch(steps, resumed), shares, history, parameters]
     saving = contextlib.nullcontext()
     if checkpoints is not None:
         save = CheckpointCallback(
@@ -81,7 +84,7 @@ def train(
         weights = sample_weights(recipe.loss, source.class_counts)
         with saving:
             model.fit(
-                training_dataset(recipe, source, start_step=state["step"], class_weights=weights),
+                training_batches(recipe, source, start_step=state["step"], class_weights=weights),
                 initial_epoch=state["epoch"],
                 epochs=recipe.epochs,
                 steps_per_epoch=steps,
@@ -93,7 +96,7 @@ def train(
     else:
         # Cut off between the last checkpoint and the end of `fit`, which puts averaged weights in their place.
         model.optimizer.finalize_variable_values(model.trainable_variables)
-    model = published_model(model)
+    model = published_model(without_sampler(model))
     normalize_classifier(model, recipe.evaluation.tau_normalization)
     result = evaluate(model, source, recipe.evaluation)
     outcome = Outcome(
@@ -115,10 +118,13 @@ def compiled_model(recipe: Recipe, source: Source, *, steps: int, jit_compile: b
     model = build_model(recipe, source)
     freeze(model, recipe.start.trainable)
     optimizer = build_optimizer(recipe.optimizer, epochs=recipe.epochs, steps_per_epoch=steps)
+    loss = build_loss(recipe, source.class_counts)
+    if recipe.meta_sampler.learned:
+        model = with_sampler(model, recipe, source, optimizer, loss)
     model.compile(
         optimizer=optimizer,
         # Losses that count or draw would start anew at every step on JAX.
-        loss=attach_loss_state(model, build_loss(recipe, source.class_counts)),
+        loss=attach_loss_state(model, loss),
         metrics=[shot_accuracy(recipe.evaluation, source.class_counts)],
         jit_compile=jit_compile,
     )
@@ -199,13 +205,15 @@ def check(recipe: Recipe) -> None:
     """
     check_data(recipe.data)
     classes = 100
-    zoo.create_model(
+    network = zoo.create_model(
         recipe.model.name,
         classes=classes,
         input_shape=(None, None, 3),
         data_format="channels_last",
         **model_arguments(recipe.model),
     )
+    if recipe.meta_sampler.learned:
+        linear_head(network)
     build_loss(recipe, keras_apa.ClassCounts([2] * classes))
     build_optimizer(recipe.optimizer, epochs=recipe.epochs, steps_per_epoch=max(recipe.optimizer.accumulation_steps, 1))
 

@@ -189,7 +189,7 @@ def test_every_way_to_learn_a_classifier_is_a_recipe(method):
 
 
 # One of each family on every backend, all of them on one; with smaller networks of the same kind where there are any.
-FAMILIES = ("gol_cifar100_lt_stage1", "balms_cifar100_lt_ldam", "imagenet_lt", "places_lt")
+FAMILIES = ("gol_cifar100_lt_stage1", "balms_cifar100_lt_ldam", "balms_cifar100_lt_meta", "imagenet_lt", "places_lt")
 SMALLER = {"se_resnet32": "se_resnet8", "resnet32": "resnet8", "se_resnet152": "se_resnet50", "resnet152": "resnet50"}
 
 
@@ -201,7 +201,7 @@ def dry_run(name, capsys, tmp_path):
         arguments += ["--image-size", "32"]
     if recipe.start.weights:
         # What the first stage would have left.
-        classes = {"cifar100_lt": 100, "imagenet_lt": 1000, "places_lt": 365}[recipe.data.name]
+        classes = {"cifar10_lt": 10, "cifar100_lt": 100, "imagenet_lt": 1000, "places_lt": 365}[recipe.data.name]
         first = recipe.replace(model={"classifier": None}) if recipe.start.trainable == "last_stage" else recipe
         options = model_arguments(first.model) | {"classes": classes, "input_shape": (None, None, 3)}
         zoo.create_model(network, **options).save(tmp_path / "first.keras")
