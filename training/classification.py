@@ -28,6 +28,7 @@ from training.network import build_model, freeze, model_arguments, normalize_cla
 from training.optimization import build_optimizer
 from training.outcome import GROUPS, Outcome
 from training.recipe import EvaluationOptions, LossOptions, Recipe
+from training.start import prepared_as_started
 
 TOP_K = 5
 
@@ -60,7 +61,7 @@ def train(
         training.checkpoint.NotFiniteError: the loss is NaN or infinite, with `checkpoints`.
     """
     started = time.perf_counter()
-    source = load_source(recipe.data) if source is None else source
+    source = prepared_as_started(recipe, load_source(recipe.data) if source is None else source)
     steps = steps_per_epoch(recipe, source)
     model = compiled_model(recipe, source, steps=steps, jit_compile=jit_compile)
     resumed = checkpoints.load_latest(model) if checkpoints is not None else None

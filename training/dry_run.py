@@ -16,6 +16,7 @@ from training.data.registry import DATA_SETS, find_source
 from training.experiment import describe_data
 from training.meta_sampler import training_batches, without_sampler
 from training.recipe import Recipe
+from training.start import prepared_as_started
 
 STEPS = 2
 # So few images that the widest network fits; the batch norms of small images want more.
@@ -36,6 +37,7 @@ def run_dry(recipe: Recipe, *, image_size: int = 0, console: Console | None = No
             recipe = recipe.replace(data={"image_size": image_size, "test_image_size": image_size, "resize_size": 0})
         check(recipe)
         source, real = find_source(recipe)
+        source = prepared_as_started(recipe, source)
     if real:
         describe_data(source, recipe, console)
         steps = steps_per_epoch(recipe, source)

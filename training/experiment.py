@@ -26,6 +26,7 @@ from training.outcome import Outcome
 from training.recipe import Recipe
 from training.report import accuracy_table, write_report
 from training.run_folder import CONFIG, load_finished, open_run_folder, read_config, save_finished
+from training.start import prepared_as_started
 
 RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"
@@ -47,7 +48,7 @@ def run_train(
     config = {"recipes": [recipe.to_dict()], **describe_run()}
     with usage():
         check(recipe)
-        source = load_source(recipe.data)
+        source = prepared_as_started(recipe, load_source(recipe.data))
         steps = steps_per_epoch(recipe, source)
         if recipe.batch_size > len(source.train):
             raise ValueError(f"batch_size must be at most the {len(source.train)} training images")
