@@ -184,7 +184,7 @@ def evaluation_table(recipe: Recipe, result: Any) -> Table:
     for column in ("", *GROUPS, "top 5"):
         table.add_column(column, justify="right" if column else "left")
     variant = recipe.evaluation.prior_correction
-    rows = {"" if variant == "none" else f"prior correction {variant}": result.accuracies}
+    rows = {"no prior correction" if variant == "none" else f"prior correction {variant}": result.accuracies}
     if result.uncorrected is not None:
         rows["without"] = result.uncorrected
     for name, accuracies in rows.items():

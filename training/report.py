@@ -57,7 +57,8 @@ def history_csv(outcomes: Sequence[Outcome]) -> str:
                 series[f"{layer}/{key}"] = record[key][1:]
         columns += [name for name in series if name not in columns]
         for epoch in range(outcome.recipe.epochs):
-            values = {name: repr(values[epoch]) for name, values in series.items()}
+            # An accuracy of a group without classes is NaN: an empty field.
+            values = {name: "" if math.isnan(values[epoch]) else repr(values[epoch]) for name, values in series.items()}
             rows.append({"recipe": outcome.recipe.name, "epoch": epoch + 1, **values})
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

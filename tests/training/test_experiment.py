@@ -89,7 +89,7 @@ def test_evaluate_measures_the_saved_model_again(run, capsys):
     plain = json.loads((run / "evaluation.json").read_text())
     assert plain["accuracies"] == outcome["uncorrected"] and plain["uncorrected"] is None
     printed = capsys.readouterr().out
-    assert "prior correction raw" in printed and "without" in printed
+    assert "prior correction raw" in printed and "without" in printed and "no prior correction" in printed
 
 
 def test_report_is_written_again_from_the_numbers(run):
