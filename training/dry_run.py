@@ -42,11 +42,11 @@ def run_dry(recipe: Recipe, *, image_size: int = 0, console: Console | None = No
         describe_data(source, recipe, console)
         steps = steps_per_epoch(recipe, source)
     else:
-        images = DATA_SETS[recipe.data.name].count_images(recipe.data)
+        images = source.class_counts.total
         steps = math.ceil(images * recipe.data.repeats / recipe.batch_size)
         console.print(
             f"{recipe.data.name} ({images:,} training images, {source.num_classes} classes) is not here: "
-            f"{STEPS} steps on random pixels of its shape.",
+            f"{STEPS} steps on random pixels of its shape, with {DATA_SETS[recipe.data.name].counts_are}.",
             highlight=False,
         )
     side = recipe.data.image_size or source.image_shape[0]
