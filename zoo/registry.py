@@ -32,8 +32,11 @@ def create_model(name, /, weights=None, **options):
         weights: `None`; the name of published weights of this network (`zoo.list_weights()`), whose options and
             preprocessing then become the model's; or the path of weights for this very network: `.weights.h5`,
             `.keras`, or a PyTorch checkpoint (`.pth`, `.pt`, `.safetensors`). With another number of `classes` than
-            the weights have, the classifier is new, and a warning says so.
-        classes: Number of classes; 1000, or 100 for the networks for small images.
+            the weights have, the classifier is new, and a warning says so. The options of a `.keras` file must be
+            those given here; its preprocessing comes along, and class names and prior correction with its classifier.
+            The other files hold tensors alone: an activation or gate without parameters cannot be checked in them.
+        classes: Number of classes; `None` for that of the weights, else 1000, or 100 for the networks for small
+            images.
         activation: `"relu"`, `"aglu"`, any Keras activation name, or a layer, which is cloned for each place with
             fresh start values: `activation=AGLU(lambda_gradient="paper")`.
         gate: Channel gate of `se_` and `cb_` networks: `"sigmoid"` (default), `"apa"`, `"gumbel"`,
