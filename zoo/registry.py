@@ -58,7 +58,8 @@ def create_model(name, /, weights=None, **options):
         data_format: `"channels_last"` or `"channels_first"`; `None` takes `keras.config.image_data_format()`.
         name: Name of the model, `None` for that of the network. Two networks of a kind in one model need two names.
         input_tensor: A `keras.Input`, or what was computed from one, to start from in place of a new input; the model
-            then starts at that input. `input_shape` may be left out.
+            then starts at that input. `input_shape` may be left out. For two networks in one
+            model call them, as in the example below: their inner layers have the same names.
 
     Returns:
         A functional `keras.Model`, whose layers are named by stage, block and role.

@@ -261,6 +261,23 @@ def test_pixels_that_cannot_be_prepared_are_clear_errors(images, data_format, me
         zoo.preprocessing.imagenet()(images, data_format)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 8}, "image_size must be a tuple of numbers; given: 8"),
+        ({"image_size": (8, 8), "mean": 0.5}, "mean must be a tuple of numbers; given: 0.5"),
+        ({"image_size": (8, 8), "mean": (0.5, float("nan"), 0.5)}, "mean must hold finite numbers"),
+        ({"image_size": (8, 8), "std": (1, float("inf"), 1)}, "std must hold finite numbers"),
+        ({"image_size": (8, 8), "std": ("a", "b", "c")}, "std must hold finite numbers"),
+        ({"image_size": (8, 8), "std": (1, 0, 1)}, "std must be above 0"),
+    ],
+    ids=str,
+)
+def test_preprocessing_that_cannot_be_is_a_clear_error(options, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.Preprocessing(**options)
+
+
 def test_offline_the_link_and_the_place_are_named(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_APA_CACHE", str(tmp_path))
     monkeypatch.setenv("KERAS_APA_OFFLINE", "1")
@@ -386,19 +403,12 @@ def test_a_keras_file_whose_layers_compute_something_else_is_refused(name, optio
 
 
 def test_what_matters_in_training_alone_may_differ_from_the_file(tmp_path):
-    path = tmp_path / "net.keras"
+    path, x = tmp_path / "net.keras", images()
     model = zoo.create_model("se_resnet8", classes=3, activation="aglu", gate="apa")
     model.save(path)
     own = {"activation": AGLU(lambda_gradient="paper"), "gate": APA_LAYER, "gate_dropout": 0.3}
-    loaded = zoo.create_model("se_resnet8", weights=path, frozen_batch_norm=True, input_shape=(48, 40, 3), **own)
-    assert same(values(loaded), values(model))
-    x = images((48, 40, 3))
-    np.testing.assert_allclose(outputs(loaded, x), outputs(zoo_at(model, (48, 40, 3), path), x), atol=1e-6)
-
-
-def zoo_at(model, shape, path):
-    """The same network for images of another size."""
-    return zoo.create_model("se_resnet8", weights=path, activation="aglu", gate="apa", input_shape=shape)
+    loaded = zoo.create_model("se_resnet8", weights=path, frozen_batch_norm=True, **own)
+    np.testing.assert_allclose(outputs(loaded, x), outputs(model, x), atol=1e-6)
 
 
 def test_a_layer_that_the_file_alone_has_is_not_dropped_in_silence(tmp_path):
