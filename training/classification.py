@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import keras_apa
 import keras_apa.losses
@@ -24,7 +25,7 @@ from training.data.pipeline import evaluation_dataset, steps_per_epoch
 from training.data.registry import check_data, load_source
 from training.data.source import Source
 from training.meta_sampler import ShareLog, linear_head, training_batches, with_sampler, without_sampler
-from training.network import build_model, freeze, model_arguments, normalize_classifier, published_model
+from training.network import CLASSIFIER, build_model, freeze, model_arguments, normalize_classifier, published_model
 from training.optimization import build_optimizer
 from training.outcome import GROUPS, Outcome
 from training.recipe import EvaluationOptions, LossOptions, Recipe
@@ -85,11 +86,13 @@ def train(
         weights = sample_weights(recipe.loss, source.class_counts)
         with saving:
             model.fit(
-                training_batches(recipe, source, start_step=state["step"], class_weights=weights),
+                with_targets(
+                    recipe, source, training_batches(recipe, source, start_step=state["step"], class_weights=weights)
+                ),
                 initial_epoch=state["epoch"],
                 epochs=recipe.epochs,
                 steps_per_epoch=steps,
-                validation_data=evaluation_batches(model, source, recipe.evaluation),
+                validation_data=with_targets(recipe, source, evaluation_batches(model, source, recipe.evaluation)),
                 shuffle=False,  # the dataset shuffles
                 callbacks=[*recorders, *callbacks],
                 verbose=verbose,
@@ -140,6 +143,18 @@ def evaluation_batches(model: keras.Model, source: Source, options: EvaluationOp
     return evaluation_dataset(
         source.test, options.batch_size, num_classes=source.num_classes, preprocessing=model.preprocessing
     )
+
+
+def with_targets(recipe: Recipe, source: Source, batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Batches with one-hot targets where the loss takes no labels; those that are soft already stay as they are."""
+    if not _wants_one_hot(recipe):
+        return batches
+
+    def one_hot(images, targets, *weights):
+        targets = tf.one_hot(targets, source.num_classes) if targets.shape.rank == 1 else targets
+        return (images, targets, *weights)
+
+    return batches.map(one_hot, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,8 +230,27 @@ def check(recipe: Recipe) -> None:
     )
     if recipe.meta_sampler.learned:
         linear_head(network)
-    build_loss(recipe, keras_apa.ClassCounts([2] * classes))
+    # What `train` does when all is trained.
+    if recipe.start.trainable == "class_scale" and not isinstance(network.get_layer(CLASSIFIER), keras.layers.Dense):
+        raise ValueError(f"start.trainable 'class_scale' needs a linear classifier, not {recipe.model.classifier!r}")
+    normalize_classifier(network, recipe.evaluation.tau_normalization)
+    loss = build_loss(recipe, keras_apa.ClassCounts([2] * classes))
+    if _wants_one_hot(recipe):
+        _try_loss(loss, classes)
     build_optimizer(recipe.optimizer, epochs=recipe.epochs, steps_per_epoch=max(recipe.optimizer.accumulation_steps, 1))
+
+
+def _try_loss(loss, classes):
+    """Not every loss of Keras is one for classes."""
+    try:
+        value = keras.ops.convert_to_numpy(loss(np.eye(2, classes, dtype="float32"), np.zeros((2, classes), "float32")))
+    except Exception as error:  # each says in its own way, and with its own type, that it wants something else
+        raise ValueError(
+            f"the loss {type(loss).__name__} does not take one-hot targets and logits of shape (batch, classes): "
+            f"{str(error).partition(chr(10))[0]}"
+        ) from error
+    if value.shape or not np.isfinite(value):
+        raise ValueError(f"the loss {type(loss).__name__} gives {value!r} for logits of 0: it is no loss for classes")
 
 
 def loss_classes() -> dict[str, type[keras.losses.Loss]]:
@@ -229,9 +263,19 @@ def loss_classes() -> dict[str, type[keras.losses.Loss]]:
     }
 
 
+def _wants_one_hot(recipe):
+    """Keras's own losses but one; those of keras_apa take both."""
+    name = _loss_name(recipe)
+    return not hasattr(keras_apa.losses, name) and name != "SparseCategoricalCrossentropy"
+
+
 # Losses of keras_apa that need to know which class a sample is of.
 _ONE_CLASS = ("LDAM", "SeesawLoss", "EqualizationLoss", "DropLoss", "GumbelOptimizedLoss")
 _SOFT = {"SparseCategoricalCrossentropy": "CategoricalCrossentropy"}
+
+
+def _loss_name(recipe):
+    return _SOFT.get(recipe.loss.name, recipe.loss.name) if recipe.augment.mixes else recipe.loss.name
 
 
 def build_loss(recipe: Recipe, class_counts: Sequence[int]) -> keras.losses.Loss:
@@ -250,7 +294,7 @@ def build_loss(recipe: Recipe, class_counts: Sequence[int]) -> keras.losses.Loss
                 f"the loss {name} needs images of one class; turn off augment.mixup_alpha, augment.cutmix_alpha and "
                 "augment.label_smoothing, or choose another loss"
             )
-        name = _SOFT.get(name, name)
+    name = _loss_name(recipe)
     loss = classes[name]
     accepted = [key for key in inspect.signature(loss.__init__).parameters if key != "self"]
     for key in options.options:
@@ -264,7 +308,14 @@ def build_loss(recipe: Recipe, class_counts: Sequence[int]) -> keras.losses.Loss
         "image_counts": class_counts,
         "num_images": int(np.sum(np.asarray(getattr(class_counts, "counts", class_counts)))),
     }
-    return loss(**({key: value for key, value in known.items() if key in accepted} | dict(options.options)))
+    arguments = {key: value for key, value in known.items() if key in accepted} | dict(options.options)
+    parameters = inspect.signature(loss).parameters.values()
+    missing = [
+        each.name for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+    ]
+    if missing := [key for key in missing if key not in arguments]:
+        raise ValueError(f"the loss {name} needs loss.options {missing[0]!r}: --loss.options {missing[0]} VALUE")
+    return loss(**arguments)
 
 
 def sample_weights(options: LossOptions, class_counts: keras_apa.ClassCounts) -> np.ndarray | None:

@@ -101,6 +101,9 @@ def _explain(error: Exception) -> tuple[str, int]:
         package = error.name.partition(".")[0]
         extra = f'pip install "keras-apa[{package}]"' if package in ("jax", "torch") else EXTRA
         return f"the package {package!r} is not installed; {extra}", 1
+    if image := re.search(r"^ValueError: (.+: .+)$", str(error), re.MULTILINE):
+        # An image that does not decode, which tf.data buries in a traceback.
+        return image[1], 1
     return f"{type(error).__name__}: {error}\nRun it again with --debug to see where.", 1
 
 
@@ -147,10 +150,13 @@ def unboxed(text: str) -> str:
     ... ╰─────────────────────────────────╯'''))
     Unrecognized options: dmo. Available subcommands: demo
     For full helptext, run x --help
+
+    Where the terminal has only ASCII, the frame is made of hyphens.
     """
     lines = [line.strip("│╭╮╰╯ \t") for line in text.strip().splitlines()]
     title = lines[0].strip("─ ")
-    paragraphs = [p.split("\n") for p in re.split(r"\n─+\n?", "\n".join(lines[1:])) if p.strip()]
+    paragraphs = re.split(r"(?:^|\n)[─-]{5,}(?=\n|$)", "\n".join(lines[1:]))
+    paragraphs = [p.strip().split("\n") for p in paragraphs if p.strip()]
     if not paragraphs:
         return text.strip()
     error = re.sub(r"\[/?bold\]", "", " ".join(paragraphs[0]))

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from rich.console import Console
 
-from training.classification import check, compiled_model, sample_weights
+from training.classification import check, compiled_model, sample_weights, with_targets
 from training.cli import usage
 from training.data.pipeline import steps_per_epoch
 from training.data.registry import DATA_SETS, find_source
@@ -56,7 +56,8 @@ def run_dry(recipe: Recipe, *, image_size: int = 0, console: Console | None = No
     before = [ops.convert_to_numpy(variable) for variable in model.trainable_variables]
     losses = []
     weights = sample_weights(recipe.loss, source.class_counts)
-    for batch in training_batches(small, source, class_weights=weights).take(STEPS):
+    batches = with_targets(small, source, training_batches(small, source, class_weights=weights))
+    for batch in batches.take(STEPS):
         arrays = [part.numpy() for part in batch]
         losses.append(float(model.train_on_batch(*arrays, return_dict=True)["loss"]))
     moved = sum(

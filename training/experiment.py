@@ -51,7 +51,9 @@ def run_train(
         source = prepared_as_started(recipe, load_source(recipe.data))
         steps = steps_per_epoch(recipe, source)
         if recipe.batch_size > len(source.train):
-            raise ValueError(f"batch_size must be at most the {len(source.train)} training images")
+            raise ValueError(
+                f"batch_size must be at most the {len(source.train)} training images, not {recipe.batch_size}"
+            )
         known = read_config(folder) is not None and not overwrite
         folder = open_run_folder(folder, config, default=folder, resume=known, overwrite=overwrite).resolve()
     describe_data(source, recipe, console)

@@ -18,9 +18,10 @@ Where this differs from the authors' code: they draw from all images of the data
 that the input pipeline has put into its batch. Which those are is a function of (seed, epoch, position) as always,
 and the draw allows for the pipeline's own sampler (`proposal`). Rates, Adam's moments and the state of the noise are
 variables of the model: they are in every checkpoint, and a training that goes on draws what it would have drawn. The
-trial step has the learning rate of the moment, but neither momentum nor weight decay.
+trial step has the learning rate of the moment, but neither momentum nor weight decay. The frozen batch norms, which
+go on normalising by the batch, see both batches at once.
 
-Source: Balanced Meta-Softmax for Long-Tailed Visual Recognition (NeurIPS 2020), section 3.3.
+Source: Balanced Meta-Softmax for Long-Tailed Visual Recognition (NeurIPS 2020), and the facts of its code.
 """
 
 from __future__ import annotations

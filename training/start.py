@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import zoo
+from training.checks import nearest
 from training.data.source import Source
 from training.models import load_model
 from training.recipe import Recipe
@@ -23,7 +24,10 @@ def prepared_as_started(recipe: Recipe, source: Source) -> Source:
     Only for images of one's own, in a folder or in lists: for a published data set the recipe's own preparation is
     part of what was published. The size of the images is the recipe's where it has one. What of the weights has no
     preparation with it (a PyTorch checkpoint) changes nothing.
+
+    Raises: ValueError: There are no such weights.
     """
+    _check_there(recipe.start.weights)
     preprocessing = _preprocessing(recipe.start.weights) if recipe.data.name in OWN_IMAGES else None
     if preprocessing is None or preprocessing.channels != 3 or preprocessing == source.preprocessing:
         return source
@@ -31,6 +35,14 @@ def prepared_as_started(recipe: Recipe, source: Source) -> Source:
         f"deviation {_shown(preprocessing.std)}"
     )
     return dataclasses.replace(source, preprocessing=preprocessing, notes=(*source.notes, note))
+
+
+def _check_there(weights):
+    names = [*zoo.list_weights(), *zoo.list_presets()]
+    if weights and not Path(weights).exists() and weights not in names and "://" not in weights:
+        raise ValueError(
+            f"start.weights: there is no file, run folder or published weights {weights!r}; {nearest(weights, names)}"
+        )
 
 
 def _preprocessing(weights: str) -> zoo.Preprocessing | None:

@@ -251,6 +251,13 @@ def test_a_dry_run_of_every_recipe(name, capsys, tmp_path):
         ("cifar100_lt", ["--image-size", "32"], ["--image-size", "--dry-run"]),
         ("digits10_lt", ["--batch-size", "5000"], ["batch_size", "1236"]),
         ("digits10_lt", ["--start.weights", "nothing.pth"], ["start.weights", "nothing.pth"]),
+        ("digits10_lt", ["--loss.name", "CTC"], ["the loss CTC", "one-hot targets"]),
+        ("digits10_lt", ["--loss.name", "DropLoss"], ["--loss.options frequency_threshold VALUE"]),
+        (
+            "inaturalist2018",
+            ["--data.path", "/nowhere"],
+            ["not in /nowhere", "120 GB", "download_and_prepare", "digits100_lt, which is embedded"],
+        ),
         ("folder", [], ["data.path"]),
         ("folder", ["--data.path", "/no/such/folder"], ["/no/such/folder"]),
         ("places_lt", ["--start.weights", "none"], ["start.trainable"]),
@@ -273,6 +280,19 @@ def test_a_bad_line_of_a_list_is_named_with_its_number(tmp_path, capsys):
                  "--output", tmp_path / "run") in (1, 2)  # fmt: skip
     error = capsys.readouterr().err
     assert "train.txt" in error and "2" in error and "one" in error
+
+
+def test_an_image_of_a_list_that_does_not_decode_is_named_in_one_line(tmp_path, capsys):
+    for number in range(3):
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{number}.jpg")
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    (tmp_path / "list.txt").write_text("0.jpg 0\n1.jpg 1\n2.jpg 0\nbad.jpg 1\n")
+    lists = ["--data.train-list", tmp_path / "list.txt", "--data.test-list", tmp_path / "list.txt"]
+    assert train("folder", "--data.name", "list", *lists, "--data.path", tmp_path, "--data.image-size", "32",
+                 "--model.name", "se_resnet8", "--batch-size", "4", "--output", tmp_path / "run") == 1  # fmt: skip
+    error = capsys.readouterr().err
+    line = next(line for line in error.splitlines() if line.startswith("keras-apa: "))
+    assert "bad.jpg: not an image" in line and "Traceback" not in error
 
 
 def test_evaluate_and_report_refuse_what_is_no_run(tmp_path, capsys):

@@ -139,15 +139,23 @@ def test_a_keras_file_brings_its_preparation_along(tmp_path):
         assert prepared.preprocessing == model.preprocessing and len(prepared.notes) == 1
 
 
-def test_published_data_and_files_without_preparation_stay_as_they_are():
+def test_published_data_and_files_without_preparation_stay_as_they_are(tmp_path):
+    checkpoint = tmp_path / "model.pth"
+    checkpoint.touch()
     weights = {"weights": "se_resnet50/imagenet"}
     for recipe in (
         get_recipe("imagenet_lt").replace(start=weights),
         get_recipe("folder"),
-        get_recipe("folder").replace(start={"weights": "there_is_none.pth"}),
-        get_recipe("folder").replace(start={"weights": "there_is_none.keras"}),
+        get_recipe("folder").replace(start={"weights": str(checkpoint)}),
     ):
         given = source()
         assert prepared_as_started(recipe, given) is given
     resized = prepared_as_started(get_recipe("folder").replace(start=weights), source()).preprocessing
     assert (resized.image_size, resized.resize_size) == ((224, 224), 232)
+
+
+@pytest.mark.parametrize("weights", ["nothing.pth", "runs/nothing", "se_resnet50/imagenot"])
+def test_weights_that_are_not_there_are_named_before_training(weights):
+    with pytest.raises(ValueError, match=f"start.weights: there is no .* '{weights}'") as error:
+        prepared_as_started(get_recipe("imagenet_lt").replace(start={"weights": weights}), source())
+    assert "se_resnet50/imagenet" in str(error.value) or "/not" in weights

@@ -51,12 +51,13 @@ def _cifar(make):
     return lambda options, download: make(options.imbalance_factor, options.path or None, download=download)
 
 
-def _tfds(make):
-    return lambda options, download: make(options.path or None, download=download)
+def _tfds(make, *, huge=False):
+    """`huge`: 31 GB and more are not fetched without being asked for; the error says how to."""
+    return lambda options, download: make(options.path or None, download=download and not huge)
 
 
-def _long_tailed(make):
-    """Lists if they are given, TFDS's form of the data set otherwise."""
+def _long_tailed(make, *, huge=False):
+    """Lists if they are given, TFDS's form of the data set otherwise; for `huge` see `_tfds`."""
 
     def load(options, download):
         if options.train_list or options.test_list:
@@ -64,9 +65,9 @@ def _long_tailed(make):
         if make is None:
             raise FileNotFoundError(
                 f"{options.name} needs data.train_list, data.test_list and data.path: the authors' lists (lines "
-                "`path label`), and the folder that their paths start from"
+                "`path label`), and the folder that their paths start from. Without it: digits100_lt, which is embedded"
             )
-        source = make(options.path or None, download=download)
+        source = make(options.path or None, download=download and not huge)
         return source.relabelled_by_count() if options.relabel_by_count else source
 
     return load
@@ -111,10 +112,10 @@ DATA_SETS = {
     "imagenet1k": DataSet(_tfds(tfds_images.imagenet2012), 1000, imagenet(), **_profile(1000, 1300, 732, 1_281_167)),
     "places_lt": DataSet(_long_tailed(None), 365, imagenet(), class_counts=PLACES_LT),
     "places365_small": DataSet(
-        _tfds(tfds_images.places365_small), 365, imagenet(), **_profile(365, 5000, 3068, 1_803_460)
+        _tfds(tfds_images.places365_small, huge=True), 365, imagenet(), **_profile(365, 5000, 3068, 1_803_460)
     ),
     "inaturalist2018": DataSet(
-        _long_tailed(tfds_images.i_naturalist2018), 8142, imagenet(), **_profile(8142, 1000, 2, 437_513)
+        _long_tailed(tfds_images.i_naturalist2018, huge=True), 8142, imagenet(), **_profile(8142, 1000, 2, 437_513)
     ),
     "list": DataSet(_listed),
     "folder": DataSet(_folder),
