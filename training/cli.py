@@ -19,6 +19,7 @@ from typing import Any
 
 from training.quiet import quiet_tensorflow
 
+_OPTION = re.compile(r"(augment|data|evaluation|loss|meta_sampler|model|optimizer|start)\.\w+ ")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 EXTRA = 'pip install "keras-apa[training]"'
 
@@ -95,8 +96,13 @@ def _explain(error: Exception) -> tuple[str, int]:
     if download is not None and isinstance(error, download.DownloadError):
         return str(error), 1
     # A loss that is not finite, and a checkpoint or report that cannot be written: the message says what to do.
+    if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename:
+        return f"{error.filename}: {error.strerror}", 1
     if isinstance(error, FloatingPointError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
         return str(error), 1
+    if isinstance(error, ValueError) and _OPTION.match(str(error)):
+        # What is seen only when the network is made: the message names the option.
+        return str(error), 2
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         extra = f'pip install "keras-apa[{package}]"' if package in ("jax", "torch") else EXTRA

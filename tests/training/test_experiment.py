@@ -295,6 +295,19 @@ def test_an_image_of_a_list_that_does_not_decode_is_named_in_one_line(tmp_path, 
     assert "bad.jpg: not an image" in line and "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--model.name", "se_resnet14"], "is of another network than se_resnet14: stage1_block2"),
+        (["--start.trainable", "last_stage"], "start.trainable 'last_stage' needs a network with four stages"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_said_in_plain_words(run, arguments, part, tmp_path, capsys):
+    assert train("digits10_lt_baseline", *SMALL, "--start.weights", run, *arguments, "--output", tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("keras-apa: start.") and part in error and "--debug" not in error
+
+
 def test_evaluate_and_report_refuse_what_is_no_run(tmp_path, capsys):
     for command in ("evaluate", "report"):
         assert main([command, str(tmp_path), "--backend", CURRENT]) == 2
