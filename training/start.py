@@ -10,6 +10,7 @@ from training.checks import nearest
 from training.data.source import Source
 from training.models import load_model
 from training.recipe import Recipe
+from training.recipes import recipes
 from zoo.weights import get_weights
 
 __all__ = ["prepared_as_started"]
@@ -40,9 +41,9 @@ def prepared_as_started(recipe: Recipe, source: Source) -> Source:
 def _check_there(weights):
     names = [*zoo.list_weights(), *zoo.list_presets()]
     if weights and not Path(weights).exists() and weights not in names and "://" not in weights:
-        raise ValueError(
-            f"start.weights: there is no file, run folder or published weights {weights!r}; {nearest(weights, names)}"
-        )
+        first = Path(weights).name
+        hint = f"keras-apa train {first} makes it" if first in recipes() else nearest(weights, names)
+        raise ValueError(f"start.weights: there is no file, run folder or published weights {weights!r}; {hint}")
 
 
 def _preprocessing(weights: str) -> zoo.Preprocessing | None:
