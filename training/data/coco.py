@@ -118,9 +118,8 @@ def coco_source(
         raise ValueError(f"{os.fspath(train)}: no annotation is left to train on")
     category_ids = sorted(shown)
     notes += _unseen_classes(parts, category_ids)
-    if not any(
-        each["category_id"] in shown and not each["iscrowd"] for own in test_part.objects.values() for each in own
-    ):
+    tested = {each["category_id"] for own in test_part.objects.values() for each in own if not each["iscrowd"]}
+    if not tested & shown:
         raise ValueError(f"{test_part.file}: no test image shows an object of a class that is trained on")
     label_of = {number: label for label, number in enumerate(category_ids)}
     names = tuple(train_part.categories[number] for number in category_ids)
@@ -352,7 +351,7 @@ def _checked_annotations(part, masks):
 
 
 def _refuse_corners(part):
-    """An error if boxes look like x1, y1, x2, y2: by their polygons, or because they do not fit their images otherwise."""
+    """An error if boxes look like x1, y1, x2, y2: by their polygons, or as they do not fit their images otherwise."""
     boxes, sizes, bounds, ids = [], [], [], []
     for number, own in part.objects.items():
         for each in own:
@@ -490,14 +489,19 @@ def _split(part, fraction, seed):
     held_out = []
     wanted = max(round(fraction * len(numbers)), 1)
     order = [numbers[index] for index in np.random.default_rng(seed).permutation(len(numbers))]
+
+    def can_be_spared(number):
+        return all(left[category] > 1 for category in shown[number])
+
     # One that shows something comes first, or there might be nothing to measure.
-    order.sort(key=lambda number: number != next((each for each in order if shown[each]), None))
+    first = next((number for number in order if shown[number] and can_be_spared(number)), None)
+    order.sort(key=lambda number: number != first)
     for number in order:
-        if len(held_out) < wanted and all(left[category] > 1 for category in shown[number]):
+        if len(held_out) < wanted and can_be_spared(number):
             held_out.append(number)
             for category in shown[number]:
                 left[category] -= 1
-    if not any(shown[number] for number in held_out):
+    if first is None:
         raise ValueError(
             f"{part.file}: no image with objects can be held out for testing without a class losing its last training "
             "image; give a file of test images"
