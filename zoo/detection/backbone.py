@@ -1,11 +1,13 @@
 """What a detector needs of the network that it stands on."""
 
+import collections
 import itertools
 import math
 
 import keras
-from keras import layers
+from keras import layers, ops
 
+from keras_apa.layers import UnbiasedBatchNormalization
 from zoo.registry import create_model
 
 
@@ -76,3 +78,72 @@ def freeze(backbone, frozen_stages):
         if layer.name.startswith(prefixes) and not isinstance(layer, layers.InputLayer):
             layer.trainable = False
     return frozen_stages
+
+
+def run_stages(backbone, images, training=False):
+    """The stages by name, as calling the network gives them, but with less memory and in less time.
+
+    A Keras model keeps every tensor until its last layer is done, here gigabytes; a tensor is dropped after its last
+    use instead. A frozen normalisation is multiplied into the kernel of the convolution before it, so that its input,
+    as large as its output, needs neither be written nor kept for the gradient. Layers that are not trained are in
+    inference mode: no dropout in frozen stages.
+
+    >>> from zoo.detection.backbone import as_backbone, run_stages
+    >>> maps = run_stages(as_backbone("resnet18"), keras.ops.ones((1, 64, 64, 3)))
+    >>> tuple(maps["stage4"].shape)
+    (1, 2, 2, 512)
+    """
+    by_depth = backbone._nodes_by_depth
+    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
+    users = collections.defaultdict(list)
+    for node in nodes:
+        for tensor in node.input_tensors:
+            users[id(tensor)].append(node)
+    left = {key: len(found) for key, found in users.items()}
+    values = {id(backbone.inputs[0]): images}
+    kept = {id(tensor) for tensor in backbone.outputs}
+    for node in nodes:
+        if any(id(tensor) in values for tensor in node.outputs):
+            continue  # a normalisation that its convolution has taken over
+        used, outputs = [node], node.outputs
+        norm = _frozen_norm_behind(node, users, kept)
+        if norm is not None:
+            used, outputs = [node, norm], norm.outputs
+            results = _convolve_and_normalize(node.operation, norm.operation, values[id(node.input_tensors[0])])
+            left[id(node.outputs[0])] = 0
+        else:
+            args, kwargs = node.arguments.fill_in(values)
+            if "training" in getattr(node.operation, "_call_context_args", ()):
+                kwargs["training"] = bool(training) and getattr(node.operation, "trainable", True)
+            results = node.operation(*args, **kwargs)
+        for tensor, value in zip(outputs, keras.tree.flatten(results), strict=True):
+            values[id(tensor)] = value
+        for tensor in used[0].input_tensors:
+            left[id(tensor)] -= 1
+            if not left[id(tensor)] and id(tensor) not in kept:
+                del values[id(tensor)]
+        del results
+    return {name: values[id(tensor)] for name, tensor in backbone.output.items()}
+
+
+def _frozen_norm_behind(node, users, kept):
+    """The node of a frozen normalisation, if that alone follows this node's plain convolution."""
+    layer, tensor = node.operation, node.outputs[0]
+    if type(layer) is not layers.Conv2D or id(tensor) in kept or len(users[id(tensor)]) != 1:
+        return None
+    follower = users[id(tensor)][0]
+    norm = follower.operation
+    if not (isinstance(norm, UnbiasedBatchNormalization) and norm.frozen and norm.scale and norm.center):
+        return None
+    if layer.use_bias or layer.activation is not keras.activations.linear:
+        return None
+    # In half precision the products would be rounded before the sums.
+    return follower if layer.compute_dtype == norm.compute_dtype == "float32" else None
+
+
+def _convolve_and_normalize(convolution, norm, x):
+    scale = norm.gamma * ops.rsqrt(norm.moving_variance + norm.epsilon)
+    shift = norm.beta - norm.moving_mean * scale
+    if convolution.data_format == "channels_first":
+        shift = ops.reshape(shift, (-1, 1, 1))
+    return convolution.convolution_op(x, convolution.kernel * scale) + shift

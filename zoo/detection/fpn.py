@@ -45,7 +45,7 @@ class FeaturePyramid(layers.Layer):
                     self.filters,
                     size,
                     padding="same",
-                    kernel_initializer=keras.initializers.get(keras.initializers.serialize(self.kernel_initializer)),
+                    kernel_initializer=self.kernel_initializer.clone(),
                     data_format="channels_last",
                     dtype=self.dtype_policy,
                     name=f"{kind}{level}",

@@ -10,7 +10,7 @@ from keras import ops
 from keras_apa.losses import attach_loss_state
 from zoo.detection import matching
 from zoo.detection.anchors import pyramid_anchors
-from zoo.detection.backbone import as_backbone, freeze, stages_of
+from zoo.detection.backbone import as_backbone, freeze, run_stages, stages_of
 from zoo.detection.boxes import MAX_LOG_SCALE, iou
 from zoo.detection.fpn import FeaturePyramid
 from zoo.detection.heads import BoxHead, ProposalHead
@@ -197,7 +197,7 @@ class FasterRCNN(keras.Model):
         """The maps of the pyramid, finest first, of normalised images."""
         if self.backbone.input_shape[-1] != 3:
             images = ops.transpose(images, (0, 3, 1, 2))
-        stages = self.backbone(images, training=training)
+        stages = run_stages(self.backbone, images, training)
         maps = [stages[name] for name in sorted(stages)]
         if self.backbone.input_shape[-1] != 3:
             maps = [ops.transpose(x, (0, 2, 3, 1)) for x in maps]
