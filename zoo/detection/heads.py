@@ -226,15 +226,21 @@ class MaskHead(layers.Layer):
         self.predictor.build(shape)
         super().build(input_shape)
 
-    def features(self, inputs):
-        """What the class maps are computed from, `(N, 2 * height, 2 * width, filters)`."""
+    def call(self, inputs, labels=None):
         x = inputs
         for conv in self.convs:
             x = conv(x)
-        return self.upsample(x)
-
-    def call(self, inputs, labels=None):
-        return self.predictor(self.features(inputs), labels)
+        # Steps as large as the kernel: each position becomes 2 x 2 of its own, one product of matrices (XLA takes
+        # 10 s for the gradient of the transposed convolution). They are put in their places when they are logits.
+        height, width = x.shape[1:3]
+        kernel = ops.reshape(ops.transpose(self.upsample.kernel, (3, 0, 1, 2)), (self.filters, -1))
+        x = ops.reshape(ops.matmul(x, ops.cast(kernel, x.dtype)), (-1, height, 4 * width, self.filters))
+        x = ops.relu(x + ops.cast(self.upsample.bias, x.dtype))
+        maps = self.predictor(x, labels)
+        classes = maps.shape[3:]
+        maps = ops.reshape(maps, (-1, height, width, 2, 2, *classes))
+        maps = ops.transpose(maps, (0, 1, 3, 2, 4, *((5,) if classes else ())))
+        return ops.reshape(maps, (-1, 2 * height, 2 * width, *classes))
 
     def get_config(self):
         return {**super().get_config(), "classes": self.classes, "filters": self.filters, "depth": self.depth}
