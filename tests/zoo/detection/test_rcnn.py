@@ -299,7 +299,8 @@ def test_stages_are_those_of_calling_the_network(options):
     assert list(found) == list(expected)
     for stage, value in expected.items():
         value = keras.ops.convert_to_numpy(value)
-        np.testing.assert_allclose(found[stage], value, rtol=0, atol=2e-6 * np.abs(value).max(), err_msg=stage)
+        actual = keras.ops.convert_to_numpy(found[stage])
+        np.testing.assert_allclose(actual, value, rtol=0, atol=2e-6 * np.abs(value).max(), err_msg=stage)
 
 
 def test_options_are_checked_by_name():
