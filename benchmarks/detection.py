@@ -215,9 +215,6 @@ class Ours(Measured):
             tf.config.threading.set_inter_op_parallelism_threads(settings.threads)
         elif backend == "torch":
             inference._torch_device(settings.threads)
-        import keras
-
-        keras.utils.set_random_seed(0)
         retinanet = self.contender.network == "retinanet"
         self.model = self._retinanet() if retinanet else self._mask_rcnn()
         image, targets = scene(settings, self.contender.classes)

@@ -151,6 +151,19 @@ def _convolve_and_normalize(convolution, norm, x):
     if convolution.kernel_size == (1, 1) and convolution.groups == 1 and not first:
         # XLA's gradient of a 1x1 convolution with a stride takes ten times as long as that of the pixels it looks at.
         rows, columns = convolution.strides
-        x = x[:, ::rows, ::columns, :] if max(rows, columns) > 1 else x
-        return ops.conv(x, kernel, padding="valid", data_format="channels_last") + shift
+        return pointwise(x[:, ::rows, ::columns, :] if max(rows, columns) > 1 else x, kernel) + shift
     return convolution.convolution_op(x, kernel) + shift
+
+
+def pointwise(x, kernel):
+    """A 1x1 convolution of `(batch, height, width, channels)` as the product of matrices that it is.
+
+    On PyTorch, Keras's convolution makes two copies of its input, and one of them is kept for the gradient.
+
+    >>> from zoo.detection.backbone import pointwise
+    >>> tuple(pointwise(keras.ops.ones((2, 3, 4, 5)), keras.ops.ones((1, 1, 5, 6))).shape)
+    (2, 3, 4, 6)
+    """
+    height, width, channels = x.shape[1:]
+    product = ops.matmul(ops.reshape(x, (-1, channels)), ops.reshape(kernel, (channels, -1)))
+    return ops.reshape(product, (-1, height, width, kernel.shape[-1]))

@@ -6,6 +6,7 @@ from keras import initializers, layers, ops
 from keras_apa._names import check_name
 from keras_apa.layers import CosineDense, NormalizedDense
 from zoo.blocks import clone
+from zoo.detection.backbone import pointwise
 from zoo.resnet import KAIMING_NORMAL_FAN_OUT, UNIFORM_FAN_IN
 
 CLASSIFIERS = ("linear", "normalized", "cosine")
@@ -67,8 +68,9 @@ class ProposalHead(layers.Layer):
         for x in inputs:
             x = self.conv(x)
             number = x.shape[1] * x.shape[2] * self.anchors_per_cell
-            logits.append(ops.cast(ops.reshape(self.objectness(x), (-1, number)), "float32"))
-            deltas.append(ops.cast(ops.reshape(self.deltas(x), (-1, number, 4)), "float32"))
+            objectness, moves = (pointwise(x, layer.kernel) + layer.bias for layer in (self.objectness, self.deltas))
+            logits.append(ops.cast(ops.reshape(objectness, (-1, number)), "float32"))
+            deltas.append(ops.cast(ops.reshape(moves, (-1, number, 4)), "float32"))
         return logits, deltas
 
     def get_config(self):
