@@ -396,19 +396,26 @@ def region_features(maps, boxes, size):
 
 def align(features, boxes, size):
     """ROIAlign with two samples a bin on each axis, of boxes in pixels of the map `(channels, height, width)`."""
-    height, width = features.shape[-2:]
     x = _samples(boxes[:, 0], boxes[:, 2], 2 * size)
     y = _samples(boxes[:, 1], boxes[:, 3], 2 * size)
-    grid = torch.stack(
-        [
-            (2 * x / (width - 1) - 1)[:, None, :].expand(-1, 2 * size, -1),
-            (2 * y / (height - 1) - 1)[:, :, None].expand(-1, -1, 2 * size),
-        ],
-        -1,
-    )
-    # All boxes of the image in one call: their samples stand below each other.
-    points = F.grid_sample(features[None], grid.reshape(1, -1, 2 * size, 2), padding_mode="border", align_corners=True)
-    return F.avg_pool2d(points, 2)[0].unflatten(1, (len(boxes), size)).transpose(0, 1)
+    points = F.avg_pool2d(_interpolate(features[None], y, x), 2)
+    return points[0].unflatten(1, (len(boxes), size)).transpose(0, 1)
+
+
+def _interpolate(features, y, x):
+    """Values at every pair of positions `(n, rows)` and `(n, columns)`, `(1, channels, n * rows, columns)`.
+
+    All boxes of the image in one call: their samples stand below each other.
+    """
+    height, width = features.shape[-2:]
+    rows, columns = y.shape[1], x.shape[1]
+    grid_x = (2 * x / (width - 1) - 1)[:, None, :].expand(-1, rows, -1)
+    grid_y = (2 * y / (height - 1) - 1)[:, :, None].expand(-1, -1, columns)
+    grid = torch.stack([grid_x, grid_y], -1).reshape(1, -1, columns, 2)
+    points = F.grid_sample(features, grid, padding_mode="border", align_corners=True)
+    # Up to a pixel beyond the border it is the border's value, further away nothing.
+    inside = (y <= height)[:, :, None] & (x <= width)[:, None, :]
+    return points if inside.all() else points * inside.reshape(1, 1, -1, columns)
 
 
 def _samples(low, high, number):
@@ -421,14 +428,12 @@ def crop_masks(masks, index, boxes):
     """The mask of each box's object, resampled to 28 x 28: ROIAlign with at least one sample a pixel."""
     cropped = torch.zeros(len(boxes), 28, 28)
     for i, (which, box) in enumerate(zip(index, boxes, strict=True)):
-        mask = masks[which].float()[None, None]
+        mask = masks[which].to(box.dtype)[None, None]
         x1, y1, x2, y2 = box.tolist()
         counts = [math.ceil(max(side, 1.0) / 28) for side in (y2 - y1, x2 - x1)]
-        y = _samples(box[1:2], box[3:4], 28 * counts[0])[0]
-        x = _samples(box[0:1], box[2:3], 28 * counts[1])[0]
-        height, width = mask.shape[-2:]
-        y, x = torch.meshgrid(2 * y / (height - 1) - 1, 2 * x / (width - 1) - 1, indexing="ij")
-        points = F.grid_sample(mask, torch.stack([x, y], -1)[None], padding_mode="border", align_corners=True)
+        y = _samples(box[1:2], box[3:4], 28 * counts[0])
+        x = _samples(box[0:1], box[2:3], 28 * counts[1])
+        points = _interpolate(mask, y, x)
         cropped[i] = F.avg_pool2d(points, counts)[0, 0]
     return cropped
 

@@ -239,7 +239,7 @@ class MaskHead(layers.Layer):
         x = ops.reshape(ops.matmul(x, ops.cast(kernel, x.dtype)), (-1, height, 4 * width, self.filters))
         x = ops.relu(x + ops.cast(self.upsample.bias, x.dtype))
         maps = self.predictor(x, labels)
-        classes = maps.shape[3:]
+        classes = tuple(maps.shape[3:])
         maps = ops.reshape(maps, (-1, height, width, 2, 2, *classes))
         maps = ops.transpose(maps, (0, 1, 3, 2, 4, *((5,) if classes else ())))
         return ops.reshape(maps, (-1, 2 * height, 2 * width, *classes))
