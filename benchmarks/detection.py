@@ -230,7 +230,10 @@ class Ours(Measured):
         for key, value in padded.items():
             value[0, :OBJECTS] = targets[key]
         if retinanet:
-            self.inputs = pixels / 255
+            import keras
+
+            self.inputs = keras.ops.convert_to_tensor(pixels / 255)
+            padded = {key: keras.ops.convert_to_tensor(value) for key, value in padded.items()}
         else:
             from zoo.detection import crop_masks
 
@@ -290,7 +293,6 @@ class Ours(Measured):
 
         def infer_eagerly(x):
             with torch.no_grad():
-                x = torch.from_numpy(x)
                 return model.decode_predictions(model(x, training=False), x)
 
         return infer_eagerly
