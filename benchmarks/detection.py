@@ -299,7 +299,10 @@ class Ours(Measured):
 
     def __call__(self):
         if self.contender.task == "train":
-            logs = self.model.train_on_batch(self.inputs, self.targets, return_dict=True)
+            import keras
+
+            # Not the method of keras-hub's model, which cannot take a dict of targets (0.32).
+            logs = keras.Model.train_on_batch(self.model, self.inputs, self.targets, return_dict=True)
             return {key: float(np.asarray(value)) for key, value in logs.items()}
         if self.contender.network == "retinanet":
             found = self.predict(self.inputs)
