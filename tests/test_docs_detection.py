@@ -1,11 +1,13 @@
-"""The blocks of docs/detection.md run as they stand."""
+"""The blocks of docs/detection.md run as they stand, and it holds the tables of the committed measurement."""
 
+import json
 import os
 import pathlib
 import re
 import subprocess
 import sys
 
+import detection
 import pytest
 from backends import CURRENT, environment
 
@@ -26,3 +28,19 @@ def test_blocks_run(tmp_path):
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert ", 120, 160)" in result.stdout and "classifier_loss" in result.stdout
+    assert "models/things/1" in result.stdout
+
+
+@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the same on each backend")
+def test_the_page_holds_the_tables_of_the_committed_measurement():
+    text = PAGE.read_text(encoding="utf-8")
+    assert text.count(detection.START) == text.count(detection.END) == 1
+    if detection.RESULTS.exists():
+        results = json.loads(detection.RESULTS.read_text(encoding="utf-8"))
+        assert results["image"] == [800, 1333] and results["rounds"] >= 3
+        found = {(row["process"], row["task"], row["classes"]) for row in results["results"]}
+        processes = (detection.PLAIN, *detection.BACKENDS)
+        assert found >= {(p, task, n) for p in processes for task in detection.TASKS for n in detection.CLASSES}
+        assert detection.section(results) in text
+    else:
+        assert detection.START + detection.END in text

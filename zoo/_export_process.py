@@ -52,6 +52,7 @@ def write_in_fresh_process(backend, model, folder, settings, representative_imag
 
 def main(job):
     """Do what `job.json` in the folder `job` says; the exit code."""
+    from zoo.detection.export import DetectorSettings
     from zoo.export import write
 
     job = pathlib.Path(job)
@@ -62,8 +63,9 @@ def main(job):
     # so its Python code, if any, has been run already.
     model = keras.saving.load_model(job / "model.keras", compile=False, safe_mode=False)
     images = np.load(job / "images.npy") if (job / "images.npy").exists() else None
+    kind = DetectorSettings if description["settings"].get("kind") == "detector" else Settings
     try:
-        write(model, pathlib.Path(description["folder"]), Settings.from_config(description["settings"]), images)
+        write(model, pathlib.Path(description["folder"]), kind.from_config(description["settings"]), images)
     except ValueError as error:
         (job / "error.txt").write_text(str(error))
         return 1

@@ -63,7 +63,7 @@ def serving_default(graph):
     spec = tf.TensorSpec((None, *graph.image_shape), "float32", name="images")
 
     def serve(images):
-        with tf.control_dependencies([_assert_not_empty(images)]):
+        with tf.control_dependencies([assert_not_empty(images)]):
             images = tf.identity(images)
         return graph(images)
 
@@ -99,11 +99,18 @@ def decode(image_bytes, preprocessing):
     """
     import tensorflow as tf
 
+    spec = tf.TensorSpec((*preprocessing.image_size, preprocessing.channels), "float32")
+    return decode_each(image_bytes, preprocessing.channels, lambda image: _fitted(image, preprocessing), spec)
+
+
+def decode_each(image_bytes, channels, fit, spec):
+    """`fit(image)` of each decoded image, uint8 `(height, width, channels)`, as a batch; errors as `decode`."""
+    import tensorflow as tf
+
     is_jpeg = tf.strings.substr(image_bytes, 0, len(_JPEG)) == _JPEG
     is_image = is_jpeg | (tf.strings.substr(image_bytes, 0, len(_PNG)) == _PNG)
     others = tf.where(~is_image)[:, 0]
     message = "image_bytes must be JPEG or PNG; something else is at these places of the batch, counted from 0:"
-    channels = preprocessing.channels
 
     def pixels(inputs):
         encoded, is_jpeg, place = inputs
@@ -115,16 +122,16 @@ def decode(image_bytes, preprocessing):
             lambda: tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE"),
             lambda: tf.io.decode_png(encoded, channels),
         )
-        return _fitted(image, preprocessing)
+        return fit(image)
 
     are_images = tf.debugging.Assert(tf.size(others) == 0, [message, others], summarize=20)
-    with tf.control_dependencies([_assert_not_empty(image_bytes), are_images]):
-        spec = tf.TensorSpec((*preprocessing.image_size, channels), "float32")
+    with tf.control_dependencies([assert_not_empty(image_bytes), are_images]):
         places = tf.range(tf.size(image_bytes))
         return tf.map_fn(pixels, (image_bytes, is_jpeg, places), fn_output_signature=spec)
 
 
-def _assert_not_empty(batch):
+def assert_not_empty(batch):
+    """Asserts that a batch has at least one element."""
     import tensorflow as tf
 
     return tf.debugging.Assert(tf.shape(batch)[0] > 0, ["the batch is empty"])

@@ -10,6 +10,7 @@ from keras_apa._names import check_name
 from zoo._export_folder import check_folder, write_version
 from zoo._export_graph import Settings, choose_activation, image_shape, num_classes
 from zoo._export_process import write_in_fresh_process
+from zoo.detection.export import detector_settings, is_detector, write_detector
 from zoo.preprocessing import Preprocessing
 
 FORMATS = {"tf_saved_model": None, "onnx": "model.onnx", "litert": "model.tflite"}
@@ -33,6 +34,7 @@ def export(
     activation=None,
     quantization=None,
     representative_images=None,
+    image_size=None,
 ):
     """Write a model for a server or a device, with its preprocessing inside.
 
@@ -42,11 +44,16 @@ def export(
     `keras_apa.layers.PriorCorrection` in the model is part of the graph; batch normalisation and dropout are in
     inference mode. A model without a classifier gives its `features` instead, under the names of a dict output.
 
+    A detector (`zoo.FasterRCNN`, `zoo.MaskRCNN`) becomes a SavedModel. Its `serving_default` takes `images` of
+    `image_size` and their `image_size` `(batch, 2)`, beyond which is padding, and gives `boxes`, `scores`, `labels` and
+    `masks` as calling it does. Its `serve_jpeg` resizes and pads images of any size, gives boxes in their pixels, and
+    the `classes` (names) of the labels.
+
     A SavedModel is written by the TensorFlow backend, in a fresh process where another backend is running, so that
     a default TensorFlow Serving server can run it. Numbers are float32, whatever the model's precision.
 
     Args:
-        model: A functional or Sequential model of images, on any backend.
+        model: A functional or Sequential model of images, or a detector, on any backend.
         folder: `NAME`, in which the next free version is made, or `NAME/VERSION` with a whole number that is free.
         format: `"tf_saved_model"`, `"onnx"` (`model.onnx`) or `"litert"` (`model.tflite`).
         preprocessing: `zoo.Preprocessing`; `None` takes the model's.
@@ -57,6 +64,7 @@ def export(
         quantization: For LiteRT: `None`, `"float16"` (weights), or `"int8"` (weights and, where there is a kernel for
             it, activations).
         representative_images: For `"int8"`: some 100 images, `(count, height, width, channels)`, pixels from 0 to 255.
+        image_size: Height and width of a detector's images; `None` for a square in which every resized image fits.
 
     Returns: The path of the version's folder, a `pathlib.Path`.
     Raises:
@@ -74,17 +82,34 @@ def export(
     ('1', ['model.json', 'model.tflite'])
     """
     check_name(format, FORMATS, "format")
-    _check_model(model)
-    settings = Settings(
-        format=format,
-        name=_model_name(folder, format),
-        preprocessing=_check_preprocessing(model, preprocessing),
-        class_names=_check_class_names(model, class_names),
-        top_k=_check_top_k(top_k),
-        activation=None if num_classes(model) is None else choose_activation(model, activation),
-        quantization=quantization,
-    )
-    images = _check_quantization(model, settings, representative_images)
+    if is_detector(model):
+        images = None
+        settings = detector_settings(
+            model,
+            format,
+            _model_name(folder, format),
+            image_size,
+            class_names,
+            top_k=None if top_k == 5 else top_k,
+            preprocessing=preprocessing,
+            activation=activation,
+            quantization=quantization,
+            representative_images=representative_images,
+        )
+    else:
+        _check_model(model)
+        if image_size is not None:
+            raise ValueError("image_size is for detectors; that of other models is in their preprocessing.")
+        settings = Settings(
+            format=format,
+            name=_model_name(folder, format),
+            preprocessing=_check_preprocessing(model, preprocessing),
+            class_names=_check_class_names(model, class_names),
+            top_k=_check_top_k(top_k),
+            activation=None if num_classes(model) is None else choose_activation(model, activation),
+            quantization=quantization,
+        )
+        images = _check_quantization(model, settings, representative_images)
     backend = _check_installed(format)
     check_folder(folder)
 
@@ -99,7 +124,9 @@ def export(
 
 def write(model, path, settings, representative_images=None):
     """Write the files of `settings.format` into the empty folder `path`, on this process's backend."""
-    if settings.format == "tf_saved_model":
+    if is_detector(model):
+        write_detector(model, path, settings)
+    elif settings.format == "tf_saved_model":
         from zoo._export_saved_model import write_saved_model
 
         write_saved_model(model, path, settings)

@@ -1,11 +1,13 @@
 """What a detector needs of the network that it stands on."""
 
+import collections
 import itertools
 import math
 
 import keras
-from keras import layers
+from keras import layers, ops
 
+from keras_apa.layers import UnbiasedBatchNormalization
 from zoo.registry import create_model
 
 
@@ -76,3 +78,92 @@ def freeze(backbone, frozen_stages):
         if layer.name.startswith(prefixes) and not isinstance(layer, layers.InputLayer):
             layer.trainable = False
     return frozen_stages
+
+
+def run_stages(backbone, images, training=False):
+    """The stages by name, as calling the network gives them, but with less memory and in less time.
+
+    A Keras model keeps every tensor until its last layer is done, here gigabytes; a tensor is dropped after its last
+    use instead. A frozen normalisation is multiplied into the kernel of the convolution before it, so that its input,
+    as large as its output, needs neither be written nor kept for the gradient. Layers that are not trained are in
+    inference mode: no dropout in frozen stages.
+
+    >>> from zoo.detection.backbone import as_backbone, run_stages
+    >>> maps = run_stages(as_backbone("resnet18"), keras.ops.ones((1, 64, 64, 3)))
+    >>> tuple(maps["stage4"].shape)
+    (1, 2, 2, 512)
+    """
+    by_depth = backbone._nodes_by_depth
+    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
+    users = collections.defaultdict(list)
+    for node in nodes:
+        for tensor in node.input_tensors:
+            users[id(tensor)].append(node)
+    left = {key: len(found) for key, found in users.items()}
+    values = {id(backbone.inputs[0]): images}
+    kept = {id(tensor) for tensor in backbone.outputs}
+    for node in nodes:
+        if any(id(tensor) in values for tensor in node.outputs):
+            continue  # a normalisation that its convolution has taken over
+        used, outputs = [node], node.outputs
+        norm = _frozen_norm_behind(node, users, kept)
+        if norm is not None:
+            used, outputs = [node, norm], norm.outputs
+            results = _convolve_and_normalize(node.operation, norm.operation, values[id(node.input_tensors[0])])
+            left[id(node.outputs[0])] = 0
+        else:
+            args, kwargs = node.arguments.fill_in(values)
+            if "training" in getattr(node.operation, "_call_context_args", ()):
+                kwargs["training"] = bool(training) and getattr(node.operation, "trainable", True)
+            results = node.operation(*args, **kwargs)
+        for tensor, value in zip(outputs, keras.tree.flatten(results), strict=True):
+            values[id(tensor)] = value
+        for tensor in used[0].input_tensors:
+            left[id(tensor)] -= 1
+            if not left[id(tensor)] and id(tensor) not in kept:
+                del values[id(tensor)]
+        del results
+    return {name: values[id(tensor)] for name, tensor in backbone.output.items()}
+
+
+def _frozen_norm_behind(node, users, kept):
+    """The node of a frozen normalisation, if that alone follows this node's plain convolution."""
+    layer, tensor = node.operation, node.outputs[0]
+    if type(layer) is not layers.Conv2D or id(tensor) in kept or len(users[id(tensor)]) != 1:
+        return None
+    follower = users[id(tensor)][0]
+    norm = follower.operation
+    if not (isinstance(norm, UnbiasedBatchNormalization) and norm.frozen and norm.scale and norm.center):
+        return None
+    if layer.use_bias or layer.activation is not keras.activations.linear:
+        return None
+    # In half precision the products would be rounded before the sums.
+    return follower if layer.compute_dtype == norm.compute_dtype == "float32" else None
+
+
+def _convolve_and_normalize(convolution, norm, x):
+    scale = norm.gamma * ops.rsqrt(norm.moving_variance + norm.epsilon)
+    shift = norm.beta - norm.moving_mean * scale
+    first = convolution.data_format == "channels_first"
+    if first:
+        shift = ops.reshape(shift, (-1, 1, 1))
+    kernel = convolution.kernel * scale
+    if convolution.kernel_size == (1, 1) and convolution.groups == 1 and not first:
+        # XLA's gradient of a 1x1 convolution with a stride takes ten times as long as that of the pixels it looks at.
+        rows, columns = convolution.strides
+        return pointwise(x[:, ::rows, ::columns, :] if max(rows, columns) > 1 else x, kernel) + shift
+    return convolution.convolution_op(x, kernel) + shift
+
+
+def pointwise(x, kernel):
+    """A 1x1 convolution of `(batch, height, width, channels)` as the product of matrices that it is.
+
+    On PyTorch, Keras's convolution makes two copies of its input, and one of them is kept for the gradient.
+
+    >>> from zoo.detection.backbone import pointwise
+    >>> tuple(pointwise(keras.ops.ones((2, 3, 4, 5)), keras.ops.ones((1, 1, 5, 6))).shape)
+    (2, 3, 4, 6)
+    """
+    height, width, channels = x.shape[1:]
+    product = ops.matmul(ops.reshape(x, (-1, channels)), ops.reshape(kernel, (channels, -1)))
+    return ops.reshape(product, (-1, height, width, kernel.shape[-1]))

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from zoo.detection.backbone import pointwise
+
 # PyTorch's kaiming_uniform_(a=1), with which torchvision starts the pyramid; Xavier-uniform is mmdet's.
 LECUN_UNIFORM = {
     "class_name": "VarianceScaling",
@@ -45,7 +47,7 @@ class FeaturePyramid(layers.Layer):
                     self.filters,
                     size,
                     padding="same",
-                    kernel_initializer=keras.initializers.get(keras.initializers.serialize(self.kernel_initializer)),
+                    kernel_initializer=self.kernel_initializer.clone(),
                     data_format="channels_last",
                     dtype=self.dtype_policy,
                     name=f"{kind}{level}",
@@ -55,7 +57,7 @@ class FeaturePyramid(layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs):
-        merged = [lateral(x) for lateral, x in zip(self.laterals, inputs, strict=True)]
+        merged = [pointwise(x, lateral.kernel) + lateral.bias for lateral, x in zip(self.laterals, inputs, strict=True)]
         for level in range(len(merged) - 2, -1, -1):
             merged[level] = merged[level] + upsample_nearest(merged[level + 1], merged[level].shape[1:3])
         outputs = [output(x) for output, x in zip(self.outputs, merged, strict=True)]

@@ -6,6 +6,7 @@ from keras import initializers, layers, ops
 from keras_apa._names import check_name
 from keras_apa.layers import CosineDense, NormalizedDense
 from zoo.blocks import clone
+from zoo.detection.backbone import pointwise
 from zoo.resnet import KAIMING_NORMAL_FAN_OUT, UNIFORM_FAN_IN
 
 CLASSIFIERS = ("linear", "normalized", "cosine")
@@ -67,8 +68,9 @@ class ProposalHead(layers.Layer):
         for x in inputs:
             x = self.conv(x)
             number = x.shape[1] * x.shape[2] * self.anchors_per_cell
-            logits.append(ops.cast(ops.reshape(self.objectness(x), (-1, number)), "float32"))
-            deltas.append(ops.cast(ops.reshape(self.deltas(x), (-1, number, 4)), "float32"))
+            objectness, moves = (pointwise(x, layer.kernel) + layer.bias for layer in (self.objectness, self.deltas))
+            logits.append(ops.cast(ops.reshape(objectness, (-1, number)), "float32"))
+            deltas.append(ops.cast(ops.reshape(moves, (-1, number, 4)), "float32"))
         return logits, deltas
 
     def get_config(self):
@@ -226,15 +228,21 @@ class MaskHead(layers.Layer):
         self.predictor.build(shape)
         super().build(input_shape)
 
-    def features(self, inputs):
-        """What the class maps are computed from, `(N, 2 * height, 2 * width, filters)`."""
+    def call(self, inputs, labels=None):
         x = inputs
         for conv in self.convs:
             x = conv(x)
-        return self.upsample(x)
-
-    def call(self, inputs, labels=None):
-        return self.predictor(self.features(inputs), labels)
+        # Steps as large as the kernel: each position becomes 2 x 2 of its own, one product of matrices (XLA takes
+        # 10 s for the gradient of the transposed convolution). They are put in their places when they are logits.
+        height, width = x.shape[1:3]
+        kernel = ops.reshape(ops.transpose(self.upsample.kernel, (3, 0, 1, 2)), (self.filters, -1))
+        x = ops.reshape(ops.matmul(x, ops.cast(kernel, x.dtype)), (-1, height, 4 * width, self.filters))
+        x = ops.relu(x + ops.cast(self.upsample.bias, x.dtype))
+        maps = self.predictor(x, labels)
+        classes = tuple(maps.shape[3:])
+        maps = ops.reshape(maps, (-1, height, width, 2, 2, *classes))
+        maps = ops.transpose(maps, (0, 1, 3, 2, 4, *((5,) if classes else ())))
+        return ops.reshape(maps, (-1, 2 * height, 2 * width, *classes))
 
     def get_config(self):
         return {**super().get_config(), "classes": self.classes, "filters": self.filters, "depth": self.depth}

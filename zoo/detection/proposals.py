@@ -2,9 +2,9 @@
 
 from keras import ops
 
-from zoo.detection.boxes import clip_boxes, covered, decode_boxes, encode_boxes, iou, large_enough
+from zoo.detection.boxes import clip_boxes, covered, decode_boxes, encode_boxes, large_enough
 from zoo.detection.losses import binary_crossentropy, smooth_l1
-from zoo.detection.matching import BELOW, balanced_sample, match
+from zoo.detection.matching import BELOW, balanced_sample, match_anchors
 from zoo.detection.nms import suppress
 
 UNIT_BOX = (0.0, 0.0, 1.0, 1.0)
@@ -91,8 +91,9 @@ def proposal_losses(logits, deltas, anchors, targets, order, options):
     """
     logits, deltas = ops.concatenate(logits, axis=1), ops.concatenate(deltas, axis=1)
     anchors = ops.concatenate([ops.convert_to_tensor(level) for level in anchors], axis=0)
-    matches = match(
-        iou(targets.boxes, ops.expand_dims(anchors, 0)),
+    matches = match_anchors(
+        targets.boxes,
+        anchors,
         options.rpn_high_threshold,
         options.rpn_low_threshold,
         options.rpn_low_quality,

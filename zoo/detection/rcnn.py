@@ -10,7 +10,7 @@ from keras import ops
 from keras_apa.losses import attach_loss_state
 from zoo.detection import matching
 from zoo.detection.anchors import pyramid_anchors
-from zoo.detection.backbone import as_backbone, freeze, stages_of
+from zoo.detection.backbone import as_backbone, freeze, run_stages, stages_of
 from zoo.detection.boxes import MAX_LOG_SCALE, iou
 from zoo.detection.fpn import FeaturePyramid
 from zoo.detection.heads import BoxHead, ProposalHead
@@ -197,7 +197,7 @@ class FasterRCNN(keras.Model):
         """The maps of the pyramid, finest first, of normalised images."""
         if self.backbone.input_shape[-1] != 3:
             images = ops.transpose(images, (0, 3, 1, 2))
-        stages = self.backbone(images, training=training)
+        stages = run_stages(self.backbone, images, training)
         maps = [stages[name] for name in sorted(stages)]
         if self.backbone.input_shape[-1] != 3:
             maps = [ops.transpose(x, (0, 2, 3, 1)) for x in maps]
@@ -290,7 +290,7 @@ class FasterRCNN(keras.Model):
 
         Returns: A list of dicts of NumPy arrays: `"boxes"` `(n, 4)` xyxy, `"scores"` `(n,)`, `"labels"` `(n,)`; Mask
             R-CNN also `"masks"` `(n, height, width)` bool.
-        Raises: ValueError: For something else than such a list.
+        Raises: ValueError: For something else than such a list, or another `resize`.
 
         >>> import numpy as np, zoo.detection
         >>> detector = zoo.detection.FasterRCNN("resnet18", num_classes=3, pyramid_filters=16, box_units=32)
@@ -301,7 +301,10 @@ class FasterRCNN(keras.Model):
         if isinstance(images, np.ndarray) and images.ndim == 3:
             raise ValueError("images must be a list of arrays (height, width, 3); given: one array. Write [image].")
         transform = self.preprocessing
-        if isinstance(resize, (tuple, list)):
+        pair = isinstance(resize, (tuple, list)) and len(resize) == 2
+        if not pair and not isinstance(resize, bool):
+            raise ValueError(f"resize must be True, False or (min_size, max_size); given: {resize!r}.")
+        if pair:
             transform = dataclasses.replace(transform, min_size=resize[0], max_size=resize[1])
         results = []
         for index, image in enumerate(images):
@@ -460,9 +463,38 @@ class FasterRCNN(keras.Model):
         first = x.get("images") if isinstance(x, dict) else x
         if isinstance(first, np.ndarray):
             self._check_image_shape(first)
+            size = x.get("image_size") if isinstance(x, dict) else None
+            if isinstance(size, np.ndarray):
+                self._check_image_size(size, first.shape)
         if isinstance(y, dict) and all(isinstance(value, np.ndarray) for value in y.values()):
             images = x["images"] if isinstance(x, dict) else x
             check_targets(y, self.num_classes, tuple(images.shape[1:3]), getattr(self, "mask_format", None))
+
+    def export(self, filepath, format="tf_saved_model", **options):
+        """Write the detector for a server: `zoo.export(detector, filepath, format, **options)`.
+
+        Returns: The path of the version's folder.
+
+        >>> import pathlib, tempfile, zoo
+        >>> detector = zoo.FasterRCNN("resnet18", num_classes=2, pyramid_filters=8, box_units=16)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     detector.export(pathlib.Path(folder) / "birds", image_size=(64, 96)).name
+        '1'
+        """
+        from zoo.export import export
+
+        return export(self, filepath, format, **options)
+
+    @staticmethod
+    def _check_image_size(size, shape):
+        if size.shape != (shape[0], 2):
+            raise ValueError(f"image_size must have the shape ({shape[0]}, 2), one an image; given: {size.shape}.")
+        wrong = np.flatnonzero(((size < 1) | (size > np.array(shape[1:3]))).any(axis=1))
+        if len(wrong):
+            raise ValueError(
+                f"image_size must be a height and a width within the batch, {shape[1:3]}; image {wrong[0]} has "
+                f"{size[wrong[0]].tolist()}."
+            )
 
     # ------------------------------------------------------------------------------------------------
     # Configuration

@@ -1,7 +1,8 @@
-"""ROIAlign over one feature map or a pyramid, as bilinear samples gathered one after the other.
+"""ROIAlign over one feature map or a pyramid, as bilinear samples gathered one row after the other.
 
-One gather and one multiplication a corner of a sample, added up: nothing as large as all samples together exists, in
-the forward pass or for the gradient, since the weights depend on the boxes alone and those get no gradient.
+One gather and one multiplication for what lies in one row of each bin, added up: nothing as large as all samples
+together exists, in the forward pass or for the gradient, since the weights depend on the boxes alone and those get no
+gradient. Each gather has a gradient of the size of all maps, so there is not one for each corner of a sample.
 """
 
 import math
@@ -140,12 +141,12 @@ def _align(features, boxes, image, level, output_size, scales, sampling_ratio, a
     x, weight_x = axis_samples(scaled[:, 0], scaled[:, 2], columns, width, most_x, adaptive, aligned)
     y = ops.reshape(start, (-1, 1, 1)) + y * ops.reshape(width, (-1, 1, 1))
     weight_y, weight_x = ops.cast(weight_y, flat.dtype), ops.cast(weight_x, flat.dtype)
+    x, weight_x = ops.expand_dims(x, 1), ops.expand_dims(weight_x, 1)
     total = 0.0
     for i in range(y.shape[-1]):
-        for j in range(x.shape[-1]):
-            index = ops.expand_dims(y[:, :, i], 2) + ops.expand_dims(x[:, :, j], 1)
-            weight = ops.expand_dims(weight_y[:, :, i], 2) * ops.expand_dims(weight_x[:, :, j], 1)
-            total = total + ops.expand_dims(weight, -1) * ops.take(flat, index, axis=0)
+        index = ops.reshape(y[:, :, i], (-1, rows, 1, 1)) + x
+        weight = ops.reshape(weight_y[:, :, i], (-1, rows, 1, 1)) * weight_x
+        total = total + ops.sum(ops.expand_dims(weight, -1) * ops.take(flat, index, axis=0), axis=3)
     return total
 
 

@@ -180,12 +180,14 @@ def _check_masks(masks, objects, padded_size, mask_format):
             f"masks must have the size of the images, {tuple(padded_size)}, with mask_format='image'; "
             f"given: {masks.shape[2:]}."
         )
+    if masks.size and (masks.max() > 1 or masks.min() < 0):
+        raise ValueError(f"masks must be 0 or 1; given: values from {masks.min():g} to {masks.max():g}.")
     if mask_format == "box" and not square:
         raise ValueError(f"masks must be square with mask_format='box'; given: {masks.shape[2:]}.")
 
 
 def pad_targets(boxes, labels, number, masks=None, ignored=None):
-    """The objects of one image, padded to a fixed number; if there are more, the largest are kept.
+    """The objects of one image, padded to a fixed number; if there are more, the largest are kept, ignored ones last.
 
     Args:
         boxes: `(n, 4)`, xyxy in pixels.
@@ -209,7 +211,9 @@ def pad_targets(boxes, labels, number, masks=None, ignored=None):
     boxes = np.asarray(boxes, "float32").reshape(-1, 4)
     labels = np.asarray(labels, "int32").reshape(-1)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    order = np.sort(np.argsort(-area, kind="stable")[:number])
+    # A crowd covers more than any object, and must not take the place of one.
+    last = np.zeros(len(boxes), bool) if ignored is None else np.asarray(ignored, bool)
+    order = np.sort(np.lexsort((-area, last))[:number])
     padding = number - len(order)
     padded = {
         "boxes": np.pad(boxes[order], ((0, padding), (0, 0))),

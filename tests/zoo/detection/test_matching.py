@@ -64,6 +64,32 @@ def test_no_objects_at_all():
     np.testing.assert_array_equal(ops.convert_to_numpy(matches), np.full((2, 5), -1))
 
 
+@pytest.mark.parametrize("low_quality", [True, False, 0.3])
+def test_anchors_in_parts_find_the_same_objects(run, low_quality):
+    """Also where the parts do not divide the anchors, an object has no overlap at all, and another is padding."""
+    random = np.random.default_rng(0)
+
+    def boxes(*shape):
+        corner = random.uniform(0, 60, (*shape, 2))
+        return np.concatenate([corner, corner + random.uniform(4, 30, (*shape, 2))], -1).astype("float32")
+
+    objects, anchors = boxes(2, 6), boxes(101)
+    objects[0, 1] += 500
+    objects[1, 2] = anchors[7]
+    anchors[90] = anchors[7]
+    valid = np.ones((2, 6), bool)
+    valid[1, 4] = False
+
+    def both(objects, anchors, valid):
+        thresholds = 0.5, 0.3, low_quality
+        parts = matching.match_anchors(objects, anchors, *thresholds, valid, part=40)
+        return parts, matching.match(iou(objects, anchors[None]), *thresholds, valid)
+
+    parts, whole = run(both, objects, anchors, valid)
+    np.testing.assert_array_equal(parts, whole)
+    assert parts.shape == (2, 101) and (parts >= 0).any() and (parts == -1).any()
+
+
 def test_a_smallest_overlap_for_a_claim():
     quality = ops.convert_to_tensor([[0.2, 0.1], [0.0, 0.4]])
     assert [int(i) for i in matching.match(quality, 0.7, 0.5, low_quality=0.3)] == [-1, 1]

@@ -289,12 +289,21 @@ LOSSES = {
 }
 
 
+# Behind these there is no ReLU, so that their gradients are continuous. All others jump where rounding puts a unit on
+# the other side of zero. Seen on PyTorch in `maskrcnn_stride`: of two million units of the box head one, 1.1e-6 in
+# float64 where float32 was off by up to 3.5e-5, moved `fc7.bias` by 5.8e-5 and `fc6.bias` by 9.7e-6, of 0.05 and 0.03;
+# regions and losses were those of float64, and with the signs of float64 the errors were 7e-8 and 5e-8.
+LAST_LAYERS = (
+    "rpn.head.cls_logits",
+    "rpn.head.bbox_pred",
+    "roi_heads.box_predictor",
+    "roi_heads.mask_predictor.mask_fcn_logits",
+)
+ONE_UNIT = 3e-3
+
+
 @pytest.mark.parametrize("name", ["maskrcnn", "maskrcnn_stride", "fasterrcnn"])
-def test_losses_and_gradients(state, name, request):
-    if keras.backend.backend() == "torch" and name == "maskrcnn_stride":
-        # Losses are right; some gradients (`fc6.bias`, lateral biases) are off by 1e-5, a thousandth of the largest.
-        # TensorFlow is within the noise, and so is PyTorch in the other two cases.
-        request.applymarker(pytest.mark.xfail(reason="gradients beyond the noise, not explained yet", strict=False))
+def test_losses_and_gradients(state, name):
     if keras.backend.backend() == "jax" and name != "maskrcnn":
         pytest.skip("on JAX the gradient of this network compiles for minutes: one of the three cases")
     recorded, expected = load("detection/train.npz"), TRAIN["models"][name]
@@ -326,6 +335,8 @@ def test_losses_and_gradients(state, name, request):
             wanted, exact = recorded[f"{name}/grad/{key}"], recorded[f"{name}/grad_f64/{key}"]
             # 20 times, as for the classifiers: a bias sums over a whole map, in another order on each processor.
             atol = 20 * np.abs(wanted - exact).max() + 1e-6 * np.abs(wanted).max()
+            if not key.startswith(LAST_LAYERS):
+                atol = max(atol, ONE_UNIT * np.abs(wanted).max())
             np.testing.assert_allclose(gradient, wanted, rtol=0, atol=atol, err_msg=key)
 
 

@@ -29,8 +29,12 @@ SMALL = {
 
 def backbone(**options):
     """Three stages with strides 4, 8 and 16: a network for small images behind the stem for large ones."""
+    return backbone_of("resnet8", **options)
+
+
+def backbone_of(name, **options):
     options = {"frozen_batch_norm": True, "input_shape": (None, None, 3), **options}
-    return zoo.create_model("resnet8", pyramid=True, stem="imagenet", **options)
+    return zoo.create_model(name, pyramid=True, stem="imagenet", **options)
 
 
 def faster(num_classes=3, **options):
@@ -259,6 +263,46 @@ def test_frozen_stages_and_norms_stay():
     assert FasterRCNN.from_config(detector.get_config()).frozen_stages == 1
 
 
+def test_dropout_is_off_in_frozen_stages_only():
+    from zoo.detection.backbone import as_backbone, freeze, run_stages
+
+    keras.utils.set_random_seed(0)
+    network = as_backbone(backbone_of("se_resnet8", gate="apa", gate_dropout=0.5))
+    images = keras.ops.convert_to_tensor(scenes()[0].astype("float32") / 255)
+
+    def maps(training):
+        found = run_stages(network, images, training)
+        return {name: keras.ops.convert_to_numpy(x) for name, x in found.items()}
+
+    freeze(network, 1)
+    first, second, still = maps(True), maps(True), maps(False)
+    np.testing.assert_array_equal(first["stage1"], second["stage1"])
+    np.testing.assert_array_equal(first["stage1"], still["stage1"])
+    assert np.abs(first["stage2"] - second["stage2"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("options", [{}, {"frozen_batch_norm": False}, {"gate": "apa"}])
+def test_stages_are_those_of_calling_the_network(options):
+    """With frozen norms in the kernels before them, and with those that are trained."""
+    name = "se_resnet8" if "gate" in options else "resnet8"
+    network = backbone_of(name, **options)
+    random = np.random.default_rng(0)
+    for variable in network.variables:
+        if variable.path.endswith(("moving_variance", "gamma")):
+            variable.assign(random.uniform(0.5, 1.5, variable.shape).astype("float32"))
+        elif variable.path.endswith(("moving_mean", "beta")):
+            variable.assign(random.normal(0, 0.3, variable.shape).astype("float32"))
+    from zoo.detection.backbone import run_stages
+
+    images = keras.ops.convert_to_tensor(scenes()[0].astype("float32") / 255)
+    expected, found = network(images), run_stages(network, images)
+    assert list(found) == list(expected)
+    for stage, value in expected.items():
+        value = keras.ops.convert_to_numpy(value)
+        actual = keras.ops.convert_to_numpy(found[stage])
+        np.testing.assert_allclose(actual, value, rtol=0, atol=2e-6 * np.abs(value).max(), err_msg=stage)
+
+
 def test_options_are_checked_by_name():
     for options, text in (
         ({"roi_sample": 3}, "Nearest: roi_samples"),
@@ -307,6 +351,7 @@ def test_bad_targets_are_named_before_training():
         ({"labels": labels[:, :2]}, "labels must have the shape"),
         ({"masks": targets["masks"][..., :9]}, "masks must have the size of the images"),
         ({"masks": targets["masks"][:, :1]}, "masks must have the shape"),
+        ({"masks": targets["masks"] * 255}, "masks must be 0 or 1; given: values from 0 to 255"),
     ):
         with pytest.raises(ValueError, match=text):
             detector.fit(images, {**targets, **wrong}, verbose=0)
@@ -316,6 +361,11 @@ def test_bad_targets_are_named_before_training():
         detector.predict(np.zeros((1, 8, 64, 3), "uint8"), verbose=0)
     with pytest.raises(ValueError, match="must have the shape"):
         detector.predict(np.zeros((1, 64, 64, 1), "uint8"), verbose=0)
+    for size, text in (([[48, 64]], "must have the shape"), ([[48, 64], [48, 65]], r"image 1 has \[48, 65\]")):
+        with pytest.raises(ValueError, match=text):
+            detector.predict({"images": images[:2], "image_size": np.array(size)}, verbose=0)
+    with pytest.raises(ValueError, match=r"resize must be True, False or \(min_size, max_size\); given: 800"):
+        detector.predict_images([images[0]], resize=800)
     with pytest.raises(ValueError, match="Write"):
         detector.predict_images(np.zeros((9, 9, 3), "uint8"))
     with pytest.raises(ValueError, match="image 0 has the shape"):
@@ -326,6 +376,8 @@ def test_more_objects_than_places_keeps_the_largest():
     boxes = np.array([[0, 0, 2, 2], [0, 0, 9, 9], [0, 0, 5, 5]])
     targets, dropped = zoo.detection.pad_targets(boxes, [0, 1, 2], 2, ignored=[True, False, False])
     assert targets["labels"].tolist() == [1, 2] and dropped == 1 and targets["ignored"].tolist() == [False, False]
+    targets, _ = zoo.detection.pad_targets(boxes, [0, 1, 2], 2, ignored=[False, True, False])
+    assert targets["labels"].tolist() == [0, 2], "a crowd takes no object's place"
     targets, dropped = zoo.detection.pad_targets(boxes, [0, 1, 2], 4, masks=np.ones((3, 9, 9)))
     assert targets["labels"].tolist() == [0, 1, 2, -1] and dropped == 0 and targets["masks"].shape == (4, 9, 9)
     with pytest.raises(ValueError, match="number must be at least 1"):
