@@ -19,6 +19,13 @@ DETECTORS = ("mask_rcnn", "faster_rcnn")
 SMALLEST_SIDE = 32
 
 
+def _pair(what, value, meaning):
+    """JSON has lists only, and a recipe that was read has to equal the one that was written."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise ValueError(f"{what} must be two numbers, {meaning}, not {value!r}")
+    return tuple(value)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectionDataOptions:
     """Which annotated images, and in which size. An option that a source has no use for is left alone."""
@@ -199,7 +206,7 @@ class DetectionRecipe(Experiment):
     augment: DetectionAugmentOptions = DetectionAugmentOptions()
     model: DetectionModelOptions = DetectionModelOptions()
     loss: DetectionLossOptions = DetectionLossOptions()
-    optimizer: OptimizerOptions = OptimizerOptions()
+    optimizer: OptimizerOptions = dataclasses.field(default=OptimizerOptions(learning_rate=0.02))  # noqa: RUF009
     evaluation: DetectionEvaluationOptions = DetectionEvaluationOptions()
     epochs: int = 12
     """How often the training images are seen."""
@@ -214,10 +221,3 @@ class DetectionRecipe(Experiment):
     def from_dict(cls, values: Mapping[str, Any]) -> DetectionRecipe:
         """The recipe that `to_dict` wrote."""
         return super().from_dict({key: value for key, value in values.items() if key != "task"})
-
-
-def _pair(what, value, meaning):
-    """JSON has lists only, and a recipe that was read has to equal the one that was written."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise ValueError(f"{what} must be two numbers, {meaning}, not {value!r}")
-    return tuple(value)
