@@ -206,7 +206,7 @@ class DetectionRecipe(Experiment):
     augment: DetectionAugmentOptions = DetectionAugmentOptions()
     model: DetectionModelOptions = DetectionModelOptions()
     loss: DetectionLossOptions = DetectionLossOptions()
-    optimizer: OptimizerOptions = dataclasses.field(default=OptimizerOptions(learning_rate=0.02))  # noqa: RUF009
+    optimizer: OptimizerOptions = dataclasses.field(default=OptimizerOptions(learning_rate=0.02))
     evaluation: DetectionEvaluationOptions = DetectionEvaluationOptions()
     epochs: int = 12
     """How often the training images are seen."""
