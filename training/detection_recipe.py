@@ -1,7 +1,7 @@
 """Frozen dataclasses that describe one experiment of detection: data, augmentation, model, loss, evaluation.
 
-As in `training.recipe`: plain data that imports neither Keras nor TensorFlow, is checked when it is made, and turns into
-a dictionary for JSON and back without loss.
+As in `training.recipe`: plain data that imports neither Keras nor TensorFlow, is checked when it is made, and turns
+into a dictionary for JSON and back without loss.
 """
 
 from __future__ import annotations

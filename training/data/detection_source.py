@@ -1,4 +1,4 @@
-"""What every source of detection returns: images with objects that are read by index, and what is known about classes."""
+"""What every source of detection returns: images with objects that are read by index, and how often classes occur."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import numpy as np
 
 from training.checks import check_whole
 
-__all__ = ["AnnotatedImages", "ArrayScenes", "DetectionSource", "Objects", "frequency_groups", "frequency_threshold"]
+__all__ = [
+    "AnnotatedImages",
+    "ArrayScenes",
+    "DetectionSource",
+    "Objects",
+    "categories_with_frequency",
+    "frequency_groups",
+    "frequency_threshold",
+]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -218,6 +226,19 @@ def frequency_groups(image_counts: np.ndarray, rare: int = 10, common: int = 100
     counts = np.asarray(image_counts)
     in_group = {"r": counts <= rare, "c": (counts > rare) & (counts <= common), "f": counts > common}
     return {name: np.flatnonzero(own) for name, own in in_group.items()}
+
+
+def categories_with_frequency(names, category_ids, image_counts) -> list[dict[str, Any]]:
+    """COCO's categories with LVIS's `frequency`, from the training images that show each class.
+
+    >>> categories_with_frequency(["cat"], [7], [12])
+    [{'id': 7, 'name': 'cat', 'frequency': 'c', 'image_count': 12}]
+    """
+    group = {index: name for name, own in frequency_groups(image_counts).items() for index in own.tolist()}
+    return [
+        {"id": int(number), "name": name, "frequency": group[index], "image_count": int(image_counts[index])}
+        for index, (name, number) in enumerate(zip(names, category_ids, strict=True))
+    ]
 
 
 def frequency_threshold(image_counts: np.ndarray, num_images: int, common: int = 100) -> float:
