@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
-from faster_coco_eval.core import mask as rle
 
 from training.checks import check_choice, check_whole
+from training.data.coco_masks import encode_mask
 from zoo.detection.transform import resize_image
 
 STYLES = ("coco", "lvis")
@@ -98,20 +98,6 @@ def coco_results(
                 result["segmentation"] = encode_mask(found["masks"][place])
             results.append(result)
     return results
-
-
-def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """A mask `(height, width)` as COCO's compressed run lengths, its counts as text for JSON.
-
-    >>> encode_mask(np.array([[0, 1], [0, 1]]))
-    {'size': [2, 2], 'counts': '22'}
-    """
-    encoded = rle.encode(np.asfortranarray(np.asarray(mask, "uint8")))
-    counts = encoded["counts"]
-    return {
-        "size": [int(side) for side in encoded["size"]],
-        "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
-    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
