@@ -28,7 +28,8 @@ class Objects:
     Attributes:
         boxes: float32 `(n, 4)`, xyxy in pixels.
         labels: int32 `(n,)` from 0; -1 for an ignored region.
-        masks: uint8 `(n, height, width)` of 0 and 1, or `None` where there are none.
+        masks: uint8 `(n, height, width)` of 0 and 1, or a sequence that makes each mask when it is asked for; `None`
+            where there are none.
         ignored: bool `(n,)`: regions (crowds) in which nothing is a negative; by default none.
 
     Raises:
@@ -52,7 +53,7 @@ class Objects:
                 raise ValueError(f"{name} must have one entry for each of the {len(boxes)} boxes, got {len(value)}")
         for name, value in (("boxes", boxes), ("labels", labels), ("ignored", ignored)):
             object.__setattr__(self, name, value)
-        if self.masks is not None:
+        if isinstance(self.masks, list | np.ndarray):
             object.__setattr__(self, "masks", np.asarray(self.masks, np.uint8))
 
     def __len__(self) -> int:

@@ -43,7 +43,7 @@ def digit_scenes_lt(
     Test objects are of all classes alike. A digit may cover others, up to a fifth of each one's pixels.
 
     Args:
-        num_train, num_test: Scenes.
+        num_train, num_test: Scenes, at least 10 and 1; 10 test scenes or more show every class.
         image_size: Height and width in pixels, at least 32.
         imbalance_factor: Training objects of the largest class over those of the smallest, at least 1.
         seed: Of the split of the source digits and of everything in the scenes; not of the order of the classes.
@@ -52,8 +52,8 @@ def digit_scenes_lt(
     Raises:
         ValueError: An argument out of its range, a digit without source images.
 
-    >>> digit_scenes_lt(num_train=50, num_test=4)
-    DetectionSource(digit_scenes_lt: 50 training and 4 test images, 10 classes: r 6, c 4, f 0)
+    >>> digit_scenes_lt(num_train=50, num_test=5)
+    DetectionSource(digit_scenes_lt: 50 training and 5 test images, 10 classes: r 6, c 4, f 0)
     """
     check_whole("num_train", num_train, at_least=10)
     check_whole("num_test", num_test, at_least=1)
@@ -95,12 +95,13 @@ def _scenes(number, image_size, profile, sources, generator):
 
 
 def _shares(profile, total):
-    """Whole numbers in proportion to `profile`, at least 1 each, that add up to `total`, largest fractions first."""
+    """Whole numbers in proportion to `profile`, at least 1 each if there are enough, that add up to `total`."""
     wanted = profile / profile.sum() * total
-    shares = np.maximum(np.floor(wanted), 1).astype(np.int64)
+    least = 1 if total >= 2 * len(profile) else 0
+    shares = np.maximum(np.floor(wanted), least).astype(np.int64)
     for index in np.argsort(shares - wanted, kind="stable")[: max(total - shares.sum(), 0)]:
         shares[index] += 1
-    # What the least classes were given above their share is taken from the largest.
+    # What the smallest were given above their share is taken from the largest.
     shares[np.argmax(shares)] -= max(shares.sum() - total, 0)
     return shares
 
@@ -132,20 +133,21 @@ def _paste(image, labels, sources, generator):
     """Pastes a digit for each label into `image`; their visible parts, uint8 `(n, height, width)`."""
     height, width = image.shape[:2]
     masks = np.zeros((len(labels), height, width), np.uint8)
-    digits = sources.draw(labels, generator)
-    for index, digit in enumerate(digits):
-        ink, row, column = _place(digit, masks[:index], masks[:index].sum((1, 2)), (height, width), generator)
+    areas = np.zeros(len(labels))
+    for index, digit in enumerate(sources.draw(labels, generator)):
+        ink, row, column = _place(digit, masks[:index], areas[:index], (height, width), generator)
         window = (slice(row, row + ink.shape[0]), slice(column, column + ink.shape[1]))
         covers = ink >= _INK
         masks[(slice(index), *window)] &= ~covers
         masks[(index, *window)] = covers
+        areas[index] = covers.sum()
         colour = generator.uniform(150, 255, 3).astype(np.float32)
         image[window] += ink[..., None] * (colour - image[window])
     return masks
 
 
 def _place(digit, masks, areas, size, generator):
-    """The ink of a digit at a random size and place: the first that covers little of the others, else the best."""
+    """The ink of a digit at a random size and place: the first that leaves enough of the others, else the best."""
     largest = min(_LARGEST, int(0.45 * min(size)))
     smallest = min(_SMALLEST, largest // 2)
     best, most_left = None, -1.0
@@ -155,8 +157,8 @@ def _place(digit, masks, areas, size, generator):
         ink = np.clip(_resized(digit, (height, width)), 0, 1)
         row, column = generator.integers(0, size[0] - height + 1), generator.integers(0, size[1] - width + 1)
         covers = ink >= _INK
-        hidden = (masks[:, row : row + height, column : column + width] & covers).sum((1, 2))
-        left = (1 - hidden / areas).min(initial=1.0)
+        newly_hidden = (masks[:, row : row + height, column : column + width] & covers).sum((1, 2))
+        left = ((masks.sum((1, 2)) - newly_hidden) / areas).min(initial=1.0)
         if left > most_left:
             best, most_left = (ink, row, column), left
         if left >= 1 - _MOST_COVERED:
