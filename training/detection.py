@@ -29,8 +29,9 @@ from training.evaluation import DetectionEvaluation
 from training.fitting import fit
 from training.network import precision
 from training.optimization import build_optimizer
-from zoo.detection import DetectionPreprocessing, Options
+from zoo.detection import DetectionPreprocessing
 from zoo.detection.backbone import as_backbone, stages_of
+from zoo.detection.options import make_options
 from zoo.detection.roi_losses import NAMES as LINKS
 from zoo.detection.roi_losses import RegionLoss
 
@@ -251,7 +252,7 @@ def build_region_loss(
     counts = [int(count) for count in image_counts]
     if "background" not in accepted:
         # A softmax has a class for the background, as many regions as the sampler draws beside the objects'.
-        share = Options(**_known_options(recipe.model.options)).roi_positive_fraction
+        share = make_options("torchvision", recipe.model.options).roi_positive_fraction
         counts = [*counts, max(round(sum(counts) * (1 - share) / share), 1)]
     known: dict[str, Any] = {
         "image_counts": counts,
@@ -263,10 +264,6 @@ def build_region_loss(
         "seed": recipe.seed,
     }
     return loss(**({key: value for key, value in known.items() if key in accepted} | dict(options.options)))
-
-
-def _known_options(options):
-    return {name: value for name, value in options.items() if name == "roi_positive_fraction"}
 
 
 def region_losses() -> dict[str, type[keras.losses.Loss]]:
@@ -297,7 +294,7 @@ def check_detection(recipe: DetectionRecipe) -> None:
         raise ValueError(f"data.image_size must be at least {strides[-1]}, the stride of {recipe.model.backbone}")
     if min(sizes) > smallest:
         raise ValueError(f"model.anchor_sizes must have one below the image, {smallest} pixels; given: {list(sizes)}")
-    Options(**recipe.model.options)
+    make_options("torchvision", recipe.model.options)
     RegionLoss(build_region_loss(recipe, [2, 2], 4, 0.1), 2)
     build_optimizer(recipe.optimizer, epochs=recipe.epochs, steps_per_epoch=max(recipe.optimizer.accumulation_steps, 1))
 
