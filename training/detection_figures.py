@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import PercentFormatter, ScalarFormatter
+from matplotlib.ticker import PercentFormatter
 
 from training.data.coco_masks import decode_mask
 from training.figures import COLOURS, QUIET
@@ -21,9 +21,12 @@ def loss_curves(outcomes: Sequence[Any]) -> Figure:
     """Every loss of the detector by epoch."""
     names = [name for name in outcomes[0].history if name.endswith("loss") and not name.startswith("val_")]
     names = ["loss", *sorted(name for name in names if name != "loss")]
-    figure = Figure(figsize=(2.6 * len(names) + 1, 3.2), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(names)))
-    for axis, name in zip(axes, names, strict=True):
+    rows = -(-len(names) // 3)
+    figure = Figure(figsize=(10, 2.9 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, 3, squeeze=False).ravel()
+    for axis in axes[len(names) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes, names, strict=False):
         for colour, outcome in zip(COLOURS, outcomes, strict=False):
             values = outcome.history[name]
             axis.plot(range(1, len(values) + 1), values, "o-", color=colour, markersize=3, label=outcome.recipe.title)
@@ -59,7 +62,7 @@ def _by_count(outcomes, values, title, percent=False, limits=None):
         drawn = np.asarray(values(outcome), "float64")[order]
         axis.plot(counts[order], drawn, "o-", color=colour, markersize=5, linewidth=1.2, label=outcome.recipe.title)
     axis.set(title=title, xscale="log", xlabel="training images that show the class")
-    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.xaxis.set_major_formatter("{x:g}")
     if percent:
         axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     if limits:
