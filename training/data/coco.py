@@ -107,19 +107,17 @@ def coco_source(
         if check_images:
             _check_image_files(part)
         notes += _small_images(part)
+    if not _shown(parts["train"]):
+        raise ValueError(f"{os.fspath(train)} has no object to train on")
     if test is None:
         parts = _split(parts["train"], validation_fraction, seed)
     train_part, test_part = parts["train"], parts["test"]
     if not empty_images:
         train_part, left_out = _without_empty(train_part)
         notes += [f"{left_out} training images show no object and are left out"] if left_out else []
-    shown = {each["category_id"] for own in train_part.objects.values() for each in own if not each["iscrowd"]}
-    if not shown:
-        raise ValueError(f"{os.fspath(train)}: no annotation is left to train on")
-    category_ids = sorted(shown)
+    category_ids = sorted(_shown(train_part))
     notes += _unseen_classes(parts, category_ids)
-    tested = {each["category_id"] for own in test_part.objects.values() for each in own if not each["iscrowd"]}
-    if not tested & shown:
+    if not _shown(test_part) & _shown(train_part):
         raise ValueError(f"{test_part.file}: no test image shows an object of a class that is trained on")
     label_of = {number: label for label, number in enumerate(category_ids)}
     names = tuple(train_part.categories[number] for number in category_ids)
@@ -369,9 +367,10 @@ def _refuse_corners(part):
     suspicious = beyond if as_corners.all() and beyond.mean() >= 0.1 else np.zeros(len(boxes), bool)
     known = np.isfinite(bounds).all(axis=1)
     if known.any():
-        off = np.abs(bounds[:, 2:] - ends).max(axis=1), np.abs(bounds - boxes).max(axis=1)
-        corners = known & (off[0] > 2) & (off[1] <= 2)
-        suspicious = corners if corners.sum() > known.sum() / 2 else suspicious & ~known
+        # How far the polygons are from the boxes, read as corners less than as x, y, width, height.
+        gain = np.abs(bounds[:, 2:] - ends).max(axis=1) - np.abs(bounds[:, 2:] - boxes[:, 2:]).max(axis=1)
+        corners, sizes_given = known & (gain > 0.5), known & (gain < -0.5)
+        suspicious = corners if corners.sum() > sizes_given.sum() else suspicious & ~known
     if suspicious.any():
         first = np.flatnonzero(suspicious)[0]
         raise ValueError(
@@ -474,6 +473,11 @@ def _small_images(part):
 
 
 # Parts.
+
+
+def _shown(part):
+    """The categories of which a part has objects."""
+    return {each["category_id"] for own in part.objects.values() for each in own if not each["iscrowd"]}
 
 
 def _split(part, fraction, seed):
