@@ -75,9 +75,9 @@ def table(results):
     versions = results["versions"]
     lines.append("")
     lines.append(
-        f"Percent, mean ± standard deviation over {seeds} seeds; Mask R-CNN on `{results['model']}`, {results['epochs']} "
-        f"epochs of `digit_scenes_lt`, {results['backend']} {versions[results['backend']]}, Keras {versions['keras']}, "
-        f"{results['machine']}, {results['date'][:10]}."
+        f"Percent, mean ± standard deviation over {seeds} seeds; Mask R-CNN on `{results['model']}`, "
+        f"{results['epochs']} epochs of `digit_scenes_lt`, {results['backend']} {versions[results['backend']]}, "
+        f"Keras {versions['keras']}, {results['machine']}, {results['date'][:10]}."
     )
     return "\n".join(lines)
 
