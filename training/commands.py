@@ -37,6 +37,23 @@ def _whole_number(at_least: int) -> tyro.constructors.PrimitiveConstructorSpec:
     )
 
 
+def _sides() -> tyro.constructors.PrimitiveConstructorSpec:
+    """Height and width in pixels, or None where they are not given."""
+
+    def parse(words: list[str]) -> tuple[int, int]:
+        if not all(word.isdecimal() and int(word) > 0 for word in words):
+            raise ValueError(f"{' '.join(words)!r} given; height and width are needed, whole numbers above 0")
+        return int(words[0]), int(words[1])
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=2,
+        metavar="HEIGHT WIDTH",
+        instance_from_str=parse,
+        is_instance=lambda value: value is None or isinstance(value, tuple),
+        str_from_instance=lambda value: ["None", "None"] if value is None else [str(side) for side in value],
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Demo:
     """Train networks on embedded long-tailed images and compare them.
@@ -110,7 +127,7 @@ class Convert:
     """The file to write."""
     backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
-    image_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH", help_behavior_hint="")] = None
+    image_size: Annotated[tuple[int, int] | None, _sides(), tyro.conf.arg(help_behavior_hint="")] = None
     """Size of the images of the Keras model. If not given: that of the data set the network is made for."""
     activation: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """An activation without parameters cannot be told from a checkpoint. If not given: relu."""
@@ -166,7 +183,7 @@ class Predict:
     """How many images are in memory at a time."""
     class_names: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Names of the classes, one a line, instead of the model's own."""
-    image_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH", help_behavior_hint="")] = None
+    image_size: Annotated[tuple[int, int] | None, _sides(), tyro.conf.arg(help_behavior_hint="")] = None
     """Pixels to feed, instead of the model's own size."""
     debug: bool = False
     """Show the traceback of an error."""

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -262,10 +263,16 @@ def find_saved_model(path: str | os.PathLike) -> Path | None:
 def _load_saved_model(name: str, folder: Path) -> _Loaded:
     import tensorflow as tf
 
+    log = logging.getLogger("absl")
+    level = log.level
+    # It warns that gradients of the graph are not there; nothing is trained here.
+    log.setLevel(logging.ERROR)
     try:
         model = tf.saved_model.load(str(folder))
     except (OSError, tf.errors.OpError) as error:
         raise ValueError(f"cannot load {str(folder)!r}: {str(error).strip().partition(chr(10))[0]}") from error
+    finally:
+        log.setLevel(level)
     signature = model.signatures.get("serving_default")
     inputs = signature.structured_input_signature[1] if signature else {}
     images = next(iter(inputs.values()), None)

@@ -47,7 +47,11 @@ def read_state_dict(source):
     for key, value in source.items():
         if not isinstance(key, str) or not hasattr(value, "shape"):
             raise ValueError(f"source must map names to tensors; given: {key!r}: {type(value).__name__}.")
-        arrays[key.removeprefix("module.")] = _to_numpy(value)
+        try:
+            arrays[key.removeprefix("module.")] = _to_numpy(value)
+        except (TypeError, RuntimeError, NotImplementedError) as error:
+            # Sparse, quantized and meta tensors.
+            raise ValueError(f"source: {key!r} is no plain tensor of numbers ({first_line(error)})") from error
     return arrays
 
 

@@ -10,6 +10,8 @@ from zoo.cifar_resnet import CIFAR_RESNETS
 from zoo.resnet import IMAGENET_RESNETS
 from zoo.torch_checkpoint import CIFAR, IMAGENET, from_timm
 
+_MOST_STAGES = 16  # the zoo's networks have 4; a number that a damaged key holds should not be counted up to
+
 
 def detect_architecture(state_dict):
     """Name and options of the network that a checkpoint was made with.
@@ -33,6 +35,7 @@ def detect_architecture(state_dict):
     'se_resnet8'
     """
     shapes = {key: tuple(array.shape) for key, array in from_timm(read_state_dict(state_dict)).items()}
+    _check_ranks(shapes)
     name = _name(shapes)
     names = CIFAR if name in CIFAR_RESNETS else IMAGENET
     stem = shapes["conv1.weight"]
@@ -49,6 +52,15 @@ def detect_architecture(state_dict):
     return name, options
 
 
+def _check_ranks(shapes):
+    """Refuse tensors from which nothing can be told: of another rank than every network has there, or empty."""
+    ranks = {"conv1.weight": 4, "layer1.0.conv2.weight": 4, f"{_head(shapes)}.weight": 2, f"{_head(shapes)}.bias": 1}
+    for key, rank in ranks.items():
+        shape = shapes.get(key, (1,) * rank)
+        if len(shape) != rank or 0 in shape:
+            raise ValueError(f"The checkpoint is not of a ResNet: {key} has the shape {shape}; it needs {rank} axes.")
+
+
 def _name(shapes):
     """The network with that gate, those blocks and that width."""
     if "conv1.weight" not in shapes or "layer1.0.conv2.weight" not in shapes:
@@ -59,6 +71,8 @@ def _name(shapes):
         match = re.match(r"layer(\d+)\.(\d+)\.", key)
         if match:
             stage, block = int(match[1]), int(match[2]) + 1
+            if not 1 <= stage <= _MOST_STAGES:
+                raise ValueError(f"The checkpoint is not of a ResNet: it has the key {key}.")
             depths += [0] * (stage - len(depths))
             depths[stage - 1] = max(depths[stage - 1], block)
     width, per_group = shapes["layer1.0.conv2.weight"][:2]

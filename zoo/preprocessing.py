@@ -1,6 +1,7 @@
 """What has to be done to an image before a network sees it, as data that travels with the model."""
 
 import dataclasses
+import math
 import numbers
 
 import keras
@@ -56,7 +57,10 @@ class Preprocessing:
 
     def __post_init__(self):
         for name in ("image_size", "mean", "std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            value = getattr(self, name)
+            if isinstance(value, str) or not np.iterable(value):
+                raise ValueError(f"{name} must be a tuple of numbers; given: {value!r}.")
+            object.__setattr__(self, name, tuple(value))
         if len(self.image_size) != 2 or not all(_is_positive_integer(size) for size in self.image_size):
             raise ValueError(f"image_size must be two positive integers; given: {self.image_size!r}.")
         if self.resize_size is not None and not _is_positive_integer(self.resize_size):
@@ -71,6 +75,8 @@ class Preprocessing:
         for name in ("mean", "std"):
             if len(getattr(self, name)) != self.channels:
                 raise ValueError(f"{name} must have {self.channels} numbers; given: {getattr(self, name)!r}.")
+            if not all(_is_finite(value) for value in getattr(self, name)):
+                raise ValueError(f"{name} must hold finite numbers; given: {getattr(self, name)!r}.")
         if min(self.std) <= 0:
             raise ValueError(f"std must be above 0; given: {self.std!r}.")
         check_name(self.interpolation, INTERPOLATIONS, "interpolation")
@@ -121,6 +127,10 @@ def _as_batch(images):
     if len(images.shape) not in (3, 4):
         raise ValueError(f"images must have 3 axes, or 4 with the batch; given: {tuple(images.shape)}.")
     return images
+
+
+def _is_finite(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_positive_integer(value):

@@ -169,11 +169,12 @@ def _check_metrics(metrics):
         return {}
     if not isinstance(metrics, Mapping):
         raise ValueError(f"metrics must be a mapping from name to number; given: {type(metrics).__name__}.")
-    checked = {str(name): float(value) for name, value in metrics.items()}
-    for name, value in checked.items():
-        if not np.isfinite(value):
-            raise ValueError(f"metrics must be finite numbers; given: {name} = {value}.")
-    return checked
+    for name, value in metrics.items():
+        # NumPy's and the backends' scalars are numbers too.
+        number = not isinstance(value, (str, bytes, bool)) and hasattr(value, "__float__") and np.ndim(value) == 0
+        if not number or not np.isfinite(float(value)):
+            raise ValueError(f"metrics must be finite numbers; given: {name} = {value!r}.")
+    return {str(name): float(value) for name, value in metrics.items()}
 
 
 def _variables(model):
@@ -240,6 +241,8 @@ def preset_config(preset):
 
 def _find(preset):
     """The folder of a preset, fetched if it is on the Hub."""
+    if not isinstance(preset, (str, os.PathLike)) or not str(preset):
+        raise ValueError(f"preset must be a name, a folder or {HUB}user/repository; given: {preset!r}.")
     name = os.fspath(preset)
     if name.startswith(HUB):
         return _fetch(name)

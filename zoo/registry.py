@@ -32,8 +32,11 @@ def create_model(name, /, weights=None, **options):
         weights: `None`; the name of published weights of this network (`zoo.list_weights()`), whose options and
             preprocessing then become the model's; or the path of weights for this very network: `.weights.h5`,
             `.keras`, or a PyTorch checkpoint (`.pth`, `.pt`, `.safetensors`). With another number of `classes` than
-            the weights have, the classifier is new, and a warning says so.
-        classes: Number of classes; 1000, or 100 for the networks for small images.
+            the weights have, the classifier is new, and a warning says so. The options of a `.keras` file must be
+            those given here; its preprocessing comes along, and class names and prior correction with its classifier.
+            The other files hold tensors alone: an activation or gate without parameters cannot be checked in them.
+        classes: Number of classes; `None` for that of the weights, else 1000, or 100 for the networks for small
+            images.
         activation: `"relu"`, `"aglu"`, any Keras activation name, or a layer, which is cloned for each place with
             fresh start values: `activation=AGLU(lambda_gradient="paper")`.
         gate: Channel gate of `se_` and `cb_` networks: `"sigmoid"` (default), `"apa"`, `"gumbel"`,
@@ -55,7 +58,8 @@ def create_model(name, /, weights=None, **options):
         data_format: `"channels_last"` or `"channels_first"`; `None` takes `keras.config.image_data_format()`.
         name: Name of the model, `None` for that of the network. Two networks of a kind in one model need two names.
         input_tensor: A `keras.Input`, or what was computed from one, to start from in place of a new input; the model
-            then starts at that input. `input_shape` may be left out.
+            then starts at that input. `input_shape` may be left out. For two networks in one
+            model call them, as in the example below: their inner layers have the same names.
 
     Returns:
         A functional `keras.Model`, whose layers are named by stage, block and role.

@@ -235,7 +235,7 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
     for key, array in arrays.items():
         if not key.endswith(COUNTER):
             continue
-        if array.dtype.kind in REAL and array.size == 1 and np.isfinite(array).all():
+        if array.dtype.kind in REAL and array.size == 1 and _is_count(array.reshape(())):
             counters[key] = int(array.reshape(()))
         else:
             report["misshapen"].append(f"{key}: {array.dtype} {array.shape} given, one whole number is needed")
@@ -252,6 +252,11 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
     if isinstance(model, Classifier):
         model.batches_tracked = counters or None
     return report
+
+
+def _is_count(number):
+    """Whether it is a whole number that PyTorch's counter, an int64, can hold."""
+    return bool(np.isfinite(number)) and number == np.floor(number) and 0 <= int(number) < 2**63
 
 
 def from_timm(arrays):

@@ -19,7 +19,7 @@ from zoo import preprocessing as images
 from zoo.classifier import Classifier
 from zoo.download import cache_folder, download, google_drive
 from zoo.torch_checkpoint import load_torch_checkpoint
-from zoo.weight_files import SUFFIXES, check_path, has_classifier, load_weights
+from zoo.weight_files import SUFFIXES, has_classifier, has_suffix, load_weights, open_weights
 
 # Images of each class of ImageNet-LT, largest first: 115,846 of 1000 classes (385 many, 479 medium, 136 few), from the
 # lists of JiahuiKChen/LT-classification, which count the published one. First those above 100, then how many classes
@@ -286,27 +286,52 @@ def create_with_weights(name, build, weights, options):
         ValueError: For unknown weights, an option that contradicts them, or a file that does not fit.
         zoo.download.DownloadError: If the file cannot be fetched.
     """
-    if isinstance(weights, os.PathLike) or str(weights).endswith(SUFFIXES) or os.sep in str(weights):
-        path = check_path(weights)
-        model = build(**options)
-        theirs = load_weights(model, path, lambda **changes: build(**{**options, **changes}))
-        if theirs is not None:
-            _warn_of_new_classifier(name, model.get_layer("classifier").output.shape[-1], path.name, theirs)
-        return model
+    if isinstance(weights, os.PathLike) or has_suffix(weights) or os.sep in str(weights):
+        return _create_from_file(name, build, open_weights(weights), options)
     weight_set = get_weights(name, weights)
     options = _merge(weight_set, options)
     with_top = options.get("include_top", True) and not options.get("pyramid", False)
     new_head = with_top and options["classes"] != weight_set.classes
     correct = with_top and not new_head and weight_set.correction is not None
-    activation = options.pop("classifier_activation", None) if correct else None
     model = build(**options)
     path = weight_set.download()  # after a wrong option has been found
     load_torch_checkpoint(model, path, skip_classifier=new_head or not has_classifier(model))
     if correct:
-        model = _corrected(model, weight_set, activation)
+        model = _corrected(
+            model, PriorCorrection(weight_set.class_counts, weight_set.correction), options.get("classifier_activation")
+        )
     model.preprocessing = _fitted(weight_set.preprocessing, model)
     if new_head:
         _warn_of_new_classifier(name, options["classes"], weight_set.name, weight_set.classes)
+    return model
+
+
+def _create_from_file(name, build, file, options):
+    """A model with the weights of a file, and with what a `.keras` file says beside them.
+
+    Names of the classes and the prior correction belong to the classifier, and come along with it.
+    """
+    model = build(**options)
+    if (
+        options.get("classes") is None
+        and has_classifier(model)
+        and not isinstance(options.get("classifier"), keras.layers.Layer)
+    ):
+        theirs = file.classes(model)
+        if theirs and theirs != model.get_layer("classifier").output.shape[-1]:
+            options = {**options, "classes": theirs}
+            model = build(**options)
+    theirs = load_weights(model, file, lambda **changes: build(**{**options, **changes}))
+    known = file.model
+    if theirs is not None:
+        _warn_of_new_classifier(name, model.get_layer("classifier").output.shape[-1], file.path.name, theirs)
+    elif known is not None and has_classifier(model):
+        correction = next((layer for layer in known.layers if isinstance(layer, PriorCorrection)), None)
+        if correction is not None:
+            model = _corrected(model, correction, options.get("classifier_activation"))
+        model.class_names = getattr(known, "class_names", None)
+    if getattr(known, "preprocessing", None) is not None:
+        model.preprocessing = _fitted(known.preprocessing, model)
     return model
 
 
@@ -334,10 +359,10 @@ def _merge(weight_set, options):
     return {**own, **given}
 
 
-def _corrected(model, weight_set, activation):
-    """The prior correction that the published number was measured with, between logits and activation."""
-    layer = PriorCorrection(weight_set.class_counts, weight_set.correction, dtype="float32", name="prior_correction")
-    x = layer(model.output)
+def _corrected(model, correction, activation):
+    """The model with a prior correction like this one between its logits and the activation."""
+    config = {**correction.get_config(), "dtype": "float32", "name": "prior_correction"}
+    x = PriorCorrection.from_config(config)(model.get_layer("classifier").output)
     if activation is not None:
         x = keras.layers.Activation(activation, name="classifier_activation", dtype="float32")(x)
     return Classifier(model.input, x, name=model.name, batches_tracked=model.batches_tracked)

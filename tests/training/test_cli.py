@@ -97,6 +97,8 @@ def test_a_second_demo_does_not_touch_the_first(demo):
         (["demo", "--backend", "mxnet"], ["mxnet", "tensorflow, jax, torch"]),
         (["demo", "--data", "digits"], ["digits", "digits10_lt"]),
         (["demo", "--output", __file__], ["is a file"]),
+        (["convert", "a.pth", "b.keras", "--image-size", "16"], ["--image-size", "2 values"]),
+        (["predict", "a.keras", "b.png", "--image-size", "a", "0"], ["--image-size", "'a 0' given", "whole numbers"]),
         (["dmo"], ["dmo", "demo"]),
         (["list", "modles"], ["modles", "models"]),
     ],

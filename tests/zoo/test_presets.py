@@ -163,6 +163,8 @@ def test_nothing_is_left_when_writing_fails(saved, tmp_path):
     ("arguments", "message"),
     [
         ({"metrics": {"top1": float("nan")}}, "metrics must be finite numbers; given: top1 = nan"),
+        ({"metrics": {"top1": "high"}}, "metrics must be finite numbers; given: top1 = 'high'"),
+        ({"metrics": {"top1": None}}, "metrics must be finite numbers; given: top1 = None"),
         ({"metrics": [1]}, "metrics must be a mapping"),
         ({"weights_format": "npz"}, "Unknown weights_format 'npz'"),
         ({"class_names": ["one"]}, "3 names"),
@@ -194,6 +196,9 @@ def test_other_handles_are_refused():
         from_preset("kaggle://a/b")
     with pytest.raises(ValueError, match="must look like hf://user/repository"):
         from_preset("hf://user")
+    for preset in (3, "", None):
+        with pytest.raises(ValueError, match="preset must be a name, a folder or hf://user/repository; given: "):
+            from_preset(preset)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,31 @@ def test_checkpoints_of_other_networks_are_refused_with_what_was_found():
         zoo.detect_architecture(state)
 
 
+@pytest.mark.parametrize(
+    ("key", "shape", "said"),
+    [
+        ("conv1.weight", (), "conv1.weight has the shape ()"),
+        ("conv1.weight", (16, 0, 3, 3), "conv1.weight has the shape (16, 0, 3, 3)"),
+        ("layer1.0.conv2.weight", (16,), "layer1.0.conv2.weight has the shape (16,)"),
+        ("linear.weight", (3, 4, 5), "linear.weight has the shape (3, 4, 5)"),
+        ("linear.bias", (), "linear.bias has the shape ()"),
+        ("layer99999999999.0.conv2.weight", (1,), "it has the key layer99999999999.0.conv2.weight"),
+    ],
+)
+def test_tensors_of_another_rank_are_refused(key, shape, said):
+    state = {**zoo.to_torch_state_dict(zoo.create_model("resnet8", classes=3)), key: np.zeros(shape)}
+    with pytest.raises(ValueError, match="is not of a ResNet") as error:
+        zoo.detect_architecture(state)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta"])
+def test_tensors_without_plain_numbers_are_named(kind):
+    tensor = torch.zeros(2, 2).to_sparse() if kind == "sparse" else torch.zeros(2, device="meta")
+    with pytest.raises(ValueError, match="'fc.bias' is no plain tensor of numbers"):
+        zoo.detect_architecture({"fc.bias": tensor})
+
+
 @pytest.mark.parametrize("ending", [".pth", ".pt", ".safetensors"])
 def test_files_there_and_back_are_exact_buffers_included(ending, tmp_path):
     model = zoo.create_model("cb_resnet8", **FULL, **OPTIONS)
@@ -202,7 +227,9 @@ def test_a_tensor_that_is_no_real_number_is_named_before_anything_is_loaded(kind
     assert all((after[key] == value).all() for key, value in before.items())
 
 
-@pytest.mark.parametrize("count", [np.array("x"), np.zeros(2), np.array(np.nan)], ids=str)
+@pytest.mark.parametrize(
+    "count", [np.array("x"), np.zeros(2), np.array(np.nan), np.array(0.5), np.array(2.0**63), np.array(-1)], ids=str
+)
 def test_a_counter_that_is_no_number_is_named_before_anything_is_loaded(count):
     model = zoo.create_model("resnet8", **OPTIONS)
     before = zoo.to_torch_state_dict(model)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_apa
 import zoo
 from keras_apa import ClassCounts
 from keras_apa.layers import AGLU, PriorCorrection
@@ -20,6 +21,8 @@ from zoo.weight_files import load_weights as load
 from zoo.weights import IMAGENET_LT_COUNTS, WEIGHTS, WeightSet, create_with_weights, get_weights, list_weights
 
 APA = {"activation": "aglu", "gate": "apa", "classifier": "cosine"}
+APA_LAYER = keras_apa.layers.APA()
+NORMALIZED = keras_apa.layers.NormalizedDense(3, temperature=20.0, unused_bias=True)
 COUNTS = (40, 20, 10, 5)
 SET = WeightSet(
     model="se_resnet8",
@@ -258,6 +261,23 @@ def test_pixels_that_cannot_be_prepared_are_clear_errors(images, data_format, me
         zoo.preprocessing.imagenet()(images, data_format)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 8}, "image_size must be a tuple of numbers; given: 8"),
+        ({"image_size": (8, 8), "mean": 0.5}, "mean must be a tuple of numbers; given: 0.5"),
+        ({"image_size": (8, 8), "mean": (0.5, float("nan"), 0.5)}, "mean must hold finite numbers"),
+        ({"image_size": (8, 8), "std": (1, float("inf"), 1)}, "std must hold finite numbers"),
+        ({"image_size": (8, 8), "std": ("a", "b", "c")}, "std must hold finite numbers"),
+        ({"image_size": (8, 8), "std": (1, 0, 1)}, "std must be above 0"),
+    ],
+    ids=str,
+)
+def test_preprocessing_that_cannot_be_is_a_clear_error(options, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.Preprocessing(**options)
+
+
 def test_offline_the_link_and_the_place_are_named(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_APA_CACHE", str(tmp_path))
     monkeypatch.setenv("KERAS_APA_OFFLINE", "1")
@@ -359,6 +379,86 @@ def test_a_file_that_does_not_fit_changes_nothing(ending, other, tmp_path):
     with pytest.raises(ValueError, match="does not fit 'se_resnet8'; nothing was loaded"):
         load(target, path)
     assert same(values(target), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "other", "said"),
+    [
+        ("resnet8", {}, {"activation": "silu"}, "stem_activation: activation='relu' in the file, activation='silu'"),
+        ("se_resnet8", {}, {"gate": "gumbel"}, "stage1_block1_gate: gate="),
+        ("resnet8", {"activation": AGLU()}, {"activation": APA_LAYER}, "stem_activation: AGLU in the file, APA in the"),
+        ("resnet8", {"classifier": "normalized"}, {"classifier": NORMALIZED}, "classifier: temperature=1.0 in the"),
+    ],
+    ids=["activation", "gate", "class", "classifier"],
+)
+def test_a_keras_file_whose_layers_compute_something_else_is_refused(name, options, other, said, tmp_path):
+    path = tmp_path / "net.keras"
+    zoo.create_model(name, classes=3, **options).save(path)
+    target = zoo.create_model(name, classes=3, **{**options, **other})
+    before = values(target)
+    with pytest.raises(ValueError, match="does not fit .*; nothing was loaded") as error:
+        load(target, path)
+    assert said in str(error.value) and "Give the options that the file was made with" in str(error.value)
+    assert same(values(target), before)
+
+
+def test_what_matters_in_training_alone_may_differ_from_the_file(tmp_path):
+    path, x = tmp_path / "net.keras", images()
+    model = zoo.create_model("se_resnet8", classes=3, activation="aglu", gate="apa")
+    model.save(path)
+    own = {"activation": AGLU(lambda_gradient="paper"), "gate": APA_LAYER, "gate_dropout": 0.3}
+    loaded = zoo.create_model("se_resnet8", weights=path, frozen_batch_norm=True, **own)
+    np.testing.assert_allclose(outputs(loaded, x), outputs(model, x), atol=1e-6)
+
+
+def test_a_layer_that_the_file_alone_has_is_not_dropped_in_silence(tmp_path):
+    path = tmp_path / "net.keras"
+    inputs = keras.Input((32, 32, 3))
+    scaled = keras.layers.Rescaling(1 / 255, name="to_unit")(inputs)
+    zoo.create_model("resnet8", classes=3, input_tensor=scaled).save(path)
+    with pytest.raises(ValueError, match="to_unit: Rescaling in the file only"):
+        zoo.create_model("resnet8", weights=path)
+
+
+@pytest.mark.parametrize("ending", SUFFIXES)
+def test_the_number_of_classes_is_that_of_the_file_unless_another_is_given(ending, tmp_path):
+    path, model = tmp_path / f"net{ending}", zoo.create_model("se_resnet8", classes=7)
+    save(model, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        loaded = zoo.create_model("se_resnet8", weights=path)
+    assert loaded.output_shape == (None, 7) and same(values(loaded), values(model))
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_what_a_keras_file_knows_comes_along(activation, tmp_path):
+    path, x = tmp_path / "net.keras", images()
+    model = zoo.create_model("resnet8", classes=4)
+    correction = PriorCorrection(COUNTS, "smooth", tau=0.5, name="prior")
+    names, cifar = ("a", "b", "c", "d"), zoo.preprocessing.cifar()
+    model = zoo.Classifier(
+        model.input, correction(model.output), name="resnet8", class_names=names, preprocessing=cifar
+    )
+    model.save(path)
+    loaded = zoo.create_model("resnet8", weights=path, classifier_activation=activation)
+    expected = outputs(model, x)
+    if activation:
+        expected = keras.ops.convert_to_numpy(keras.ops.softmax(expected))
+    np.testing.assert_allclose(outputs(loaded, x), expected, rtol=1e-5, atol=1e-6)
+    assert loaded.class_names == names and loaded.preprocessing == cifar
+    larger = zoo.create_model("resnet8", weights=path, input_shape=(48, 48, 3))
+    assert larger.preprocessing.image_size == (48, 48)
+    with pytest.warns(UserWarning, match="a new classifier for 5 classes"):
+        other = zoo.create_model("resnet8", weights=path, classes=5)
+    assert other.class_names is None and other.preprocessing == cifar
+    assert not any(isinstance(layer, PriorCorrection) for layer in other.layers)
+    assert zoo.create_model("resnet8", weights=path, include_top=False).preprocessing == cifar
+
+
+def test_capital_letters_in_the_ending_of_a_checkpoint(tmp_path):
+    model = zoo.create_model("resnet8", classes=3)
+    write_state_dict(zoo.to_torch_state_dict(model), tmp_path / "NET.SAFETENSORS")
+    assert same(values(zoo.create_model("resnet8", weights=tmp_path / "NET.SAFETENSORS")), values(model))
 
 
 def test_weights_of_another_depth_are_refused(tmp_path):
