@@ -141,8 +141,19 @@ def train_detector(
 
 
 def load_source_of(recipe: DetectionRecipe) -> DetectionSource:
-    """The annotated images of a recipe, without masks where none are trained."""
-    return load_detection_source(recipe.data, masks=recipe.model.has_masks)
+    """The annotated images of a recipe, without masks where none are trained.
+
+    Raises: ValueError: The data cannot be used, or have no masks for Mask R-CNN.
+    """
+    source = load_detection_source(recipe.data, masks=recipe.model.has_masks)
+    check_masks(recipe, source)
+    return source
+
+
+def check_masks(recipe: DetectionRecipe, source: DetectionSource) -> None:
+    """Raises a ValueError where masks are to be trained and there are none."""
+    if recipe.model.has_masks and not source.train.has_masks:
+        raise ValueError(f"{source.name} has objects without masks; give model.name 'faster_rcnn', which needs none")
 
 
 def measured(evaluation: DetectionEvaluation, source: DetectionSource) -> dict[str, Any]:
@@ -191,8 +202,7 @@ def build_detector(recipe: DetectionRecipe, source: DetectionSource) -> keras.Mo
     Raises: ValueError: An unknown network, option or loss, or data without masks for Mask R-CNN.
     """
     options = recipe.model
-    if options.has_masks and not source.train.has_masks:
-        raise ValueError(f"{source.name} has objects without masks; give model.name 'faster_rcnn', which needs none")
+    check_masks(recipe, source)
     evaluated = {"max_detections": 300, "score_threshold": 1e-4} if recipe.evaluation.style == "lvis" else {}
     masks = {"mask_format": "box", "mask_filters": options.mask_filters} if options.has_masks else {}
     with precision(recipe.precision):
