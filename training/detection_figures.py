@@ -73,12 +73,12 @@ def _by_count(outcomes, values, title, percent=False, limits=None):
 
 def presence_maps(maps: Mapping[str, np.ndarray], divergences: Mapping[str, float]) -> Figure:
     """P(obj, u) of the annotations, the first, and of each detector, on one scale."""
-    figure = Figure(figsize=(3.1 * len(maps) + 0.9, 3.4), layout="constrained")
+    figure = Figure(figsize=(3.1 * len(maps) + 0.9, 3.9), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(maps)))
     highest = max(float(values.max()) for values in maps.values())
     for axis, (name, values) in zip(axes, maps.items(), strict=True):
         image = axis.imshow(values, cmap="magma", vmin=0, vmax=highest)
-        axis.set_title(name if name not in divergences else f"{name}\nKL {divergences[name]:.4f}", fontsize=10)
+        axis.set_title(name if name not in divergences else f"{name}\nKL {divergences[name]:.4f}", fontsize=10, pad=8)
         axis.set_xticks([])
         axis.set_yticks([])
         axis.grid(visible=False)
