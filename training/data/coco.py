@@ -294,8 +294,8 @@ def _use_masks(parts, masks):
     if found[True] and found[False]:
         file, number = found[False]
         raise ValueError(
-            f"{file}, annotation {number} has no segmentation, but others have; give every object one, or pass "
-            "them over with masks=False and train a detector of boxes"
+            f"{file}, annotation {number} has no segmentation, but others have; give every object one, or train a "
+            "detector of boxes (model.name faster_rcnn; masks=False), which passes them over"
         )
     if masks and not found[True]:
         raise ValueError("masks must be False: no annotation has a segmentation")
