@@ -13,8 +13,6 @@ from training.detection import DetectionOutcome, load_source_of, train_detector
 from training.detection_demo import detection_demo_recipes
 from training.recipes import get_recipe
 
-# Measured: see the margin in the comment of the test that uses it.
-LEARNED = 0.3
 TINY = [
     "--backend", CURRENT, "--model.backbone", "resnet8", "--model.anchor-sizes", "16", "28", "44", "64",
     "--model.pyramid-filters", "8", "--model.box-units", "16", "--model.mask-filters", "8",
@@ -127,13 +125,13 @@ def test_the_demo_trains_three_detectors_that_differ_in_their_loss():
 
 @pytest.mark.slow
 def test_a_shortened_training_of_the_demo_finds_the_frequent_digits():
-    """A fifth of the demo's steps: 120 of 600."""
-    recipe = detection_demo_recipes(epochs=2)[1].replace(data={"num_train": 480, "num_test": 40})
+    """180 of the demo's 600 steps; AP50 of the frequent classes was 0.60 and 0.61 on TensorFlow and PyTorch."""
+    recipe = detection_demo_recipes(epochs=3)[1].replace(data={"num_train": 480, "num_test": 40})
     _, outcome = train_detector(recipe, load_source_of(recipe))
     assert isinstance(outcome, DetectionOutcome)
-    assert outcome.metrics["box_AP50f"] > LEARNED and outcome.metrics["mask_AP50f"] > LEARNED, outcome.metrics
+    assert outcome.metrics["box_AP50f"] > 0.35 and outcome.metrics["mask_AP50f"] > 0.35, outcome.metrics
     losses = outcome.history["loss"]
-    assert losses[1] < 0.85 * losses[0]
+    assert losses[2] < 0.75 * losses[0]
     frequent = np.asarray(outcome.image_counts) > 100
     by_class = np.asarray(outcome.by_class50["box"])
     assert by_class[frequent].mean() == pytest.approx(outcome.metrics["box_AP50f"])
