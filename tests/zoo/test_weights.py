@@ -186,6 +186,14 @@ def test_an_own_layer_and_none_do_not_contradict(published):
     assert same(values(model), values(published))
 
 
+@pytest.mark.parametrize(
+    "options", [{"activation": keras.layers.Activation("silu")}, {"gate": AGLU()}, {"activation": APA_LAYER}], ids=str
+)
+def test_a_layer_of_another_kind_contradicts(options, published):
+    with pytest.raises(ValueError, match="'digits_lt' of se_resnet8 need"):
+        create("se_resnet8", "digits_lt", **options)
+
+
 def test_an_assumed_option_may_be_given_and_the_file_decides(published):
     with pytest.raises(ValueError, match=r"nothing was loaded.\nmissing: linear.scale"):
         create("se_resnet8", "digits_lt", classifier="learned_cosine")
