@@ -349,10 +349,11 @@ def _merge(weight_set, options):
     """The caller's options over those of the weights; a contradiction is an error."""
     own = {"classes": weight_set.classes, **weight_set.options}
     given = {key: value for key, value in options.items() if value is not None or key not in own}
+    new_head = not options.get("include_top", True) or options.get("classes") not in (None, weight_set.classes)
     for key, value in weight_set.options.items():
         chosen = given.get(key, value)
         free = key in weight_set.assumed or _is_such_a_layer(chosen, value)
-        if chosen != value and not free and (key != "classifier" or options.get("include_top", True)):
+        if chosen != value and not free and not (key == "classifier" and new_head):
             raise ValueError(
                 f"The weights {weight_set.name!r} of {weight_set.model} need {key}={value!r}; given: {chosen!r}. "
                 f"Leave out {key}, or leave out weights."
