@@ -58,13 +58,17 @@ def history_csv(outcomes: Sequence[Outcome]) -> str:
         columns += [name for name in series if name not in columns]
         for epoch in range(outcome.recipe.epochs):
             # An accuracy of a group without classes is NaN: an empty field.
-            values = {name: "" if math.isnan(values[epoch]) else repr(values[epoch]) for name, values in series.items()}
+            values = {name: _field(values[epoch]) for name, values in series.items()}
             rows.append({"recipe": outcome.recipe.name, "epoch": epoch + 1, **values})
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _field(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else repr(value)
 
 
 def write_report(folder: Path, outcomes: Sequence[Outcome], *, title: str, settings: dict[str, str]) -> Path:
@@ -85,9 +89,14 @@ def write_report(folder: Path, outcomes: Sequence[Outcome], *, title: str, setti
 
 def write_figures(folder: Path, outcomes: Sequence[Outcome]) -> dict[str, str]:
     """Draws all figures as PNG; returns file name -> caption."""
+    return save_figures(folder, _figures(outcomes))
+
+
+def save_figures(folder: Path, drawings: Sequence[tuple[str, str, Callable[[], Figure]]]) -> dict[str, str]:
+    """Draws figures, given as name, caption and what draws, as PNG; returns file name -> caption."""
     folder.mkdir(exist_ok=True)
     drawn = {}
-    for name, caption, draw in _figures(outcomes):
+    for name, caption, draw in drawings:
         # Only for these figures: whoever uses the library keeps the style of their own.
         with matplotlib.rc_context(figures.STYLE), atomic_path(folder / f"{name}.png") as temporary:
             draw().savefig(temporary, dpi=150, facecolor="white")
