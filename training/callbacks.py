@@ -143,6 +143,10 @@ class EpochProgress(keras.callbacks.Callback):
             for key in (f"val_{group}", f"val_shot_accuracy_{group}"):
                 if key in logs:
                     parts.append(f"{group} {float(logs[key]):.2f}")
+        for kind in ("box", "mask"):
+            # NaN in an epoch in which detections were not measured.
+            if np.isfinite(value := float(logs.get(f"val_{kind}_AP", np.nan))):
+                parts.append(f"{kind} AP {100 * value:.1f}")
         return "  ".join(parts)
 
 

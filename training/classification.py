@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
 import time
@@ -17,12 +16,12 @@ import keras_apa.losses
 import zoo
 from keras_apa.losses import attach_loss_state
 from keras_apa.metrics import ShotAccuracy
-from training.callbacks import ActivationParameters, History, StopOnNaN
-from training.checkpoint import CheckpointCallback, Checkpoints, ContinueEpoch, saving_on_interrupt
+from training.checkpoint import Checkpoints
 from training.checks import nearest
 from training.data.pipeline import evaluation_dataset, steps_per_epoch, training_dataset
 from training.data.registry import check_data, load_source
 from training.data.source import Source
+from training.fitting import fit
 from training.network import build_model, freeze, model_arguments, normalize_classifier, published_model
 from training.optimization import build_optimizer
 from training.outcome import GROUPS, Outcome
@@ -62,37 +61,18 @@ def train(
     source = load_source(recipe.data) if source is None else source
     steps = steps_per_epoch(recipe, source)
     model = compiled_model(recipe, source, steps=steps, jit_compile=jit_compile)
-    resumed = checkpoints.load_latest(model) if checkpoints is not None else None
-    state = resumed or {"epoch": 0, "step": 0}
-    history, parameters = History(state.get("history")), ActivationParameters(state.get("parameters"))
-    recorders = [ContinueEpoch(steps, resumed), history, parameters]
-    saving = contextlib.nullcontext()
-    if checkpoints is not None:
-        save = CheckpointCallback(
-            checkpoints,
-            steps_per_epoch=steps,
-            every_steps=checkpoint_steps,
-            resumed=resumed,
-            extra=lambda: {"parameters": parameters.values},
-        )
-        # The guard before what saves; the state is saved behind whatever changes it.
-        callbacks, saving = [StopOnNaN(checkpoints, resumed), *callbacks, save], saving_on_interrupt(save)
-    if state["step"] < steps * recipe.epochs:
-        weights = sample_weights(recipe.loss, source.class_counts)
-        with saving:
-            model.fit(
-                training_dataset(recipe, source, start_step=state["step"], class_weights=weights),
-                initial_epoch=state["epoch"],
-                epochs=recipe.epochs,
-                steps_per_epoch=steps,
-                validation_data=evaluation_batches(model, source, recipe.evaluation),
-                shuffle=False,  # the dataset shuffles
-                callbacks=[*recorders, *callbacks],
-                verbose=verbose,
-            )
-    else:
-        # Cut off between the last checkpoint and the end of `fit`, which puts averaged weights in their place.
-        model.optimizer.finalize_variable_values(model.trainable_variables)
+    weights = sample_weights(recipe.loss, source.class_counts)
+    history, parameters = fit(
+        model,
+        lambda start: training_dataset(recipe, source, start_step=start, class_weights=weights),
+        epochs=recipe.epochs,
+        steps_per_epoch=steps,
+        callbacks=callbacks,
+        checkpoints=checkpoints,
+        checkpoint_steps=checkpoint_steps,
+        validation_data=evaluation_batches(model, source, recipe.evaluation),
+        verbose=verbose,
+    )
     model = published_model(model)
     normalize_classifier(model, recipe.evaluation.tau_normalization)
     result = evaluate(model, source, recipe.evaluation)

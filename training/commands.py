@@ -10,10 +10,14 @@ from typing import Annotated, Any
 
 import tyro
 
+from training.checks import check_choice, check_whole
 from training.classifier_learning import learn_classifier
 from training.cli import UsageError, usage
+from training.detection_recipe import DetectionRecipe
 from training.recipe import Recipe
 from training.recipes import get_recipe
+
+TASKS = ("classification", "detection")
 
 
 def _whole_number(at_least: int) -> tyro.constructors.PrimitiveConstructorSpec:
@@ -52,20 +56,23 @@ def _sides() -> tyro.constructors.PrimitiveConstructorSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Train two networks on embedded long-tailed images and compare them.
+    """Train networks on embedded long-tailed images and compare them.
 
-    One is the plain network with cross entropy, the other has APA* gates, AGLU and Balanced Softmax.
-    Nothing is downloaded. Writes both models, a report with figures, and the numbers.
+    classification: the plain network with cross entropy, and the one with APA* gates, AGLU and Balanced Softmax.
+    detection: a small Mask R-CNN with softmax cross entropy, GOL and Balanced Sigmoid, on scenes of digits.
+    Nothing is downloaded. Writes the models, a report with figures, and the numbers.
     """
 
+    task: str = "classification"
+    """classification or detection."""
     model: str = "se_resnet8"
-    """A network for small images; keras-apa list models names them."""
+    """A network for small images; keras-apa list models names them. (classification)"""
     backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
     data: str = "digits100_lt"
-    """digits100_lt (100 classes, some minutes) or digits10_lt (10 classes, seconds)."""
-    epochs: Annotated[int, _whole_number(1)] = 10
-    """How often the training images are seen."""
+    """digits100_lt (100 classes, some minutes) or digits10_lt (10 classes, seconds). (classification)"""
+    epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """How often the training images are seen. If not given: 10, or 8 for detection."""
     seed: Annotated[int, _whole_number(0)] = 0
     """Start weights, order, augmentation and dropout. The same seed and backend give the same table."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
@@ -78,18 +85,32 @@ class Demo:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        with usage():
+            check_choice("--task", self.task, TASKS)
+            if self.epochs is not None:
+                check_whole("--epochs", self.epochs, at_least=1)
+            for option in ("model", "data"):
+                if self.task == "detection" and getattr(self, option) != getattr(Demo, option):
+                    raise ValueError(f"--{option} goes with --task classification; detection has one network and data")
         _use_backend(self.backend)
+        common = {
+            "seed": self.seed,
+            "output": self.output,
+            "resume": self.resume,
+            "overwrite": self.overwrite,
+        }
+        if self.task == "detection":
+            from training.detection_demo import run_detection_demo
+
+            return run_detection_demo(epochs=self.epochs, **common)
         _check_small_network(self.model)
         from training.demo import run_demo
 
         return run_demo(
             model=self.model,
             data=self.data,
-            epochs=self.epochs,
-            seed=self.seed,
-            output=self.output,
-            resume=self.resume,
-            overwrite=self.overwrite,
+            epochs=10 if self.epochs is None else self.epochs,
+            **common,
         )
 
 
@@ -257,14 +278,14 @@ class Train:
     """
 
     recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
-    """keras-apa list recipes names them. folder is any folder of class folders: --data.path DIR."""
+    """keras-apa list recipes names them. folder is any folder of class folders: --data.path DIR; detection is any
+    images with annotations in COCO's or LVIS's JSON: --data.train FILE --data.images DIR."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainRecipe:
-    """One recipe with its values, and how it is run."""
+class _TrainOptions:
+    """How a recipe is run, whatever its task."""
 
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
@@ -275,8 +296,6 @@ class TrainRecipe:
     """Save every so many steps, beside the end of every epoch; 0: at the end of epochs only."""
     jit_compile: bool = False
     """Compile the step with XLA or torch.compile also where Keras does not by itself (JAX always does)."""
-    classifier_learning: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """Change the recipe to ce, pc_softmax, balanced_softmax, crt, lws, drw or tau_normalization (APA Table 4c)."""
     dry_run: bool = False
     """Make data, network, loss and optimiser, run two steps with a small batch, say what a real run needs, and stop."""
     image_size: Annotated[int, _whole_number(0)] = 0
@@ -286,16 +305,14 @@ class TrainRecipe:
 
     def run(self) -> int:
         with usage():
-            recipe = self.recipe
-            if self.classifier_learning is not None:
-                recipe = learn_classifier(recipe, self.classifier_learning)
+            recipe = self.changed_recipe()
             if self.image_size and not self.dry_run:
                 raise ValueError("--image-size goes with --dry-run; a training takes --data.image-size")
         _use_backend(self.backend)
         if self.dry_run:
-            from training.dry_run import run_dry
+            from training.tasks import task_of
 
-            return run_dry(recipe, image_size=self.image_size)
+            return task_of(recipe).dry_run(recipe, image_size=self.image_size)
         from training.experiment import run_train
 
         return run_train(
@@ -307,10 +324,36 @@ class TrainRecipe:
             command=["keras-apa", *(word for word in sys.argv[1:] if word != "--overwrite")],
         )
 
+    def changed_recipe(self) -> Any:
+        """The recipe as the other options change it."""
+        return self.recipe
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainRecipe(_TrainOptions):
+    """One recipe of classification with its values, and how it is run."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    classifier_learning: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """Change the recipe to ce, pc_softmax, balanced_softmax, crt, lws, drw or tau_normalization (APA Table 4c)."""
+
+    def changed_recipe(self) -> Recipe:
+        """The recipe with another way to learn the classifier."""
+        return (
+            self.recipe if self.classifier_learning is None else learn_classifier(self.recipe, self.classifier_learning)
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainDetection(_TrainOptions):
+    """One recipe of detection with its values, and how it is run."""
+
+    recipe: Annotated[DetectionRecipe, tyro.conf.arg(name="")]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure the model of a run again, also with another prior correction or on other images."""
+    """Measure the model of a run again, also with another prior correction, in another style or on other images."""
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder that keras-apa train wrote."""
@@ -328,7 +371,17 @@ class Evaluate:
     ] = None
     """tau in w / |w|^tau for the weights of the classifier; 0: none."""
     path: Annotated[str | None, tyro.conf.arg(name="data.path", metavar="DIR", help_behavior_hint="")] = None
-    """Where the images are now."""
+    """Where the images are now (classification)."""
+    style: Annotated[str | None, tyro.conf.arg(name="evaluation.style", metavar="NAME", help_behavior_hint="")] = None
+    """coco or lvis (detection). If not given: the recipe's."""
+    images: Annotated[str | None, tyro.conf.arg(name="data.images", metavar="DIR", help_behavior_hint="")] = None
+    """Where the images are now (detection)."""
+    test: Annotated[str | None, tyro.conf.arg(name="data.test", metavar="FILE", help_behavior_hint="")] = None
+    """JSON file of other test images, with the categories of the training (detection)."""
+    test_images: Annotated[str | None, tyro.conf.arg(name="data.test-images", metavar="DIR", help_behavior_hint="")] = (
+        None
+    )
+    """Folder of the test images (detection)."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -336,9 +389,11 @@ class Evaluate:
         _use_backend(self.backend)
         from training.experiment import run_evaluate
 
-        options = ("prior_correction", "tau", "tau_normalization")
-        changes = {name: getattr(self, name) for name in options if getattr(self, name) is not None}
-        return run_evaluate(self.run_folder, changes, {} if self.path is None else {"path": self.path})
+        def given(*names: str) -> dict[str, Any]:
+            return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+        changes = given("prior_correction", "tau", "tau_normalization", "style")
+        return run_evaluate(self.run_folder, changes, given("path", "images", "test", "test_images"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -377,15 +432,16 @@ class List:
         return 0
 
 
-def train_options(arguments: Sequence[str], parse: Callable[..., Any]) -> TrainRecipe:
+def train_options(arguments: Sequence[str], parse: Callable[..., Any]) -> _TrainOptions:
     """`RECIPE --options`: the options are the values of that recipe."""
     with usage():
         recipe = get_recipe(arguments[0])
+        command = TrainDetection if isinstance(recipe, DetectionRecipe) else TrainRecipe
         return parse(
-            TrainRecipe,
+            command,
             args=list(arguments[1:]),
             prog=f"keras-apa train {recipe.name}",
-            default=TrainRecipe(recipe=recipe),
+            default=command(recipe=recipe),
             description=f"Train {recipe.name}: {recipe.title}. {recipe.published}",
             config=(tyro.conf.FlagCreatePairsOff,),
         )

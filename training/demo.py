@@ -8,6 +8,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,12 @@ from rich.console import Console
 
 from training.callbacks import EpochProgress
 from training.checks import nearest
-from training.classification import check, train
 from training.cli import usage
-from training.data.registry import load_source
 from training.interrupt import InterruptCheck, interruptible
-from training.outcome import Outcome
-from training.recipe import Recipe
+from training.recipe import Experiment, Recipe
 from training.recipes import get_recipe
-from training.report import accuracy_table, write_report
-from training.run_folder import load_finished, open_run_folder, save_finished
+from training.run_folder import load_finished, open_run_folder
+from training.tasks import task_of
 
 DEFAULT_OUTPUT = Path("keras-apa-demo")
 DATA = ("digits100_lt", "digits10_lt")
@@ -42,14 +40,48 @@ def run_demo(
     console: Console | None = None,
 ) -> int:
     """Trains and compares the two networks, with the options of the command; returns the exit code."""
-    console = console or Console()
     with usage():
         recipes = demo_recipes(model, data, epochs, seed)
+    return compare(
+        recipes,
+        title=f"keras-apa demo: {data}",
+        settings=_settings,
+        options={"--model": model, "--data": data, "--epochs": str(epochs), "--seed": str(seed)},
+        output=output,
+        resume=resume,
+        overwrite=overwrite,
+        console=console,
+    )
+
+
+def compare(
+    recipes: Sequence[Experiment],
+    *,
+    title: str,
+    settings: Callable[[Any, dict[str, Any]], dict[str, str]],
+    options: dict[str, str],
+    output: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> int:
+    """Trains recipes one after the other and writes one report about all; returns the exit code.
+
+    Args:
+        recipes: What to train, the baseline first, all of one task and on the same data.
+        title: The heading of the report.
+        settings: Makes the lines about the whole run from the first recipe and the configuration.
+        options: Of the command that continues an interrupted demo.
+        output, resume, overwrite, console: As the command has them.
+    """
+    console = console or Console()
+    task = task_of(recipes[0])
+    with usage():
         for recipe in recipes:
-            check(recipe)
+            task.check(recipe)
         config = {"recipes": [recipe.to_dict() for recipe in recipes], **describe_run()}
         folder = open_run_folder(output, config, default=DEFAULT_OUTPUT, resume=resume, overwrite=overwrite).resolve()
-    finished: list[Outcome] = []
+    finished: list[Any] = []
     try:
         with interruptible() as interrupt:
             for recipe in recipes:
@@ -58,11 +90,14 @@ def run_demo(
     except KeyboardInterrupt:
         names = ", ".join(f"{outcome.recipe.name}.keras" for outcome in finished) or "no model yet"
         print(f"keras-apa: interrupted. Finished: {names}, in {folder}", file=sys.stderr)
-        print(f"Continue with: {shlex.join(_resume_command(recipes[0], folder))}", file=sys.stderr)
+        options = {"--backend": keras.config.backend(), **options, "--output": str(folder)}
+        words = [word for option in options.items() for word in option]
+        print(f"Continue with: {shlex.join(['keras-apa', 'demo', *words, '--resume'])}", file=sys.stderr)
         return 130
-    console.print(accuracy_table(finished))
-    report = write_report(folder, finished, title=f"keras-apa demo: {data}", settings=_settings(recipes[0], config))
-    print(f"Wrote {report}, both models and the figures beside it.")
+    console.print(task.table(finished))
+    report = task.write_report(folder, finished, title=title, settings=settings(recipes[0], config))
+    models = "both models" if len(recipes) == 2 else "the models"
+    print(f"Wrote {report}, {models} and the figures beside it.")
     return 0
 
 
@@ -103,31 +138,20 @@ def describe_run() -> dict[str, Any]:
     }
 
 
-def _finish(recipe: Recipe, folder: Path, console: Console, interrupt: InterruptCheck) -> Outcome:
+def _finish(recipe: Experiment, folder: Path, console: Console, interrupt: InterruptCheck) -> Any:
     """The outcome of a recipe: read where it is finished, trained and saved otherwise."""
+    task = task_of(recipe)
     outcome = load_finished(folder, recipe)
     if outcome is not None:
         console.print(f"{recipe.title}: finished before, not trained again")
         return outcome
     progress = EpochProgress(recipe.title, console)
     try:
-        model, outcome = train(recipe, load_source(recipe.data), callbacks=[progress, interrupt])
+        model, outcome = task.train(recipe, task.load(recipe), callbacks=[progress, interrupt])
     finally:
         progress.close()
-    save_finished(folder, model, outcome)
+    task.save(folder, model, outcome)
     return outcome
-
-
-def _resume_command(recipe: Recipe, folder: Path) -> list[str]:
-    options = {
-        "--model": recipe.model.name,
-        "--backend": keras.config.backend(),
-        "--data": recipe.data.name,
-        "--epochs": str(recipe.epochs),
-        "--seed": str(recipe.seed),
-        "--output": str(folder),
-    }
-    return ["keras-apa", "demo", *(word for option in options.items() for word in option), "--resume"]
 
 
 def _settings(recipe: Recipe, config: dict[str, Any]) -> dict[str, str]:

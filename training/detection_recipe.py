@@ -7,13 +7,23 @@ into a dictionary for JSON and back without loss.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from training.checks import check_choice, check_flag, check_number, check_text, check_whole
+from training.checks import check_choice, check_flag, check_number, check_plain_mapping, check_text, check_whole
+from training.recipe import Experiment, OptimizerOptions
 
 DETECTION_SAMPLERS = ("random", "repeat_factor")
+DETECTORS = ("mask_rcnn", "faster_rcnn")
 # Stride of the coarsest map of the backbone: a smaller image has no pixel there.
 SMALLEST_SIDE = 32
+
+
+def _pair(what, value, meaning):
+    """JSON has lists only, and a recipe that was read has to equal the one that was written."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise ValueError(f"{what} must be two numbers, {meaning}, not {value!r}")
+    return tuple(value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,8 +100,124 @@ class DetectionAugmentOptions:
             raise ValueError(f"augment.scale must be the smallest and the largest size, not {list(self.scale)}")
 
 
-def _pair(what, value, meaning):
-    """JSON has lists only, and a recipe that was read has to equal the one that was written."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise ValueError(f"{what} must be two numbers, {meaning}, not {value!r}")
-    return tuple(value)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectionModelOptions:
+    """Which detector, on which network of the zoo."""
+
+    name: str = "mask_rcnn"
+    """mask_rcnn or faster_rcnn."""
+    backbone: str = "resnet50"
+    """A network; keras-apa list models names them."""
+    backbone_weights: str = ""
+    """Weights of the network to start from, as zoo.create_model takes them; none: random ones."""
+    backbone_options: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
+    """Further arguments of zoo.create_model, such as activation and gate."""
+    frozen_batch_norm: bool = True
+    """Batch norms of the network use their moving statistics in training too."""
+    frozen_stages: int | None = None
+    """Stem and this many stages of the network are not trained; none: all is."""
+    classifier: str = "linear"
+    """linear, normalized or cosine: last layer of the box head."""
+    pyramid_filters: int = 256
+    """Channels of the feature pyramid."""
+    box_units: int = 1024
+    """Width of the two dense layers of the box head."""
+    mask_filters: int = 256
+    """Channels of the mask head."""
+    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    """Anchor size in pixels on each level of the pyramid."""
+    options: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
+    """Fields of zoo.detection.Options, such as max_detections."""
+
+    def __post_init__(self):
+        check_choice("model.name", self.name, DETECTORS)
+        check_text("model.backbone", self.backbone)
+        if not isinstance(self.backbone_weights, str):
+            raise ValueError(f"model.backbone_weights must be text, not {self.backbone_weights!r}")
+        if self.backbone_weights == "none":  # what a command line can say
+            object.__setattr__(self, "backbone_weights", "")
+        check_plain_mapping("model.backbone_options", self.backbone_options)
+        check_plain_mapping("model.options", self.options)
+        check_flag("model.frozen_batch_norm", self.frozen_batch_norm)
+        if self.frozen_stages is not None:
+            check_whole("model.frozen_stages", self.frozen_stages, at_least=0)
+        check_text("model.classifier", self.classifier)
+        for field in ("pyramid_filters", "box_units", "mask_filters"):
+            check_whole(f"model.{field}", getattr(self, field), at_least=1)
+        if not isinstance(self.anchor_sizes, tuple | list) or not self.anchor_sizes:
+            raise ValueError(f"model.anchor_sizes must be a list of sizes, not {self.anchor_sizes!r}")
+        for size in self.anchor_sizes:
+            check_number("each of model.anchor_sizes", size, above=0.0)
+        object.__setattr__(self, "anchor_sizes", tuple(float(size) for size in self.anchor_sizes))
+        if "anchor_sizes" in self.options:
+            raise ValueError("model.anchor_sizes is given twice; leave it out of model.options")
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether masks are trained."""
+        return self.name == "mask_rcnn"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectionLossOptions:
+    """The loss of the classes of regions.
+
+    `image_counts`, `class_counts`, `num_images`, `background=True`, `seed` and `frequency_threshold` (that of the last
+    common class) are filled in where a loss takes them.
+    """
+
+    name: str = "softmax"
+    """softmax, sigmoid, gumbel, or a loss of keras_apa.losses; keras-apa list losses names them."""
+    options: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
+    """Arguments of the loss, such as frequency_threshold."""
+
+    def __post_init__(self):
+        check_text("loss.name", self.name)
+        check_plain_mapping("loss.options", self.options)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectionEvaluationOptions:
+    """How the detections in the test images are measured."""
+
+    style: str = "coco"
+    """coco (100 detections of an image), or lvis (300, and classes that nobody looked for are left out)."""
+    every_epochs: int = 1
+    """Epochs between two measurements during training; the last one is always measured."""
+    batch_size: int = 8
+    """Images at a time; does not change the result."""
+
+    def __post_init__(self):
+        check_choice("evaluation.style", self.style, ("coco", "lvis"))
+        check_whole("evaluation.every_epochs", self.every_epochs, at_least=1)
+        check_whole("evaluation.batch_size", self.batch_size, at_least=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectionRecipe(Experiment):
+    """One experiment of detection; the fields that it shares with classification are those of `Recipe`.
+
+    >>> recipe = DetectionRecipe(name="mine", epochs=2)
+    >>> DetectionRecipe.from_dict(recipe.to_dict()) == recipe
+    True
+    """
+
+    data: DetectionDataOptions = DetectionDataOptions()
+    augment: DetectionAugmentOptions = DetectionAugmentOptions()
+    model: DetectionModelOptions = DetectionModelOptions()
+    loss: DetectionLossOptions = DetectionLossOptions()
+    optimizer: OptimizerOptions = dataclasses.field(default=OptimizerOptions(learning_rate=0.02))
+    evaluation: DetectionEvaluationOptions = DetectionEvaluationOptions()
+    epochs: int = 12
+    """How often the training images are seen."""
+    batch_size: int = 2
+    """Training images in a batch."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `Recipe.to_dict`, with the `task` by which a reader tells the two kinds apart."""
+        return {"task": "detection", **super().to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DetectionRecipe:
+        """The recipe that `to_dict` wrote."""
+        return super().from_dict({key: value for key, value in values.items() if key != "task"})

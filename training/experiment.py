@@ -14,25 +14,22 @@ from rich.table import Table
 
 from training.callbacks import EpochProgress, TensorBoardLog
 from training.checkpoint import Checkpoints
-from training.classification import check, evaluate, train
+from training.classification import evaluate
 from training.cli import usage
-from training.data.pipeline import steps_per_epoch
-from training.data.registry import load_source
 from training.data.source import Source
 from training.demo import describe_run
 from training.files import write_json
 from training.network import normalize_classifier
-from training.outcome import Outcome
-from training.recipe import Recipe
-from training.report import accuracy_table, write_report
-from training.run_folder import CONFIG, load_finished, open_run_folder, read_config, save_finished
+from training.recipe import Experiment, Recipe
+from training.run_folder import CONFIG, load_finished, open_run_folder, read_config
+from training.tasks import recipe_from_dict, task_of
 
 RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"
 
 
 def run_train(
-    recipe: Recipe,
+    recipe: Experiment,
     *,
     output: Path | None = None,
     overwrite: bool = False,
@@ -43,17 +40,18 @@ def run_train(
 ) -> int:
     """Trains a recipe in its run folder, or goes on with it; returns the exit code."""
     console = console or Console()
+    task = task_of(recipe)
     folder = output or RUNS / recipe.name
     config = {"recipes": [recipe.to_dict()], **describe_run()}
     with usage():
-        check(recipe)
-        source = load_source(recipe.data)
-        steps = steps_per_epoch(recipe, source)
+        task.check(recipe)
+        source = task.load(recipe)
+        steps = task.steps_per_epoch(recipe, source)
         if recipe.batch_size > len(source.train):
             raise ValueError(f"batch_size must be at most the {len(source.train)} training images")
         known = read_config(folder) is not None and not overwrite
         folder = open_run_folder(folder, config, default=folder, resume=known, overwrite=overwrite).resolve()
-    describe_data(source, recipe, console)
+    task.describe_data(source, recipe, console)
     outcome = load_finished(folder, recipe)
     if outcome is not None:
         console.print("This training is finished; its result:")
@@ -64,7 +62,7 @@ def run_train(
     title = recipe.title or recipe.name
     progress = EpochProgress(title, console, total_steps=steps * recipe.epochs, start_step=start)
     try:
-        model, outcome = train(
+        model, outcome = task.train(
             recipe,
             source,
             callbacks=[progress, TensorBoardLog(folder / "tensorboard")],
@@ -81,7 +79,7 @@ def run_train(
         return 130
     finally:
         progress.close()
-    save_finished(folder, model, outcome)
+    task.save(folder, model, outcome)
     return _close(folder, outcome, config, console)
 
 
@@ -91,20 +89,21 @@ def _newest_step(checkpoints: Checkpoints) -> int:
     return int(newest.stem.removeprefix("step-")) if newest else 0
 
 
-def _close(folder: Path, outcome: Outcome, config: dict[str, Any], console: Console) -> int:
-    console.print(accuracy_table([outcome]))
-    report = write_report(folder, [outcome], title=outcome.recipe.name, settings=describe(outcome.recipe, config))
+def _close(folder: Path, outcome: Any, config: dict[str, Any], console: Console) -> int:
+    task = task_of(outcome.recipe)
+    console.print(task.table([outcome]))
+    settings = describe(outcome.recipe, config)
+    report = task.write_report(folder, [outcome], title=outcome.recipe.name, settings=settings)
     print(f"Wrote {report}, the model, its numbers and figures beside it.")
     return 0
 
 
-def describe(recipe: Recipe, config: dict[str, Any]) -> dict[str, str]:
+def describe(recipe: Experiment, config: dict[str, Any]) -> dict[str, str]:
     """The lines about a run in its report."""
     optimizer = recipe.optimizer
     backend = config["backend"]
     return {
-        "data": f"`{recipe.data.name}`",
-        "network": f"`{recipe.model.name}`",
+        **task_of(recipe).data_settings(recipe),
         "published": recipe.published or "no published number",
         "training": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {optimizer.name}, "
         f"learning rate {optimizer.learning_rate:g} ({optimizer.schedule}), "
@@ -113,6 +112,11 @@ def describe(recipe: Recipe, config: dict[str, Any]) -> dict[str, str]:
         "machine": config["machine"],
         "command": f"`{config['command']}`",
     }
+
+
+def classifier_settings(recipe: Recipe) -> dict[str, str]:
+    """What the report says about data and network."""
+    return {"data": f"`{recipe.data.name}`", "network": f"`{recipe.model.name}`"}
 
 
 def describe_data(source: Source, recipe: Recipe, console: Console) -> None:
@@ -139,7 +143,14 @@ def run_evaluate(folder: Path, changes: dict[str, Any], data: dict[str, Any], co
         if not path.is_file():
             raise ValueError(f"{str(folder)!r} has no finished model ({path.name}); keras-apa train makes it")
         recipe = recipe.replace(evaluation=changes, data=data)
-        source = load_source(recipe.data)
+        source = task_of(recipe).load(recipe)
+    written = task_of(recipe).evaluate(folder, path, recipe, source, console)
+    print(f"Wrote {written.resolve()}")
+    return 0
+
+
+def evaluate_classifier(folder: Path, path: Path, recipe: Recipe, source: Source, console: Console) -> Path:
+    """Measures a saved classifier; returns the file of its numbers."""
     model = corrected(keras.saving.load_model(path, compile=False), recipe, source)
     normalize_classifier(model, recipe.evaluation.tau_normalization)
     result = evaluate(model, source, recipe.evaluation)
@@ -154,8 +165,7 @@ def run_evaluate(folder: Path, changes: dict[str, Any], data: dict[str, Any], co
             "backend": keras.config.backend(),
         },
     )
-    print(f"Wrote {written.resolve()}")
-    return 0
+    return written
 
 
 def corrected(model: keras.Model, recipe: Recipe, source: Source) -> keras.Model:
@@ -191,7 +201,7 @@ def evaluation_table(recipe: Recipe, result: Any) -> Table:
     return table
 
 
-def run_recipe(folder: Path) -> Recipe:
+def run_recipe(folder: Path) -> Experiment:
     """The recipe of a run folder.
 
     Raises: ValueError: There is none.
@@ -202,7 +212,7 @@ def run_recipe(folder: Path) -> Recipe:
     if len(config["recipes"]) != 1:
         names = ", ".join(each["name"] for each in config["recipes"])
         raise ValueError(f"{str(folder)!r} holds several trainings ({names}); keras-apa report takes such a folder")
-    return Recipe.from_dict(config["recipes"][0])
+    return recipe_from_dict(config["recipes"][0])
 
 
 def run_report(folder: Path, console: Console | None = None) -> int:
@@ -212,12 +222,13 @@ def run_report(folder: Path, console: Console | None = None) -> int:
         config = read_config(folder)
         if config is None:
             raise ValueError(f"{str(folder)!r} holds no run ({CONFIG} is missing or of something else)")
-        outcomes = [load_finished(folder, Recipe.from_dict(each)) for each in config["recipes"]]
+        outcomes = [load_finished(folder, recipe_from_dict(each)) for each in config["recipes"]]
         outcomes = [outcome for outcome in outcomes if outcome is not None]
         if not outcomes:
             raise ValueError(f"nothing in {str(folder)!r} is finished yet")
-    console.print(accuracy_table(outcomes))
+    task = task_of(outcomes[0].recipe)
+    console.print(task.table(outcomes))
     settings = describe(outcomes[0].recipe, config)
-    report = write_report(folder, outcomes, title=Path(folder).resolve().name, settings=settings)
+    report = task.write_report(folder, outcomes, title=Path(folder).resolve().name, settings=settings)
     print(f"Wrote {report.resolve()}")
     return 0

@@ -63,9 +63,14 @@ def _recipes() -> dict[str, str]:
     from training.recipes import recipes
 
     return {
-        name: f"{recipe.published or 'embedded data'}; {recipe.model.name}, {recipe.title}"
+        name: f"{recipe.published or 'embedded data'}; {_network(recipe)}, {recipe.title}"
         for name, recipe in recipes().items()
     }
+
+
+def _network(recipe) -> str:
+    backbone = getattr(recipe.model, "backbone", None)
+    return recipe.model.name if backbone is None else f"{recipe.model.name} on {backbone}"
 
 
 def _losses() -> dict[str, str]:

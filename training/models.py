@@ -28,6 +28,8 @@ def load_model(name: str | os.PathLike) -> keras.Model:
         raise ValueError(f"there is no file {name!r}")
     if not path.is_file():
         return from_preset(name)
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"cannot load {name!r}: it is no .keras file, or is damaged")
     try:
         # Not compiled: the losses and metrics of the training may be unknown here.
         return keras.saving.load_model(path, compile=False)

@@ -26,7 +26,7 @@ from training.files import make_writable, write_json
 from training.images import find_images, read_image
 from training.models import load_model
 from zoo import Preprocessing
-from zoo._export_graph import final_activation
+from zoo._export_graph import final_activation, num_classes
 from zoo.presets import CONFIG, list_presets
 
 # Beside the warm-up requests of a SavedModel: its preprocessing and class names, which the graph does not tell.
@@ -217,6 +217,8 @@ def _describe_keras_model(name: str, model: keras.Model) -> _Loaded:
     shape, output = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if not (isinstance(shape, tuple) and len(shape) == 4 and isinstance(output, tuple) and len(output) == 2):
         raise ValueError(f"{name} is no classifier of images: its input has the shape {shape}, its output {output}")
+    if num_classes(model) is None:
+        raise ValueError(f"{name} has no classifier: it ends in {output[-1]} features of the image")
     formats = (getattr(layer, "data_format", None) for layer in model._flatten_layers())
     data_format = next(filter(None, formats), "channels_last")
     activation = final_activation(model)

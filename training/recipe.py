@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from training.checks import (
     check_choice,
@@ -336,31 +336,12 @@ class EvaluationOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """One experiment.
-
-    `title` is its name in tables and figures, `published` the row of a paper that it stands for, with its number;
-    `seed` fixes start weights, order, augmentation and dropout.
-
-    >>> recipe = Recipe(name="digits", epochs=2)
-    >>> Recipe.from_dict(recipe.to_dict()) == recipe
-    True
-    >>> recipe.replace(epochs=2.5)
-    Traceback (most recent call last):
-        ...
-    ValueError: epochs must be a whole number of at least 1, not 2.5
-    """
+class Experiment:
+    """What recipes of every task have; a subclass adds its parts, fields whose defaults are dataclasses."""
 
     name: str
     title: str = ""
     published: str = ""
-    data: DataOptions = DataOptions()
-    augment: AugmentOptions = AugmentOptions()
-    model: ModelOptions = ModelOptions()
-    start: StartOptions = StartOptions()
-    loss: LossOptions = LossOptions()
-    optimizer: OptimizerOptions = OptimizerOptions()
-    evaluation: EvaluationOptions = EvaluationOptions()
     epochs: int = 10
     """How often the training images are seen."""
     batch_size: int = 128
@@ -375,21 +356,28 @@ class Recipe:
         for field in ("title", "published"):
             if not isinstance(getattr(self, field), str):
                 raise ValueError(f"{field} must be text, not {getattr(self, field)!r}")
-        for part, expected in _PARTS.items():
+        for part, expected in self.parts().items():
             if not isinstance(getattr(self, part), expected):
                 raise ValueError(f"{part} must be {expected.__name__}, not {getattr(self, part)!r}")
         check_whole("epochs", self.epochs, at_least=1)
         check_whole("batch_size", self.batch_size, at_least=1)
         check_choice("precision", self.precision, PRECISIONS)
-        if self.start.trainable != "all" and not self.start.weights:
-            raise ValueError(f"start.trainable {self.start.trainable!r} needs start.weights to start from")
         # TensorFlow and JAX take seeds of 32 bits.
         check_whole("seed", self.seed, at_least=0, below=2**32)
 
-    def replace(self, **changes: Any) -> Recipe:
+    @classmethod
+    def parts(cls) -> dict[str, type]:
+        """The parts by name, with their classes."""
+        return {
+            field.name: type(field.default)
+            for field in dataclasses.fields(cls)
+            if dataclasses.is_dataclass(field.default)
+        }
+
+    def replace(self, **changes: Any) -> Self:
         """A copy with other values; a mapping changes only what it names: `replace(data={"noise": 0.0})`."""
         check_known("recipe", changes, (field.name for field in dataclasses.fields(self)))
-        for part, expected in _PARTS.items():
+        for part, expected in self.parts().items():
             if isinstance(changes.get(part), Mapping):
                 check_known(part, changes[part], (field.name for field in dataclasses.fields(expected)))
                 changes[part] = dataclasses.replace(getattr(self, part), **changes[part])
@@ -400,19 +388,38 @@ class Recipe:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The recipe that `to_dict` wrote; an unknown key is an error that names the nearest valid ones."""
         if "name" not in values:
             raise ValueError("a recipe needs a name")
         return cls(name=values["name"]).replace(**values)
 
 
-_PARTS = {
-    "data": DataOptions,
-    "augment": AugmentOptions,
-    "model": ModelOptions,
-    "start": StartOptions,
-    "loss": LossOptions,
-    "optimizer": OptimizerOptions,
-    "evaluation": EvaluationOptions,
-}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe(Experiment):
+    """One experiment of classification.
+
+    `title` is its name in tables and figures, `published` the row of a paper that it stands for, with its number;
+    `seed` fixes start weights, order, augmentation and dropout.
+
+    >>> recipe = Recipe(name="digits", epochs=2)
+    >>> Recipe.from_dict(recipe.to_dict()) == recipe
+    True
+    >>> recipe.replace(epochs=2.5)
+    Traceback (most recent call last):
+        ...
+    ValueError: epochs must be a whole number of at least 1, not 2.5
+    """
+
+    data: DataOptions = DataOptions()
+    augment: AugmentOptions = AugmentOptions()
+    model: ModelOptions = ModelOptions()
+    start: StartOptions = StartOptions()
+    loss: LossOptions = LossOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.start.trainable != "all" and not self.start.weights:
+            raise ValueError(f"start.trainable {self.start.trainable!r} needs start.weights to start from")

@@ -84,9 +84,14 @@ def write_report(folder: Path, outcomes: Sequence[Outcome], *, title: str, setti
 
 def write_figures(folder: Path, outcomes: Sequence[Outcome]) -> dict[str, str]:
     """Draws all figures as PNG; returns file name -> caption."""
+    return save_figures(folder, _figures(outcomes))
+
+
+def save_figures(folder: Path, drawings: Sequence[tuple[str, str, Callable[[], Figure]]]) -> dict[str, str]:
+    """Draws figures, given as name, caption and what draws, as PNG; returns file name -> caption."""
     folder.mkdir(exist_ok=True)
     drawn = {}
-    for name, caption, draw in _figures(outcomes):
+    for name, caption, draw in drawings:
         # Only for these figures: whoever uses the library keeps the style of their own.
         with matplotlib.rc_context(figures.STYLE), atomic_path(folder / f"{name}.png") as temporary:
             draw().savefig(temporary, dpi=150, facecolor="white")

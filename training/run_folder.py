@@ -11,8 +11,8 @@ from typing import Any
 import keras
 
 from training.files import atomic_path, last_numbered_folder, make_writable, numbered_folder, write_json
-from training.outcome import Outcome
-from training.recipe import Recipe
+from training.recipe import Experiment
+from training.tasks import task_of
 
 CONFIG = "config.json"
 # What has to be equal for a run to be continued; versions and dates may differ.
@@ -79,20 +79,20 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     return config if isinstance(config, dict) and all(key in config for key in FIXED) else None
 
 
-def save_finished(folder: Path, model: keras.Model, outcome: Outcome) -> None:
+def save_finished(folder: Path, model: keras.Model, outcome: Any) -> None:
     """Writes `NAME.keras`, then `NAME.json`: a run whose JSON is there is complete. `model` is as `train` gives it."""
     with atomic_path(folder / f"{outcome.recipe.name}.keras") as temporary:
         model.save(temporary)
     write_json(folder / f"{outcome.recipe.name}.json", outcome.to_dict())
 
 
-def load_finished(folder: Path, recipe: Recipe) -> Outcome | None:
+def load_finished(folder: Path, recipe: Experiment) -> Any:
     """The outcome of `recipe` where model and numbers are there, None where it has to be trained."""
     numbers = folder / f"{recipe.name}.json"
     if not numbers.is_file() or not (folder / f"{recipe.name}.keras").is_file():
         return None
     try:
-        outcome = Outcome.from_dict(json.loads(numbers.read_text(encoding="utf-8")))
+        outcome = task_of(recipe).outcome.from_dict(json.loads(numbers.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{str(numbers)!r} is damaged ({error}); remove it to train this network again") from error
     if outcome.recipe != recipe:
@@ -130,7 +130,8 @@ def _differences(was: Any, now: Any, path: str = "") -> dict[str, tuple[Any, Any
 
 def _remove_run(folder: Path, config: Mapping[str, Any]) -> None:
     names = ["report.md", "history.csv", CONFIG]
-    names += [f"{recipe['name']}{ending}" for recipe in config["recipes"] for ending in (".keras", ".json")]
+    endings = (".keras", ".json", ".results.json")
+    names += [f"{recipe['name']}{ending}" for recipe in config["recipes"] for ending in endings]
     for path in [*(folder / name for name in names), *(folder / "figures").glob("*.png")]:
         path.unlink(missing_ok=True)
     for name in ("checkpoints", "tensorboard"):

@@ -70,6 +70,8 @@ def _versions(name):
 
 
 def _check_free(path):
+    if int(path.name) >= 2**63:
+        raise ValueError(f"a version must be below 2**63, or no server reads it; given: {path.name}.")
     if int(path.name) in _versions(path.parent):
         raise ValueError(
             f"version {path.name} exists in {str(path.parent)!r}; give another number, "

@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 
-from zoo._export_graph import Graph, in_float32, quiet
+from zoo._export_graph import Graph, in_float32, plain_log1p, quiet
 from zoo._export_saved_model import plain_convolutions, serving_default
 
 OPSET = 18
@@ -36,7 +36,7 @@ def _from_tensorflow(graph):
     import tf2onnx
 
     function = serving_default(graph)
-    with plain_convolutions(graph.model, split=False), quiet("tf2onnx"):
+    with plain_convolutions(graph.model, split=False), plain_log1p(), quiet("tf2onnx"):
         proto, _ = tf2onnx.convert.from_function(
             function,
             input_signature=function.input_signature,

@@ -66,8 +66,8 @@ def download(url, path, sha256=None):
 
     Returns: `path`, a `pathlib.Path`.
     Raises:
-        DownloadError: No connection, an answer that is no file (an HTML page), a wrong hash, a full disk. Nothing is
-            left at `path` then, or what was there before.
+        DownloadError: No connection, an answer that is no file of weights (an HTML page), a wrong hash, a full disk.
+            Nothing is left at `path` then, or what was there before.
         ImportError: If gdown is needed and not installed.
         ValueError: For another kind of link or hash.
 
@@ -134,6 +134,8 @@ def _accept(file, path, sha256):
     problem = None
     if _is_html(file):
         problem = "is an HTML page and not the file (a login, a quota or an error page)"
+    elif file != path and not expected and not _is_weights(file):
+        problem = "is no file of weights (neither PyTorch's, nor safetensors, nor HDF5), as far as its first bytes tell"
     elif expected and digest != expected:
         source = "is pinned" if sha256 else f"was recorded in {record}"
         problem = f"has the sha256 {digest}, but {expected} {source}"
@@ -164,6 +166,14 @@ def _is_html(path):
     with open(path, "rb") as stream:
         start = stream.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return start.startswith((b"<!doctype html", b"<html"))
+
+
+def _is_weights(path):
+    """Whether a file begins as those that hold tensors do: zip, pickle, HDF5, or the header of safetensors."""
+    with open(path, "rb") as stream:
+        start = stream.read(16)
+    is_safetensors = start[8:9] == b"{" and start[7:8] == b"\0"
+    return start.startswith((b"PK\x03\x04", b"\x80", b"\x89HDF\r\n")) or is_safetensors
 
 
 class _Progress:
@@ -197,7 +207,9 @@ def _fetch(url, partial, path):
             f'Google Drive needs gdown: pip install "keras-apa[zoo]". Or: {_by_hand(url, path)}'
         ) from error
     except _Failure as error:
-        begun = any(path.parent.glob(f"{glob.escape(partial.name)}*"))
+        # Without a version that the server names, the part that is there cannot be trusted to be of the same file.
+        named = fetch is not _fetch_by_http or partial.with_name(f"{partial.name}.version").exists()
+        begun = named and any(path.parent.glob(f"{glob.escape(partial.name)}*"))
         kept = " What is there is kept, and the next call goes on from it." if begun else ""
         raise DownloadError(f"Cannot download {path.name}: {error}.{kept} {_by_hand(url, path)}") from error
 

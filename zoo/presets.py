@@ -85,7 +85,7 @@ def save_preset(
     ['README.md', 'config.json', 'model.weights.h5']
     """
     check_name(weights_format, WEIGHTS, "weights_format")
-    folder = Path(folder).absolute()
+    folder = Path(folder).expanduser().absolute()
     _check_folder(folder, overwrite)
     model = _described(model, class_names, preprocessing)
     config = {

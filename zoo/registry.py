@@ -3,6 +3,7 @@
 import fnmatch
 import functools
 import inspect
+import numbers
 
 from keras_apa._names import check_name
 from zoo.cifar_resnet import CIFAR_RESNETS
@@ -83,6 +84,8 @@ def create_model(name, /, weights=None, **options):
     architecture = ARCHITECTURES[check_name(name, ARCHITECTURES, "model")]
     for option in options:
         check_name(option, OPTIONS, f"option of {name}:")
+    if isinstance(options.get("classes"), numbers.Integral) and not isinstance(options["classes"], bool):
+        options["classes"] = int(options["classes"])  # `labels.max() + 1` is NumPy's, which Keras does not take
     build = functools.partial(build_resnet, name, architecture)
     return build(**options) if weights is None else create_with_weights(name, build, weights, options)
 

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 
 import keras
 
-from keras_apa.layers import PriorCorrection
+from keras_apa.layers import AGLU, APA, CosineDense, PriorCorrection
+from keras_apa.layers.activations import Sigmoid
 from zoo import preprocessing as images
 from zoo.classifier import Classifier
 from zoo.download import cache_folder, download, google_drive
@@ -348,15 +349,33 @@ def _merge(weight_set, options):
     """The caller's options over those of the weights; a contradiction is an error."""
     own = {"classes": weight_set.classes, **weight_set.options}
     given = {key: value for key, value in options.items() if value is not None or key not in own}
+    new_head = not options.get("include_top", True) or options.get("classes") not in (None, weight_set.classes)
     for key, value in weight_set.options.items():
         chosen = given.get(key, value)
-        free = key in weight_set.assumed or isinstance(chosen, keras.layers.Layer)
-        if chosen != value and not free and (key != "classifier" or options.get("include_top", True)):
+        free = key in weight_set.assumed or _is_such_a_layer(chosen, value)
+        if chosen != value and not free and not (key == "classifier" and new_head):
             raise ValueError(
                 f"The weights {weight_set.name!r} of {weight_set.model} need {key}={value!r}; given: {chosen!r}. "
                 f"Leave out {key}, or leave out weights."
             )
     return {**own, **given}
+
+
+_LAYERS = {
+    "aglu": AGLU,
+    "apa": APA,
+    "relu": keras.layers.ReLU,
+    "sigmoid": Sigmoid,
+    "linear": keras.layers.Dense,
+    "cosine": CosineDense,
+}
+
+
+def _is_such_a_layer(chosen, name):
+    """Whether `chosen` is a layer of the kind that an option calls `name`, with settings of the caller's own."""
+    if isinstance(chosen, keras.layers.Activation):
+        return keras.activations.serialize(chosen.activation) == name
+    return isinstance(chosen, _LAYERS[name])
 
 
 def _corrected(model, correction, activation):

@@ -349,3 +349,9 @@ def test_what_matches_nothing_is_reported_with_its_reason(folder):
     assert list(missing) == ["nothing.png", "photos/*.bmp", "empty"]
     assert missing["nothing.png"] == missing["photos/*.bmp"] == "no such file, folder or pattern"
     assert "no image below it" in missing["empty"] and ".webp" in missing["empty"]
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match="no regular file"):
+        read_image(tmp_path / "pipe.png", Preprocessing(image_size=(8, 8)))

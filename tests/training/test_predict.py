@@ -382,10 +382,24 @@ def wrong(folder, tmp_path, monkeypatch):
         outputs = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(inputs))
         keras.Model(inputs, outputs).save(tmp_path / f"{name}.keras")
     inputs = keras.Input((20, 20, 3))
-    outputs = keras.layers.GlobalAveragePooling2D()(inputs)
+    outputs = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(inputs))
     zoo.Classifier(inputs, outputs, preprocessing=PREPARED).save(tmp_path / "small.keras")
 
 
 def test_class_names_are_the_lines_of_a_file(tmp_path):
     (tmp_path / "names.txt").write_text("snow leopard\r\ncafé\n", encoding="utf-8")
     assert read_class_names(tmp_path / "names.txt") == ["snow leopard", "café"]
+
+
+def test_a_network_without_classifier_has_no_classes_to_predict(tmp_path):
+    model = zoo.create_model("resnet8", include_top=False, pooling="avg", input_shape=(16, 16, 3))
+    model.save(tmp_path / "features.keras")
+    with pytest.raises(ValueError, match="has no classifier: it ends in 64 features"):
+        load_predictor(tmp_path / "features.keras")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 cut"])
+def test_a_damaged_model_is_called_so(content, tmp_path):
+    (tmp_path / "net.keras").write_bytes(content)
+    with pytest.raises(ValueError, match="is no .keras file, or is damaged"):
+        load_predictor(tmp_path / "net.keras")

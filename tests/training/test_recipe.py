@@ -12,7 +12,7 @@ def test_every_recipe_survives_json_unchanged():
     assert {"digits100_lt", "digits100_lt_baseline", "digits10_lt", "digits10_lt_baseline"} <= set(recipes())
     for name, recipe in recipes().items():
         assert recipe.name == name
-        assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+        assert type(recipe).from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
 def test_recipes_are_read_without_keras_or_tensorflow():

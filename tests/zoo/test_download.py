@@ -22,7 +22,8 @@ pytestmark = pytest.mark.skipif(
     reason="no backend takes part in a download: tested once, by the suite that starts the others",
 )
 
-CONTENT = bytes(range(256)) * 4000  # 1 MB
+# 1 MB that begins as a file of PyTorch does, read backwards too.
+CONTENT = b"PK\x03\x04" + bytes(range(256)) * 4000 + b"\x04\x03KP"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PAGE = b"<!DOCTYPE html><html><body>Sign in</body></html>"
 QUOTA = b'<!DOCTYPE html><html><p class="uc-error-subcaption">Too many users have viewed this file</p></html>'
@@ -225,6 +226,16 @@ def test_a_page_instead_of_the_file_is_thrown_away(far_end, path):
     with pytest.raises(DownloadError, match="is an HTML page and not the file.*thrown away"):
         download(f"{far_end.url}/file", path)
     assert leftovers(path) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"error": "quota"}', b"<?xml version='1.0'?><!DOCTYPE html><p>", b"\x1f\x8b\x08"]
+)
+def test_what_is_no_file_of_weights_is_thrown_away(content, far_end, path):
+    far_end.content = content
+    with pytest.raises(DownloadError, match="is no file of weights .* thrown away"):
+        download(far_end.url("/file"), path)
+    assert not path.exists() and not path.with_name(f"{path.name}.sha256").exists()
 
 
 def test_wrong_bytes_are_thrown_away(far_end, path):

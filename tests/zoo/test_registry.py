@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_apa
 import zoo
 from keras_apa.layers import CosineDense
 
@@ -114,3 +115,15 @@ def test_weights_from_a_file(tmp_path):
     x = keras.ops.ones((1, 32, 32, 3))
     ours, theirs = (keras.ops.convert_to_numpy(m(x, training=False)) for m in (model, again))
     assert (ours == theirs).all()
+
+
+def test_classes_may_be_an_integer_of_numpy():
+    assert zoo.create_model("resnet8", classes=np.arange(3).max() + 1).output_shape == (None, 3)
+
+
+def test_the_gumbel_function_may_end_a_model_that_is_saved(tmp_path):
+    model = zoo.resnet8(classes=3, classifier_activation=keras_apa.ops.gumbel)
+    model.save(tmp_path / "net.keras")
+    x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype("float32")
+    found = keras.saving.load_model(tmp_path / "net.keras").predict(x, verbose=0)
+    np.testing.assert_allclose(found, model.predict(x, verbose=0), atol=1e-6)

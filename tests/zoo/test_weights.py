@@ -1,6 +1,7 @@
 """Published weights by name, and files by path. The files are stand-ins in the layout of the published ones."""
 
 import argparse
+import dataclasses
 import functools
 import re
 import warnings
@@ -186,6 +187,14 @@ def test_an_own_layer_and_none_do_not_contradict(published):
     assert same(values(model), values(published))
 
 
+@pytest.mark.parametrize(
+    "options", [{"activation": keras.layers.Activation("silu")}, {"gate": AGLU()}, {"activation": APA_LAYER}], ids=str
+)
+def test_a_layer_of_another_kind_contradicts(options, published):
+    with pytest.raises(ValueError, match="'digits_lt' of se_resnet8 need"):
+        create("se_resnet8", "digits_lt", **options)
+
+
 def test_an_assumed_option_may_be_given_and_the_file_decides(published):
     with pytest.raises(ValueError, match=r"nothing was loaded.\nmissing: linear.scale"):
         create("se_resnet8", "digits_lt", classifier="learned_cosine")
@@ -201,6 +210,16 @@ def test_another_number_of_classes_makes_a_new_head_and_says_so(published):
 
 
 @pytest.mark.parametrize("options", [{"pooling": "avg"}, {"pyramid": True}], ids=str)
+@pytest.mark.parametrize("classifier", ["linear", "learned_cosine"])
+def test_a_new_head_may_be_of_another_kind(classifier, monkeypatch, published):
+    monkeypatch.setitem(module._BY_NAME, (SET.model, SET.name), dataclasses.replace(SET, assumed=()))
+    with pytest.raises(ValueError, match="need classifier='cosine'"):
+        create("se_resnet8", "digits_lt", classifier=classifier)
+    with pytest.warns(UserWarning, match="a new classifier for 7 classes"):
+        model = create("se_resnet8", "digits_lt", classes=7, classifier=classifier)
+    assert same(values(model, without=("classifier",)), values(published, without=("classifier",)))
+
+
 def test_without_the_top_the_backbone_is_loaded(published, options):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

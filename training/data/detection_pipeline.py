@@ -35,6 +35,10 @@ __all__ = [
     "place_image",
 ]
 
+# Images that are read at a time, and batches that wait for the network.
+_READERS = 8
+_PREFETCHED = 2
+
 try:
     leave_accelerators_to(keras.backend.backend())
 except RuntimeError:
@@ -137,12 +141,17 @@ def detection_training_dataset(
         skip = tf.where(epoch == first_epoch, first_batch * recipe.batch_size, 0)
         positions = tf.range(steps * recipe.batch_size, dtype=tf.int64)
         each = tf.data.Dataset.from_tensor_slices((indices[skip:], positions[skip:]))
-        each = each.map(lambda index, position: example(index, position, epoch), num_parallel_calls=tf.data.AUTOTUNE)
+        each = each.map(lambda index, position: example(index, position, epoch), num_parallel_calls=_READERS)
         return each.batch(recipe.batch_size, drop_remainder=True)
 
     dataset = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(one_epoch)
     remaining = steps * recipe.epochs - start_step
-    return dataset.apply(tf.data.experimental.assert_cardinality(remaining)).prefetch(tf.data.AUTOTUNE)
+    # The thread of tf.data that tunes numbers by itself sleeps up to a minute at a time, and at the end of a training
+    # the iterator waits for it.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(remaining)).prefetch(_PREFETCHED)
+    return dataset.with_options(options)
 
 
 def detection_evaluation_images(source: DetectionSource) -> Iterator[tuple[int, np.ndarray]]:

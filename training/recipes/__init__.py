@@ -1,4 +1,4 @@
-"""One module per experiment; each `Recipe` in it, alone or in a list, is found here by its name."""
+"""One module per experiment; each recipe in it, alone or in a list, is found here by its name."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import importlib
 import pkgutil
 
 from training.checks import nearest
-from training.recipe import Recipe
+from training.recipe import Experiment
 
 
-def recipes() -> dict[str, Recipe]:
+def recipes() -> dict[str, Experiment]:
     """Every recipe of this package by its name."""
     modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
     values = [value for module in modules for value in vars(module).values()]
     lists = [value for value in values if isinstance(value, list)]
-    found = [each for value in [values, *lists] for each in value if isinstance(each, Recipe)]
+    found = [each for value in [values, *lists] for each in value if isinstance(each, Experiment)]
     return {recipe.name: recipe for recipe in sorted(found, key=lambda recipe: recipe.name)}
 
 
-def get_recipe(name: str) -> Recipe:
+def get_recipe(name: str) -> Experiment:
     """The recipe of that name; an unknown name is an error that names the nearest ones.
 
     >>> get_recipe("digits100_lt").loss.name

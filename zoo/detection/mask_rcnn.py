@@ -85,8 +85,8 @@ class MaskRCNN(FasterRCNN):
         logits = self.mask_head(self.region_features(maps, regions["boxes"], 14), labels)
         return {"mask_loss": mask_loss(logits, wanted, flat["is_positive"])}
 
-    def _to_image(self, found, resized, size):
-        result = super()._to_image(found, resized, size)
+    def to_image(self, found, resized, size):
+        result = super().to_image(found, resized, size)
         masks = found["masks"][found["labels"] >= 0]
         options = self.options
         result["masks"] = np.zeros((len(masks), *size), bool)

@@ -55,6 +55,9 @@ def select_proposals(
             min_log_scale=min_log_scale,
         )
         boxes = clip_boxes(boxes, image_size)
+        # Of a network that holds NaN: as a box it would end in an index beyond the pixels, before the loss, which is
+        # NaN by the logits, can be seen.
+        boxes = ops.where(ops.isnan(boxes), 0.0, boxes)
         kept = suppress(boxes, large_enough(boxes, min_size), nms_threshold)
         all_boxes.append(boxes)
         all_scores.append(ops.where(kept, ops.sigmoid(top), float("-inf")))

@@ -320,7 +320,7 @@ class FasterRCNN(keras.Model):
             pixels = np.pad(pixels, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
             found = self._predict_one({"images": pixels, "image_size": sizes})
             found = {key: np.asarray(value)[0] for key, value in found.items()}
-            results.append(self._to_image(found, sizes[0], image.shape[:2]))
+            results.append(self.to_image(found, sizes[0], image.shape[:2]))
         return results
 
     def _predict_one(self, inputs):
@@ -334,7 +334,7 @@ class FasterRCNN(keras.Model):
             self.predict_function = usual
         return found
 
-    def _to_image(self, found, resized, size):
+    def to_image(self, found, resized, size):
         """The detections of one image, without padding, in the pixels that it had."""
         kept = found["labels"] >= 0
         y, x = (np.float32(side) / np.float32(scaled) for side, scaled in zip(size, resized, strict=True))

@@ -1,0 +1,122 @@
+"""What the loss of the regions does to a detector on the demo's scenes: three losses, several seeds.
+
+    python benchmarks/detection_seeds.py                # 9 trainings, two minutes each on two CPU cores
+    python benchmarks/detection_seeds.py --table        # the table, from the JSON file
+    python benchmarks/detection_seeds.py --readme       # the same, written into the README
+
+A training that stands in the JSON file is not run again, so an interrupted run is continued by the same command. The
+seed changes the start values, the order of the images and what is drawn in a step; the scenes stay the same.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import sys
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+START, END = "<!-- benchmarks/detection_seeds.py --readme -->\n", "\n<!-- end -->"
+RESULTS = pathlib.Path(__file__).with_suffix(".json")
+COLUMNS = {
+    "box AP": "box_AP",
+    "box APr": "box_APr",
+    "box APc": "box_APc",
+    "box APf": "box_APf",
+    "box AP50f": "box_AP50f",
+    "mask AP": "mask_AP",
+}
+
+
+def run(seeds, path):
+    """Train every recipe of the demo with every seed, and write each result as soon as it is there."""
+    from training.demo import describe_run
+    from training.detection import load_source_of, train_detector
+    from training.detection_demo import detection_demo_recipes
+    from training.detection_report import presence_divergences
+
+    results = json.loads(path.read_text()) if path.exists() else {"runs": {}}
+    for seed in seeds:
+        for recipe in detection_demo_recipes(seed=seed):
+            key = f"{recipe.title} | {seed}"
+            if key in results["runs"]:
+                continue
+            source = load_source_of(recipe)
+            _, outcome = train_detector(recipe, source)
+            divergence = presence_divergences(source.test_annotations, outcome.results)["all"]
+            results["runs"][key] = {
+                **{name: round(100 * outcome.metrics[name], 2) for name in COLUMNS.values()},
+                "divergence": round(divergence, 5),
+                "seconds": round(outcome.seconds, 1),
+            }
+            results.update(describe_run(), epochs=recipe.epochs, model=recipe.model.backbone)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(results, indent=1) + "\n")
+            os.replace(temporary, path)
+            print(key, results["runs"][key], flush=True)
+    print(f"Wrote {path}")
+
+
+def values(results, title, name):
+    """The results of a loss, one a seed, in the order of the seeds."""
+    runs = {key.rpartition(" | ")[2]: run for key, run in results["runs"].items() if key.startswith(f"{title} | ")}
+    return [runs[seed][name] for seed in sorted(runs, key=int)]
+
+
+def table(results):
+    """Markdown: mean and standard deviation over the seeds."""
+    titles = list(dict.fromkeys(key.rpartition(" | ")[0] for key in results["runs"]))
+    lines = [f"| | {' | '.join(COLUMNS)} | KL of P(obj, u) |", "| --- |" + " ---: |" * (len(COLUMNS) + 1)]
+    for title in titles:
+        cells = [_spread(values(results, title, name), 1) for name in COLUMNS.values()]
+        cells.append(_spread(values(results, title, "divergence"), 4))
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    seeds = len(values(results, titles[0], "seconds"))
+    versions = results["versions"]
+    lines.append("")
+    lines.append(
+        f"Percent, mean ± standard deviation over {seeds} seeds; Mask R-CNN on `{results['model']}`, "
+        f"{results['epochs']} epochs of `digit_scenes_lt`, {results['backend']} {versions[results['backend']]}, "
+        f"Keras {versions['keras']}, {results['machine']}, {results['date'][:10]}."
+    )
+    return "\n".join(lines)
+
+
+def _spread(numbers, digits):
+    spread = statistics.stdev(numbers) if len(numbers) > 1 else float("nan")
+    return f"{statistics.mean(numbers):.{digits}f} ± {spread:.{digits}f}"
+
+
+def with_table(readme, results):
+    """The text of the README with the table between its two marks."""
+    if START not in readme:
+        raise ValueError(f"the README has no line {START.strip()!r} behind which the table could stand")
+    before, _, rest = readme.partition(START)
+    return before + START + table(results) + END + rest.partition(END)[2]
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"), default="tensorflow")
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print the table and train nothing")
+    parser.add_argument("--readme", action="store_true", help="write the table into the README and train nothing")
+    options = parser.parse_args()
+    if options.table or options.readme:
+        if not options.results.exists():
+            sys.exit(f"{options.results} does not exist; run the script without --table first.")
+        results = json.loads(options.results.read_text())
+        if options.readme:
+            README.write_text(with_table(README.read_text(), results))
+            print(f"Wrote {README}")
+        else:
+            print(table(results))
+        return
+    os.environ["KERAS_BACKEND"] = options.backend
+    run(options.seeds, options.results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""`keras-apa demo --task detection`: one small Mask R-CNN with three losses of its regions' classes, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from training.cli import usage
+from training.demo import compare
+from training.detection_recipe import DetectionRecipe
+from training.recipes import get_recipe
+
+RECIPES = ("digit_scenes_lt_softmax", "digit_scenes_lt", "digit_scenes_lt_balanced")
+
+
+def run_detection_demo(
+    *,
+    epochs: int | None = None,
+    seed: int = 0,
+    output: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> int:
+    """Trains and compares the three detectors, with the options of the command; returns the exit code."""
+    with usage():
+        recipes = detection_demo_recipes(epochs, seed)
+    return compare(
+        recipes,
+        title="keras-apa demo: digit_scenes_lt",
+        settings=_settings,
+        options={"--task": "detection", "--epochs": str(recipes[0].epochs), "--seed": str(seed)},
+        output=output,
+        resume=resume,
+        overwrite=overwrite,
+        console=console,
+    )
+
+
+def detection_demo_recipes(epochs: int | None = None, seed: int = 0) -> list[DetectionRecipe]:
+    """Softmax cross entropy, GOL and Balanced Sigmoid, equal in everything else.
+
+    >>> [recipe.title for recipe in detection_demo_recipes()]
+    ['softmax cross entropy', 'GOL', 'Balanced Sigmoid']
+    """
+    recipes = [get_recipe(name) for name in RECIPES]
+    return [recipe.replace(seed=seed, epochs=recipe.epochs if epochs is None else epochs) for recipe in recipes]
+
+
+def _settings(recipe: DetectionRecipe, config: dict[str, Any]) -> dict[str, str]:
+    """The lines about the whole run in the report."""
+    from training.experiment import describe
+
+    settings = describe(recipe, config)
+    for name in ("loss", "published"):
+        settings.pop(name, None)
+    return settings

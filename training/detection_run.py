@@ -1,0 +1,136 @@
+"""What `keras-apa train`, `evaluate` and `--dry-run` do with a detector."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from rich.console import Console
+
+from training.cli import usage
+from training.data.detection_pipeline import detection_notes, detection_steps_per_epoch, detection_training_dataset
+from training.data.detection_source import DetectionSource, frequency_groups
+from training.detection import (
+    DetectionOutcome,
+    check_detection,
+    compiled_detector,
+    detection_evaluation,
+    load_source_of,
+    measured,
+)
+from training.detection_recipe import DetectionRecipe
+from training.detection_report import metrics_table
+from training.files import atomic_path, write_json
+from training.run_folder import save_finished
+
+STEPS, BATCH_SIZE = 2, 2
+GROUP_NAMES = {"f": "frequent", "c": "common", "r": "rare"}
+
+
+def save_detector(folder: Path, model: keras.Model, outcome: DetectionOutcome) -> None:
+    """Writes `NAME.results.json`, the detections in COCO's format, then what `save_finished` writes."""
+    write_results(folder / f"{outcome.recipe.name}.results.json", outcome.results)
+    save_finished(folder, model, outcome)
+
+
+def write_results(path: Path, results: Any) -> None:
+    """Detections in COCO's results format, whole or not at all, in as few bytes as JSON allows."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(list(results), separators=(",", ":")), encoding="utf-8")
+
+
+def describe_detection_data(source: DetectionSource, recipe: DetectionRecipe, console: Console) -> None:
+    """How many images, objects and classes there are, how many of each group, and what is not used."""
+    groups = frequency_groups(source.image_counts)
+    counts = np.asarray(source.image_counts)
+    objects = sum(len(labels) for labels in source.train.labels)
+    console.print(
+        f"{source.name}: {len(source.train):,} training images with {objects:,} objects, {len(source.test):,} test "
+        f"images, {source.num_classes} classes in {counts.max()} to {counts.min()} images; "
+        + ", ".join(f"{len(groups[letter])} {name}" for letter, name in GROUP_NAMES.items()),
+        highlight=False,
+    )
+    for note in (*source.notes, *detection_notes(recipe, source)):
+        console.print(note, highlight=False)
+
+
+def detector_settings(recipe: DetectionRecipe) -> dict[str, str]:
+    """What the report says about data and network."""
+    data, model = recipe.data, recipe.model
+    height, width = data.image_size
+    return {
+        "data": f"`{data.name}`, {height}x{width} pixels, sampler {data.sampler}, seed {data.seed}",
+        "network": f"`{model.name}` on `{model.backbone}`",
+        "loss": f"`{recipe.loss.name}`",
+    }
+
+
+def evaluate_detector(
+    folder: Path, path: Path, recipe: DetectionRecipe, source: DetectionSource, console: Console
+) -> Path:
+    """Measures a saved detector; returns the file of its numbers, beside which `evaluation.results.json` is."""
+    model = keras.saving.load_model(path, compile=False)
+    evaluation = detection_evaluation(recipe, source)
+    evaluation.measure(model)
+    found = measured(evaluation, source)
+    console.print(metrics_table({"": found["metrics"]}))
+    write_results(folder / "evaluation.results.json", evaluation.results)
+    written = folder / "evaluation.json"
+    classes = [str(name) for name in source.class_names]
+    write_json(
+        written,
+        {
+            "evaluation": recipe.to_dict()["evaluation"],
+            **found,
+            "class_names": classes,
+            "backend": keras.config.backend(),
+        },
+    )
+    return written
+
+
+def run_detection_dry(recipe: DetectionRecipe, *, image_size: int = 0, console: Console | None = None) -> int:
+    """Runs two steps of a recipe on its own data; says what a real run would be.
+
+    Args:
+        recipe: What to try.
+        image_size: Side of the images in pixels, instead of the recipe's.
+    """
+    console = console or Console()
+    with usage():
+        if image_size:
+            recipe = recipe.replace(data={"image_size": (image_size, image_size)})
+        check_detection(recipe)
+        source = load_source_of(recipe)
+    describe_detection_data(source, recipe, console)
+    steps = detection_steps_per_epoch(recipe, source)
+    small = recipe.replace(batch_size=min(BATCH_SIZE, recipe.batch_size))
+    model = compiled_detector(small, source, steps=detection_steps_per_epoch(small, source))
+    before = [ops.convert_to_numpy(variable) for variable in model.trainable_variables]
+    losses = []
+    for inputs, targets in detection_training_dataset(small, source).take(STEPS):
+        batch = [{name: value.numpy() for name, value in part.items()} for part in (inputs, targets)]
+        losses.append(float(model.train_on_batch(*batch, return_dict=True)["loss"]))
+    moved = sum(
+        not np.array_equal(ops.convert_to_numpy(variable), earlier)
+        for variable, earlier in zip(model.trainable_variables, before, strict=True)
+    )
+    if not np.all(np.isfinite(losses)):
+        raise ValueError(f"the loss of {recipe.name} is not finite: {losses}")
+    total = sum(int(np.prod(variable.shape)) for variable in model.weights)
+    trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    height, width = recipe.data.image_size
+    for line in (
+        f"{recipe.model.name} on {recipe.model.backbone}: {total:,} parameters, {total - trained:,} of them not "
+        "trained (or batch statistics)",
+        f"{steps:,} steps an epoch of {recipe.batch_size} images of {height}x{width}, {recipe.epochs} epochs, "
+        f"{steps * recipe.epochs:,} steps",
+        f"{STEPS} steps with a batch of {small.batch_size}: loss {', '.join(f'{loss:.3f}' for loss in losses)}; "
+        f"{moved} of {len(before)} trained tensors moved",
+    ):
+        console.print(line, highlight=False)
+    return 0
