@@ -103,8 +103,10 @@ def test_the_detection_benchmark_knows_what_is_the_same_network():
     swapped = {key: value[[1, 0, 2]] for key, value in padded.items()}
     assert detection.differences(swapped, found) == {"boxes": 0.0, "scores": 0.0}
     for key, value in (("labels", 2), ("scores", 0.5), ("boxes", 9.0)):
+        wrong = padded[key].copy()
+        wrong[0] = value
         with pytest.raises(RuntimeError, match=key):
-            detection.differences({**padded, key: np.full_like(padded[key], value)}, found)
+            detection.differences({**padded, key: wrong}, found)
     with pytest.raises(RuntimeError, match="losses differ by 0.5"):
         detection.differences({"box_loss": 1.5, "loss": 2.0}, {"box_loss": 1.0})
 

@@ -209,7 +209,6 @@ def test_another_number_of_classes_makes_a_new_head_and_says_so(published):
     assert same(values(model, without=("classifier",)), values(published, without=("classifier",)))
 
 
-@pytest.mark.parametrize("options", [{"pooling": "avg"}, {"pyramid": True}], ids=str)
 @pytest.mark.parametrize("classifier", ["linear", "learned_cosine"])
 def test_a_new_head_may_be_of_another_kind(classifier, monkeypatch, published):
     monkeypatch.setitem(module._BY_NAME, (SET.model, SET.name), dataclasses.replace(SET, assumed=()))
@@ -220,6 +219,7 @@ def test_a_new_head_may_be_of_another_kind(classifier, monkeypatch, published):
     assert same(values(model, without=("classifier",)), values(published, without=("classifier",)))
 
 
+@pytest.mark.parametrize("options", [{"pooling": "avg"}, {"pyramid": True}], ids=str)
 def test_without_the_top_the_backbone_is_loaded(published, options):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
