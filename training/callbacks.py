@@ -40,7 +40,8 @@ class ActivationParameters(keras.callbacks.Callback):
                     layer.path.removeprefix(f"{self.model.name}/"),
                     {"kind": type(layer).__name__, "kappa": [], "lambda": []},
                 )
-                for variable in layer.trainable_variables:
+                # Also where they are frozen: the report has a line for each.
+                for variable in layer.weights:
                     if variable.name in ("kappa", "lambda"):
                         record[variable.name].append(float(np.mean(keras.ops.convert_to_numpy(variable.value))))
 

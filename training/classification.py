@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import keras_apa
 import keras_apa.losses
@@ -18,14 +19,16 @@ from keras_apa.losses import attach_loss_state
 from keras_apa.metrics import ShotAccuracy
 from training.checkpoint import Checkpoints
 from training.checks import nearest
-from training.data.pipeline import evaluation_dataset, steps_per_epoch, training_dataset
+from training.data.pipeline import evaluation_dataset, steps_per_epoch
 from training.data.registry import check_data, load_source
 from training.data.source import Source
 from training.fitting import fit
-from training.network import build_model, freeze, model_arguments, normalize_classifier, published_model
+from training.meta_sampler import ShareLog, linear_head, training_batches, with_sampler, without_sampler
+from training.network import CLASSIFIER, build_model, freeze, model_arguments, normalize_classifier, published_model
 from training.optimization import build_optimizer
 from training.outcome import GROUPS, Outcome
 from training.recipe import EvaluationOptions, LossOptions, Recipe
+from training.start import prepared_as_started
 
 TOP_K = 5
 
@@ -58,22 +61,27 @@ def train(
         training.checkpoint.NotFiniteError: the loss is NaN or infinite, with `checkpoints`.
     """
     started = time.perf_counter()
-    source = load_source(recipe.data) if source is None else source
+    source = prepared_as_started(recipe, load_source(recipe.data) if source is None else source)
     steps = steps_per_epoch(recipe, source)
     model = compiled_model(recipe, source, steps=steps, jit_compile=jit_compile)
-    weights = sample_weights(recipe.loss, source.class_counts)
+    weights, options = sample_weights(recipe.loss, source.class_counts), recipe.evaluation
+
+    def batches(start):
+        return with_targets(recipe, source, training_batches(recipe, source, start_step=start, class_weights=weights))
+
     history, parameters = fit(
         model,
-        lambda start: training_dataset(recipe, source, start_step=start, class_weights=weights),
+        batches,
         epochs=recipe.epochs,
         steps_per_epoch=steps,
+        measuring=[ShareLog(source.class_counts.shot_groups(options.many_threshold, options.few_threshold))],
         callbacks=callbacks,
         checkpoints=checkpoints,
         checkpoint_steps=checkpoint_steps,
-        validation_data=evaluation_batches(model, source, recipe.evaluation),
+        validation_data=with_targets(recipe, source, evaluation_batches(model, source, options)),
         verbose=verbose,
     )
-    model = published_model(model)
+    model = published_model(without_sampler(model))
     normalize_classifier(model, recipe.evaluation.tau_normalization)
     result = evaluate(model, source, recipe.evaluation)
     outcome = Outcome(
@@ -95,10 +103,13 @@ def compiled_model(recipe: Recipe, source: Source, *, steps: int, jit_compile: b
     model = build_model(recipe, source)
     freeze(model, recipe.start.trainable)
     optimizer = build_optimizer(recipe.optimizer, epochs=recipe.epochs, steps_per_epoch=steps)
+    loss = build_loss(recipe, source.class_counts)
+    if recipe.meta_sampler.learned:
+        model = with_sampler(model, recipe, source, optimizer, loss)
     model.compile(
         optimizer=optimizer,
         # Losses that count or draw would start anew at every step on JAX.
-        loss=attach_loss_state(model, build_loss(recipe, source.class_counts)),
+        loss=attach_loss_state(model, loss),
         metrics=[shot_accuracy(recipe.evaluation, source.class_counts)],
         jit_compile=jit_compile,
     )
@@ -113,6 +124,18 @@ def evaluation_batches(model: keras.Model, source: Source, options: EvaluationOp
     return evaluation_dataset(
         source.test, options.batch_size, num_classes=source.num_classes, preprocessing=model.preprocessing
     )
+
+
+def with_targets(recipe: Recipe, source: Source, batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Batches with one-hot targets where the loss takes no labels; those that are soft already stay as they are."""
+    if not _wants_one_hot(recipe):
+        return batches
+
+    def one_hot(images, targets, *weights):
+        targets = tf.one_hot(targets, source.num_classes) if targets.shape.rank == 1 else targets
+        return (images, targets, *weights)
+
+    return batches.map(one_hot, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,15 +202,36 @@ def check(recipe: Recipe) -> None:
     """
     check_data(recipe.data)
     classes = 100
-    zoo.create_model(
+    network = zoo.create_model(
         recipe.model.name,
         classes=classes,
         input_shape=(None, None, 3),
         data_format="channels_last",
         **model_arguments(recipe.model),
     )
-    build_loss(recipe, keras_apa.ClassCounts([2] * classes))
+    if recipe.meta_sampler.learned:
+        linear_head(network)
+    # What `train` does when all is trained.
+    if recipe.start.trainable == "class_scale" and not isinstance(network.get_layer(CLASSIFIER), keras.layers.Dense):
+        raise ValueError(f"start.trainable 'class_scale' needs a linear classifier, not {recipe.model.classifier!r}")
+    normalize_classifier(network, recipe.evaluation.tau_normalization)
+    loss = build_loss(recipe, keras_apa.ClassCounts([2] * classes))
+    if _wants_one_hot(recipe):
+        _try_loss(loss, classes)
     build_optimizer(recipe.optimizer, epochs=recipe.epochs, steps_per_epoch=max(recipe.optimizer.accumulation_steps, 1))
+
+
+def _try_loss(loss, classes):
+    """Not every loss of Keras is one for classes."""
+    try:
+        value = keras.ops.convert_to_numpy(loss(np.eye(2, classes, dtype="float32"), np.zeros((2, classes), "float32")))
+    except Exception as error:  # each says in its own way, and with its own type, that it wants something else
+        raise ValueError(
+            f"the loss {type(loss).__name__} does not take one-hot targets and logits of shape (batch, classes): "
+            f"{str(error).partition(chr(10))[0]}"
+        ) from error
+    if value.shape or not np.isfinite(value):
+        raise ValueError(f"the loss {type(loss).__name__} gives {value!r} for logits of 0: it is no loss for classes")
 
 
 def loss_classes() -> dict[str, type[keras.losses.Loss]]:
@@ -200,9 +244,19 @@ def loss_classes() -> dict[str, type[keras.losses.Loss]]:
     }
 
 
+def _wants_one_hot(recipe):
+    """Keras's own losses but one; those of keras_apa take both."""
+    name = _loss_name(recipe)
+    return not hasattr(keras_apa.losses, name) and name != "SparseCategoricalCrossentropy"
+
+
 # Losses of keras_apa that need to know which class a sample is of.
 _ONE_CLASS = ("LDAM", "SeesawLoss", "EqualizationLoss", "DropLoss", "GumbelOptimizedLoss")
 _SOFT = {"SparseCategoricalCrossentropy": "CategoricalCrossentropy"}
+
+
+def _loss_name(recipe):
+    return _SOFT.get(recipe.loss.name, recipe.loss.name) if recipe.augment.mixes else recipe.loss.name
 
 
 def build_loss(recipe: Recipe, class_counts: Sequence[int]) -> keras.losses.Loss:
@@ -221,7 +275,7 @@ def build_loss(recipe: Recipe, class_counts: Sequence[int]) -> keras.losses.Loss
                 f"the loss {name} needs images of one class; turn off augment.mixup_alpha, augment.cutmix_alpha and "
                 "augment.label_smoothing, or choose another loss"
             )
-        name = _SOFT.get(name, name)
+    name = _loss_name(recipe)
     loss = classes[name]
     accepted = [key for key in inspect.signature(loss.__init__).parameters if key != "self"]
     for key in options.options:
@@ -235,7 +289,14 @@ def build_loss(recipe: Recipe, class_counts: Sequence[int]) -> keras.losses.Loss
         "image_counts": class_counts,
         "num_images": int(np.sum(np.asarray(getattr(class_counts, "counts", class_counts)))),
     }
-    return loss(**({key: value for key, value in known.items() if key in accepted} | dict(options.options)))
+    arguments = {key: value for key, value in known.items() if key in accepted} | dict(options.options)
+    parameters = inspect.signature(loss).parameters.values()
+    missing = [
+        each.name for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+    ]
+    if missing := [key for key in missing if key not in arguments]:
+        raise ValueError(f"the loss {name} needs loss.options {missing[0]!r}: --loss.options {missing[0]} VALUE")
+    return loss(**arguments)
 
 
 def sample_weights(options: LossOptions, class_counts: keras_apa.ClassCounts) -> np.ndarray | None:

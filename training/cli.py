@@ -19,6 +19,7 @@ from typing import Any
 
 from training.quiet import quiet_tensorflow
 
+_OPTION = re.compile(r"(augment|data|evaluation|loss|meta_sampler|model|optimizer|start)\.\w+ ")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 EXTRA = 'pip install "keras-apa[training]"'
 
@@ -95,12 +96,20 @@ def _explain(error: Exception) -> tuple[str, int]:
     if download is not None and isinstance(error, download.DownloadError):
         return str(error), 1
     # A loss that is not finite, and a checkpoint or report that cannot be written: the message says what to do.
+    if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename:
+        return f"{error.filename}: {error.strerror}", 1
     if isinstance(error, FloatingPointError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
         return str(error), 1
+    if isinstance(error, ValueError) and _OPTION.match(str(error)):
+        # What is seen only when the network is made: the message names the option.
+        return str(error), 2
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         extra = f'pip install "keras-apa[{package}]"' if package in ("jax", "torch") else EXTRA
         return f"the package {package!r} is not installed; {extra}", 1
+    if image := re.search(r"^ValueError: (.+: .+)$", str(error), re.MULTILINE):
+        # An image that does not decode, which tf.data buries in a traceback.
+        return image[1], 1
     return f"{type(error).__name__}: {error}\nRun it again with --debug to see where.", 1
 
 
@@ -147,10 +156,13 @@ def unboxed(text: str) -> str:
     ... ╰─────────────────────────────────╯'''))
     Unrecognized options: dmo. Available subcommands: demo
     For full helptext, run x --help
+
+    Where the terminal has only ASCII, the frame is made of hyphens.
     """
     lines = [line.strip("│╭╮╰╯ \t") for line in text.strip().splitlines()]
     title = lines[0].strip("─ ")
-    paragraphs = [p.split("\n") for p in re.split(r"\n─+\n?", "\n".join(lines[1:])) if p.strip()]
+    paragraphs = re.split(r"(?:^|\n)[─-]{5,}(?=\n|$)", "\n".join(lines[1:]))
+    paragraphs = [p.strip().split("\n") for p in paragraphs if p.strip()]
     if not paragraphs:
         return text.strip()
     error = re.sub(r"\[/?bold\]", "", " ".join(paragraphs[0]))

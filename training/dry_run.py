@@ -9,12 +9,14 @@ import numpy as np
 from keras import ops
 from rich.console import Console
 
-from training.classification import check, compiled_model, sample_weights
+from training.classification import check, compiled_model, sample_weights, with_targets
 from training.cli import usage
-from training.data.pipeline import steps_per_epoch, training_dataset
+from training.data.pipeline import steps_per_epoch
 from training.data.registry import DATA_SETS, find_source
 from training.experiment import describe_data
+from training.meta_sampler import training_batches, without_sampler
 from training.recipe import Recipe
+from training.start import prepared_as_started
 
 STEPS = 2
 # So few images that the widest network fits; the batch norms of small images want more.
@@ -35,24 +37,27 @@ def run_dry(recipe: Recipe, *, image_size: int = 0, console: Console | None = No
             recipe = recipe.replace(data={"image_size": image_size, "test_image_size": image_size, "resize_size": 0})
         check(recipe)
         source, real = find_source(recipe)
+        source = prepared_as_started(recipe, source)
     if real:
         describe_data(source, recipe, console)
         steps = steps_per_epoch(recipe, source)
     else:
-        images = DATA_SETS[recipe.data.name].count_images(recipe.data)
+        images = source.class_counts.total
         steps = math.ceil(images * recipe.data.repeats / recipe.batch_size)
         console.print(
             f"{recipe.data.name} ({images:,} training images, {source.num_classes} classes) is not here: "
-            f"{STEPS} steps on random pixels of its shape.",
+            f"{STEPS} steps on random pixels of its shape, with {DATA_SETS[recipe.data.name].counts_are}.",
             highlight=False,
         )
     side = recipe.data.image_size or source.image_shape[0]
-    small = recipe.replace(batch_size=SMALL_BATCH_SIZE if side < SMALL else BATCH_SIZE)
+    few = SMALL_BATCH_SIZE if side < SMALL else BATCH_SIZE
+    small = recipe.replace(batch_size=few, meta_sampler={"batch_size": few})
     model = compiled_model(small, source, steps=steps_per_epoch(small, source))
     before = [ops.convert_to_numpy(variable) for variable in model.trainable_variables]
     losses = []
     weights = sample_weights(recipe.loss, source.class_counts)
-    for batch in training_dataset(small, source, class_weights=weights).take(STEPS):
+    batches = with_targets(small, source, training_batches(small, source, class_weights=weights))
+    for batch in batches.take(STEPS):
         arrays = [part.numpy() for part in batch]
         losses.append(float(model.train_on_batch(*arrays, return_dict=True)["loss"]))
     moved = sum(
@@ -78,9 +83,10 @@ def summary(recipe: Recipe, model: keras.Model, steps: int, side: int) -> list[s
     exempt = [variable for variable in trained if not optimizer._use_weight_decay(variable)]
     names = sorted({variable.name for variable in exempt})
     frozen = sum(int(np.prod(v.shape)) for v in model.weights) - sum(int(np.prod(v.shape)) for v in trained)
+    images, needed = images_of_a_step(recipe), memory(without_sampler(model), recipe, side)
     lines = [
         f"{model.name}: {model.count_params():,} parameters, {frozen:,} of them not trained (or batch statistics)",
-        f"about {memory(model, recipe, side) / GIGABYTE:.1f} GB for a batch of {recipe.batch_size} at {side}x{side} "
+        f"about {needed / GIGABYTE:.1f} GB for a batch of {images} at {side}x{side} "
         "(weights, gradients, momentum, and each layer's output once; kernels may need more)",
         f"{steps:,} steps an epoch, {recipe.epochs} epochs, {steps * recipe.epochs:,} steps",
     ]
@@ -109,7 +115,7 @@ def memory(model: keras.Model, recipe: Recipe, side: int) -> float:
     for operation in model.operations:
         outputs = operation.output if isinstance(operation.output, list) else [operation.output]
         values += sum(int(np.prod([size for size in tensor.shape if size is not None])) for tensor in outputs)
-    return 4 * (3 * trained + others) + width * values * recipe.batch_size
+    return 4 * (3 * trained + others) + width * values * images_of_a_step(recipe)
 
 
 def _at_size(config, side):
@@ -118,3 +124,8 @@ def _at_size(config, side):
             shape = layer["config"]["batch_shape"]
             layer["config"]["batch_shape"] = [shape[0], side, side, shape[3]]
     return config
+
+
+def images_of_a_step(recipe: Recipe) -> int:
+    """The batch, and the one that judges the rates where they are learned."""
+    return recipe.batch_size + (recipe.meta_sampler.batch_size if recipe.meta_sampler.learned else 0)

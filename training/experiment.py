@@ -48,7 +48,9 @@ def run_train(
         source = task.load(recipe)
         steps = task.steps_per_epoch(recipe, source)
         if recipe.batch_size > len(source.train):
-            raise ValueError(f"batch_size must be at most the {len(source.train)} training images")
+            raise ValueError(
+                f"batch_size must be at most the {len(source.train)} training images, not {recipe.batch_size}"
+            )
         known = read_config(folder) is not None and not overwrite
         folder = open_run_folder(folder, config, default=folder, resume=known, overwrite=overwrite).resolve()
     task.describe_data(source, recipe, console)
@@ -193,7 +195,7 @@ def evaluation_table(recipe: Recipe, result: Any) -> Table:
     for column in ("", *GROUPS, "top 5"):
         table.add_column(column, justify="right" if column else "left")
     variant = recipe.evaluation.prior_correction
-    rows = {"" if variant == "none" else f"prior correction {variant}": result.accuracies}
+    rows = {"no prior correction" if variant == "none" else f"prior correction {variant}": result.accuracies}
     if result.uncorrected is not None:
         rows["without"] = result.uncorrected
     for name, accuracies in rows.items():

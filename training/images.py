@@ -67,14 +67,14 @@ def read_image(path: str | os.PathLike, preprocessing: Preprocessing) -> np.ndar
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 image.load()
-                image = _upright(_flat(image, mode), _orientation(image))
+                image = upright(in_front_of_white(image, mode), exif_orientation(image))
         pixels = np.asarray(_fitted(image, preprocessing))
     except Exception as error:  # a broken file can fail anywhere in a decoder, with any type of error
-        raise ValueError(f"{path}: {_reason(path, error)}") from error
+        raise ValueError(f"{path}: {why_unreadable(path, error)}") from error
     return pixels.reshape(*preprocessing.image_size, preprocessing.channels)
 
 
-def _flat(image: Image.Image, mode: str) -> Image.Image:
+def in_front_of_white(image: Image.Image, mode: str) -> Image.Image:
     """The image with 8 bits a channel in front of white, in the mode `"L"` or `"RGB"`."""
     if image.mode.startswith("I;16"):
         pixels = np.asarray(image).astype("uint32")
@@ -87,7 +87,7 @@ def _flat(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) where there is none or it cannot be read."""
     try:
         return image.getexif().get(_ORIENTATION, 1)
@@ -95,7 +95,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The image turned and mirrored as an EXIF orientation asks for."""
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
@@ -115,7 +116,8 @@ def _fitted(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     return image.resize((width, height), resampling, box=(left * x, top * y, right * x, bottom * y))
 
 
-def _reason(path: str | os.PathLike, error: Exception) -> str:
+def why_unreadable(path: str | os.PathLike, error: Exception) -> str:
+    """What an error from opening or decoding `path` means, in plain words."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[0].lower() + error.strerror[1:]
     if os.path.getsize(path) == 0:

@@ -44,7 +44,8 @@ class Outcome:
         read = {**values, "recipe": Recipe.from_dict(values["recipe"])}
         for key in ("accuracies", "uncorrected"):
             if read.get(key) is not None:
-                read[key] = {group: float("nan") if v is None else v for group, v in read[key].items()}
+                read[key] = {group: _number(value) for group, value in read[key].items()}
+        read["history"] = {name: [_number(value) for value in values] for name, values in read["history"].items()}
         return cls(**read)
 
     def class_accuracies(self) -> np.ndarray:
@@ -63,3 +64,7 @@ class Outcome:
     def classes_by_count(self) -> np.ndarray:
         """The classes, those with most training images first."""
         return np.argsort(-np.asarray(self.class_counts), kind="stable")
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

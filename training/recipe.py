@@ -24,6 +24,8 @@ from training.data.samplers import SAMPLERS
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 TRAINABLE = ("all", "classifier", "last_stage", "class_scale")
+META_SAMPLED = ("random", "class_balanced", "class_aware", "square_root")
+META_LOSSES = ("BalancedSoftmaxCrossentropy", "SparseCategoricalCrossentropy")
 CORRECTIONS = ("none", "raw", "smooth", "rel", "normit", "gombit", "base2", "base10")
 
 
@@ -310,6 +312,30 @@ class StartOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class MetaSamplerOptions:
+    """The Meta Sampler of Balanced Meta-Softmax, which learns how often images of each class are drawn.
+
+    It draws from the batches of data.sampler, whose own class probabilities it allows for, while the classifier alone
+    is trained (start.trainable classifier).
+    """
+
+    learned: bool = False
+    """Learn the rates; otherwise images come as data.sampler draws them."""
+    learning_rate: float = 0.01
+    """Of Adam, for the rates."""
+    batch_size: int = 512
+    """Images of the class-balanced batch that judges the rates, beside each training batch."""
+    initial_power: float = 0.0
+    """p: rates begin proportional to n ** -p for a class of n images; 0: every image alike."""
+
+    def __post_init__(self):
+        check_flag("meta_sampler.learned", self.learned)
+        check_number("meta_sampler.learning_rate", self.learning_rate, above=0.0)
+        check_whole("meta_sampler.batch_size", self.batch_size, at_least=1)
+        check_number("meta_sampler.initial_power", self.initial_power, at_least=0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
     """More than `many_threshold` training images are many-shot, fewer than `few_threshold` few-shot."""
 
@@ -415,6 +441,7 @@ class Recipe(Experiment):
     augment: AugmentOptions = AugmentOptions()
     model: ModelOptions = ModelOptions()
     start: StartOptions = StartOptions()
+    meta_sampler: MetaSamplerOptions = MetaSamplerOptions()
     loss: LossOptions = LossOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
@@ -423,3 +450,23 @@ class Recipe(Experiment):
         super().__post_init__()
         if self.start.trainable != "all" and not self.start.weights:
             raise ValueError(f"start.trainable {self.start.trainable!r} needs start.weights to start from")
+        if self.meta_sampler.learned:
+            self._check_meta_sampler()
+
+    def _check_meta_sampler(self):
+        """What the closed form of its gradient, and a known distribution to draw from, ask for."""
+        needs = "meta_sampler.learned needs"
+        if self.start.trainable != "classifier":
+            raise ValueError(f"{needs} start.trainable 'classifier', not {self.start.trainable!r}")
+        if self.augment.mixes:
+            raise ValueError(
+                f"{needs} images of one class: turn off augment.mixup_alpha, augment.cutmix_alpha and "
+                "augment.label_smoothing"
+            )
+        if self.data.sampler not in META_SAMPLED:
+            raise ValueError(f"{needs} data.sampler {', '.join(META_SAMPLED)}, not {self.data.sampler!r}")
+        if self.loss.name not in META_LOSSES or set(self.loss.options) - {"tau", "name"}:
+            given = f"{self.loss.name} with {dict(self.loss.options)}" if self.loss.options else self.loss.name
+            raise ValueError(f"{needs} loss.name {' or '.join(META_LOSSES)}, with no option but tau, not {given}")
+        if self.loss.class_weights != "none":
+            raise ValueError(f"{needs} loss.class_weights 'none', not {self.loss.class_weights!r}")

@@ -57,13 +57,18 @@ def history_csv(outcomes: Sequence[Outcome]) -> str:
                 series[f"{layer}/{key}"] = record[key][1:]
         columns += [name for name in series if name not in columns]
         for epoch in range(outcome.recipe.epochs):
-            values = {name: repr(values[epoch]) for name, values in series.items()}
+            # An accuracy of a group without classes is NaN: an empty field.
+            values = {name: _field(values[epoch]) for name, values in series.items()}
             rows.append({"recipe": outcome.recipe.name, "epoch": epoch + 1, **values})
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _field(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else repr(value)
 
 
 def write_report(folder: Path, outcomes: Sequence[Outcome], *, title: str, settings: dict[str, str]) -> Path:

@@ -67,12 +67,13 @@ def _classification() -> Task:
     from training.outcome import Outcome
     from training.report import accuracy_table, write_report
     from training.run_folder import save_finished
+    from training.start import prepared_as_started
 
     return Task(
         recipe=Recipe,
         outcome=Outcome,
         check=classification.check,
-        load=lambda recipe: load_source(recipe.data),
+        load=lambda recipe: prepared_as_started(recipe, load_source(recipe.data)),
         steps_per_epoch=steps_per_epoch,
         train=classification.train,
         save=save_finished,

@@ -158,6 +158,39 @@ def test_soft_targets_need_a_loss_that_takes_them():
         told({"name": "LDAM"}, [2, 1], **mixing)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"augment": {"mixup_alpha": 0.2}},  # as most published recipes
+        {"augment": {"cutmix_alpha": 1.0}, "loss": {"class_weights": "effective"}},
+        {"loss": {"name": "CategoricalFocalCrossentropy"}},  # one-hot, but nothing mixed
+    ],
+)
+def test_soft_targets_are_trained_on_and_validated(changes):
+    recipe = small("digits10_lt_baseline", epochs=1, **changes)
+    _, outcome = train(recipe, load_source(recipe.data))
+    assert np.isfinite(outcome.history["val_loss"]).all() and outcome.accuracies["all"] == outcome.history["val_all"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"loss": {"name": "CTC"}}, ["the loss CTC", "one-hot"]),
+        ({"loss": {"name": "DropLoss"}}, ["the loss DropLoss needs", "frequency_threshold"]),
+        ({"model": {"classifier": "cosine"}, "evaluation": {"tau_normalization": 0.5}}, ["needs a linear classifier"]),
+        (
+            {"model": {"classifier": "cosine"}, "start": {"weights": "some.keras", "trainable": "class_scale"}},
+            ["start.trainable 'class_scale' needs a linear classifier", "'cosine'"],
+        ),
+    ],
+)
+def test_what_would_fail_in_or_after_the_training_is_said_before(changes, parts):
+    with pytest.raises(ValueError) as error:
+        check(small(**changes))
+    for part in parts:
+        assert part in str(error.value)
+
+
 @pytest.mark.parametrize(("kind", "expected"), [("inverse", [1 / 3, 5 / 3]), ("none", None)])
 def test_class_weights_have_a_mean_of_one(kind, expected):
     weights = sample_weights(small(loss={"class_weights": kind}).loss, keras_apa.ClassCounts([10, 2]))

@@ -12,7 +12,7 @@ import time
 import pytest
 from backends import BLOCK, CURRENT, OTHERS, environment, run
 
-from training.cli import main, version
+from training.cli import main, unboxed, version
 
 # What the console script of an installed package runs.
 PROGRAM = "import sys; from training.cli import console; sys.exit(console())"
@@ -255,3 +255,16 @@ def wait_for(path, process):
     while not path.exists() and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()[-3000:]
         time.sleep(0.2)
+
+
+def test_a_frame_of_hyphens_is_taken_off_too():
+    """What tyro prints where the terminal has only ASCII."""
+    text = (
+        " Unrecognized options           \n ------------------------------ \n  Unrecognized options: --epochz\n"
+        "  ------------------------------\n  Perhaps you meant:            \n      --epochs INT              \n"
+        "  ------------------------------\n  For full helptext, run x --help\n                                \n"
+    )
+    assert unboxed(text).splitlines() == [
+        "Unrecognized options: --epochz. Perhaps you meant: --epochs INT",
+        "For full helptext, run x --help",
+    ]

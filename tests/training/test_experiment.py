@@ -90,7 +90,7 @@ def test_evaluate_measures_the_saved_model_again(run, capsys):
     plain = json.loads((run / "evaluation.json").read_text())
     assert plain["accuracies"] == outcome["uncorrected"] and plain["uncorrected"] is None
     printed = capsys.readouterr().out
-    assert "prior correction raw" in printed and "without" in printed
+    assert "prior correction raw" in printed and "without" in printed and "no prior correction" in printed
 
 
 def test_report_is_written_again_from_the_numbers(run):
@@ -190,7 +190,7 @@ def test_every_way_to_learn_a_classifier_is_a_recipe(method):
 
 
 # One of each family on every backend, all of them on one; with smaller networks of the same kind where there are any.
-FAMILIES = ("gol_cifar100_lt_stage1", "balms_cifar100_lt_ldam", "imagenet_lt", "places_lt")
+FAMILIES = ("gol_cifar100_lt_stage1", "balms_cifar100_lt_ldam", "balms_cifar100_lt_meta", "imagenet_lt", "places_lt")
 SMALLER = {"se_resnet32": "se_resnet8", "resnet32": "resnet8", "se_resnet152": "se_resnet50", "resnet152": "resnet50"}
 
 
@@ -202,7 +202,7 @@ def dry_run(name, capsys, tmp_path):
         arguments += ["--image-size", "32"]
     if recipe.start.weights:
         # What the first stage would have left.
-        classes = {"cifar100_lt": 100, "imagenet_lt": 1000, "places_lt": 365}[recipe.data.name]
+        classes = {"cifar10_lt": 10, "cifar100_lt": 100, "imagenet_lt": 1000, "places_lt": 365}[recipe.data.name]
         first = recipe.replace(model={"classifier": None}) if recipe.start.trainable == "last_stage" else recipe
         options = model_arguments(first.model) | {"classes": classes, "input_shape": (None, None, 3)}
         zoo.create_model(network, **options).save(tmp_path / "first.keras")
@@ -257,6 +257,13 @@ def test_a_dry_run_of_every_recipe(name, capsys, tmp_path):
         ("cifar100_lt", ["--image-size", "32"], ["--image-size", "--dry-run"]),
         ("digits10_lt", ["--batch-size", "5000"], ["batch_size", "1236"]),
         ("digits10_lt", ["--start.weights", "nothing.pth"], ["start.weights", "nothing.pth"]),
+        ("digits10_lt", ["--loss.name", "CTC"], ["the loss CTC", "one-hot targets"]),
+        ("digits10_lt", ["--loss.name", "DropLoss"], ["--loss.options frequency_threshold VALUE"]),
+        (
+            "inaturalist2018",
+            ["--data.path", "/nowhere"],
+            ["not in /nowhere", "120 GB", "download_and_prepare", "digits100_lt, which is embedded"],
+        ),
         ("folder", [], ["data.path"]),
         ("folder", ["--data.path", "/no/such/folder"], ["/no/such/folder"]),
         ("places_lt", ["--start.weights", "none"], ["start.trainable"]),
@@ -279,6 +286,32 @@ def test_a_bad_line_of_a_list_is_named_with_its_number(tmp_path, capsys):
                  "--output", tmp_path / "run") in (1, 2)  # fmt: skip
     error = capsys.readouterr().err
     assert "train.txt" in error and "2" in error and "one" in error
+
+
+def test_an_image_of_a_list_that_does_not_decode_is_named_in_one_line(tmp_path, capsys):
+    for number in range(3):
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{number}.jpg")
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    (tmp_path / "list.txt").write_text("0.jpg 0\n1.jpg 1\n2.jpg 0\nbad.jpg 1\n")
+    lists = ["--data.train-list", tmp_path / "list.txt", "--data.test-list", tmp_path / "list.txt"]
+    assert train("folder", "--data.name", "list", *lists, "--data.path", tmp_path, "--data.image-size", "32",
+                 "--model.name", "se_resnet8", "--batch-size", "4", "--output", tmp_path / "run") == 1  # fmt: skip
+    error = capsys.readouterr().err
+    line = next(line for line in error.splitlines() if line.startswith("keras-apa: "))
+    assert "bad.jpg: not an image" in line and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--model.name", "se_resnet14"], "is of another network than se_resnet14: stage1_block2"),
+        (["--start.trainable", "last_stage"], "start.trainable 'last_stage' needs a network with four stages"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_said_in_plain_words(run, arguments, part, tmp_path, capsys):
+    assert train("digits10_lt_baseline", *SMALL, "--start.weights", run, *arguments, "--output", tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("keras-apa: start.") and part in error and "--debug" not in error
 
 
 def test_evaluate_and_report_refuse_what_is_no_run(tmp_path, capsys):

@@ -1,5 +1,7 @@
 import csv
+import dataclasses
 import io
+import json
 import math
 
 import numpy as np
@@ -37,8 +39,6 @@ def outcome(name="tested", *, counts=(300, 50, 8, 4), parameters=True, few=0.25,
 
 
 def test_outcome_survives_json(tmp_path):
-    import json
-
     from training.files import write_json
 
     written = outcome(few=math.nan)
@@ -91,6 +91,17 @@ def test_history_has_a_row_for_each_outcome_and_epoch():
     assert [float(row["loss"]) for row in rows] == [2.0, 1.5, 2.0, 1.5]
     # The start value is not an epoch.
     assert [row["stem_activation/kappa"] for row in rows] == ["", "", "1.1", "1.2"]
+
+
+def test_a_group_without_classes_is_an_empty_field_also_when_it_was_read_again(tmp_path):
+    from training.files import write_json
+
+    written = dataclasses.replace(outcome(), history={"loss": [2.0, 1.5], "val_many": [math.nan, math.nan]})
+    write_json(tmp_path / "o.json", written.to_dict())
+    read = Outcome.from_dict(json.loads((tmp_path / "o.json").read_text()))
+    for each in (written, read):
+        rows = list(csv.DictReader(io.StringIO(history_csv([each]))))
+        assert [(row["loss"], row["val_many"]) for row in rows] == [("2.0", ""), ("1.5", "")]
 
 
 def test_report_is_written_with_figures_that_can_be_read(tmp_path):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
+
 import zoo
 from keras_apa.class_counts import exponential_profile
 from training.checks import nearest
 from training.data import cifar, digits, folder, list_files, tfds_images
+from training.data.published_counts import IMAGENET_LT, PLACES_LT, falling_profile
 from training.data.source import Source
 from training.data.synthetic import synthetic
 from training.recipe import DataOptions, Recipe
@@ -24,13 +27,14 @@ class DataSet:
     classes: int | None = None
     preprocessing: zoo.Preprocessing | None = None
     largest_class: int | None = None  # of an exponential profile
-    train_images: int | None = None
+    class_counts: np.ndarray | None = None
+    counts_are: str = "its class counts"
 
-    def count_images(self, options: DataOptions) -> int:
-        """Training images of the published data set."""
+    def published_counts(self, options: DataOptions) -> np.ndarray:
+        """Training images of each class of the published data set; `counts_are` says how well they are known."""
         if self.largest_class is None:
-            return self.train_images
-        return int(exponential_profile(self.largest_class, self.classes, options.imbalance_factor).sum())
+            return self.class_counts
+        return exponential_profile(self.largest_class, self.classes, options.imbalance_factor)
 
 
 def _digits(make):
@@ -47,12 +51,13 @@ def _cifar(make):
     return lambda options, download: make(options.imbalance_factor, options.path or None, download=download)
 
 
-def _tfds(make):
-    return lambda options, download: make(options.path or None, download=download)
+def _tfds(make, *, huge=False):
+    """`huge`: 31 GB and more are not fetched without being asked for; the error says how to."""
+    return lambda options, download: make(options.path or None, download=download and not huge)
 
 
-def _long_tailed(make):
-    """Lists if they are given, TFDS's form of the data set otherwise."""
+def _long_tailed(make, *, huge=False):
+    """Lists if they are given, TFDS's form of the data set otherwise; for `huge` see `_tfds`."""
 
     def load(options, download):
         if options.train_list or options.test_list:
@@ -60,9 +65,9 @@ def _long_tailed(make):
         if make is None:
             raise FileNotFoundError(
                 f"{options.name} needs data.train_list, data.test_list and data.path: the authors' lists (lines "
-                "`path label`), and the folder that their paths start from"
+                "`path label`), and the folder that their paths start from. Without it: digits100_lt, which is embedded"
             )
-        source = make(options.path or None, download=download)
+        source = make(options.path or None, download=download and not huge)
         return source.relabelled_by_count() if options.relabel_by_count else source
 
     return load
@@ -91,16 +96,27 @@ def _folder(options: DataOptions, download: bool) -> Source:
     return folder.folder(options.path, options.validation_fraction, options.on_corrupt, options.seed)
 
 
+def _profile(classes, largest, smallest, total):
+    return {
+        "class_counts": falling_profile(classes, largest, smallest, total),
+        "counts_are": "a made-up profile of class counts with the published total and extremes",
+    }
+
+
 DATA_SETS = {
     "digits100_lt": DataSet(_digits(digits.digits100_lt), 100),
     "digits10_lt": DataSet(_digits(digits.digits10_lt), 10),
     "cifar10_lt": DataSet(_cifar(cifar.cifar10_lt), 10, cifar_preprocessing(), largest_class=5000),
     "cifar100_lt": DataSet(_cifar(cifar.cifar100_lt), 100, cifar_preprocessing(), largest_class=500),
-    "imagenet_lt": DataSet(_long_tailed(tfds_images.imagenet_lt), 1000, imagenet(), train_images=115_846),
-    "imagenet1k": DataSet(_tfds(tfds_images.imagenet2012), 1000, imagenet(), train_images=1_281_167),
-    "places_lt": DataSet(_long_tailed(None), 365, imagenet(), train_images=62_500),
-    "places365_small": DataSet(_tfds(tfds_images.places365_small), 365, imagenet(), train_images=1_803_460),
-    "inaturalist2018": DataSet(_long_tailed(tfds_images.i_naturalist2018), 8142, imagenet(), train_images=437_513),
+    "imagenet_lt": DataSet(_long_tailed(tfds_images.imagenet_lt), 1000, imagenet(), class_counts=IMAGENET_LT),
+    "imagenet1k": DataSet(_tfds(tfds_images.imagenet2012), 1000, imagenet(), **_profile(1000, 1300, 732, 1_281_167)),
+    "places_lt": DataSet(_long_tailed(None), 365, imagenet(), class_counts=PLACES_LT),
+    "places365_small": DataSet(
+        _tfds(tfds_images.places365_small, huge=True), 365, imagenet(), **_profile(365, 5000, 3068, 1_803_460)
+    ),
+    "inaturalist2018": DataSet(
+        _long_tailed(tfds_images.i_naturalist2018, huge=True), 8142, imagenet(), **_profile(8142, 1000, 2, 437_513)
+    ),
     "list": DataSet(_listed),
     "folder": DataSet(_folder),
 }
@@ -141,4 +157,4 @@ def find_source(recipe: Recipe) -> tuple[Source, bool]:
             raise  # a path that the user gave
     side = recipe.data.image_size or known.preprocessing.image_size[0]
     shape = (side, side, known.preprocessing.channels)
-    return synthetic(recipe.data.name, known.classes, shape, known.preprocessing), False
+    return synthetic(recipe.data.name, known.published_counts(recipe.data), shape, known.preprocessing), False

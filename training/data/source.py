@@ -21,7 +21,7 @@ from PIL import Image
 
 from keras_apa.class_counts import ClassCounts
 from training.backend import leave_accelerators_to
-from training.images import FORMATS, _flat, _orientation, _reason, _upright
+from training.images import FORMATS, exif_orientation, in_front_of_white, upright, why_unreadable
 from zoo import Preprocessing
 
 __all__ = [
@@ -201,7 +201,7 @@ class FileImages(_EncodedImages):
             with open(path, "rb") as file:
                 return file.read()
         except OSError as error:
-            raise ValueError(f"{path}: {_reason(path, error)}") from error
+            raise ValueError(f"{path}: {why_unreadable(path, error)}") from error
 
     def describe(self, index: int) -> str:
         return self.paths[index]
@@ -254,8 +254,22 @@ class RandomAccessImages(_EncodedImages):
         return RandomAccessImages(self.sequence, self.labels[indices], self.indices[indices], self.name)
 
 
+class _WithClasses:
+    """What follows from the `class_counts` of a data set."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; their indices where they have none."""
+        return self.class_counts.names or tuple(map(str, range(self.num_classes)))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.class_counts.num_classes
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Source:
+class Source(_WithClasses):
     """A training set with its class counts and what it is tested on; what a data module returns.
 
     Attributes:
@@ -296,16 +310,6 @@ class Source:
                     f"{part} of {self.name} has the label {images.labels.max()}; "
                     f"allowed: 0 to {self.num_classes - 1}, for {self.num_classes} classes"
                 )
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes; their indices where they have none."""
-        return self.class_counts.names or tuple(map(str, range(self.num_classes)))
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.class_counts.num_classes
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -356,7 +360,7 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LongTailedImages:
+class LongTailedImages(_WithClasses):
     """Images that fit into memory: a long-tailed training set and a test set. Has what a `Source` has.
 
     Attributes:
@@ -399,16 +403,6 @@ class LongTailedImages:
         return ()
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes; their indices where they have none."""
-        return self.class_counts.names or tuple(map(str, range(self.num_classes)))
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.class_counts.num_classes
-
-    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width, channels."""
         return self.train_images.shape[1:]
@@ -448,7 +442,7 @@ def unreadable_images(paths: Iterable[str | os.PathLike], workers: int | None = 
             with open(path, "rb") as file:
                 decode_image(file.read(), path)
         except OSError as error:
-            return _reason(path, error)
+            return why_unreadable(path, error)
         except ValueError as error:
             return str(error).removeprefix(f"{path}: ")
         return None
@@ -476,10 +470,10 @@ def decode_image(contents: bytes, name: str) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(contents), formats=FORMATS) as image:
                 image.load()
-                return np.asarray(_upright(_flat(image, "RGB"), _orientation(image)))
+                return np.asarray(upright(in_front_of_white(image, "RGB"), exif_orientation(image)))
     except Exception as error:  # a broken file can fail anywhere in a decoder, with any type of error
         # The reasons of `training.images` ask the file for its size: any that is not empty serves here.
-        raise ValueError(f"{name}: {_reason(__file__, error) if contents else 'the file is empty'}") from error
+        raise ValueError(f"{name}: {why_unreadable(__file__, error) if contents else 'the file is empty'}") from error
 
 
 _START_OF_SCAN, _EXIF = 0xDA, 0xE1

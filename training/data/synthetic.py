@@ -31,17 +31,16 @@ class SyntheticImages(LabelledImages):
         return SyntheticImages(self.labels[indices], self.image_shape)
 
 
-def synthetic(name: str, num_classes: int, shape: tuple[int, int, int], preprocessing: Preprocessing) -> Source:
-    """A source with as many classes as the real one, a few images each, and its preprocessing."""
+def synthetic(name: str, class_counts: np.ndarray, shape: tuple[int, int, int], preprocessing: Preprocessing) -> Source:
+    """A source with a few images of each class, and the class counts and the preprocessing of the real one."""
+    num_classes = len(class_counts)
     labels = np.tile(np.arange(num_classes), IMAGES_PER_CLASS)
     images = SyntheticImages(labels, shape)
-    # A falling profile, so that losses which use the counts have something to do.
-    counts = np.maximum(1, np.round(200 * 0.01 ** (np.arange(num_classes) / max(num_classes - 1, 1)))).astype(int)
     return Source(
         name=name,
         train=images,
         test=images.subset(np.arange(min(len(labels), 2 * num_classes))),
         validation=None,
-        class_counts=ClassCounts(counts),
+        class_counts=ClassCounts(class_counts),
         preprocessing=preprocessing,
     )
