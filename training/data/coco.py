@@ -18,7 +18,7 @@ from training.checks import check_flag, check_number, check_whole
 from training.data.coco_masks import check_segmentation, decode_mask
 from training.data.detection_source import AnnotatedImages, DetectionSource, Objects, categories_with_frequency
 from training.data.list_files import _entry, _read_json
-from training.images import FORMATS, _flat, _orientation, _reason, _upright
+from training.images import FORMATS, exif_orientation, in_front_of_white, upright, why_unreadable
 
 __all__ = ["CocoImages", "coco_source"]
 
@@ -164,7 +164,7 @@ class CocoImages(AnnotatedImages):
         with _opened(path, self.image_ids[index]) as image:
             turn = _turn(image, height, width, path, self.image_ids[index])
             image.load()
-            return np.asarray(_upright(_flat(image, "RGB"), turn))
+            return np.asarray(upright(in_front_of_white(image, "RGB"), turn))
 
     def objects(self, index: int) -> Objects:
         boxes, labels, ignored, segmentations = self._objects[index]
@@ -444,12 +444,12 @@ def _opened(path, number):
     except Exception as error:  # a broken file can fail anywhere in a decoder, with any type of error
         if str(error).startswith(name):
             raise
-        raise ValueError(f"{name}: {_reason(path, error)}") from error
+        raise ValueError(f"{name}: {why_unreadable(path, error)}") from error
 
 
 def _turn(image, height, width, path, number):
     """What EXIF's orientation is to be used so that the pixels are those that were annotated."""
-    orientation = _orientation(image)
+    orientation = exif_orientation(image)
     stored = image.height, image.width
     upright = stored[::-1] if orientation in _QUARTER_TURNS else stored
     if upright == (height, width):
