@@ -1,6 +1,7 @@
 """Every code block of the README runs, and its table is the one that the benchmark measured."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -71,6 +72,7 @@ def test_install_lines_name_what_exists(command):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the short demo of test_cli runs on each backend")
 def test_the_demo_command_runs_as_it_stands(tmp_path):
     """In full length on one backend; a user waits at most some minutes for it."""
     (command,) = [c for c in COMMANDS if c.startswith("keras-apa")]

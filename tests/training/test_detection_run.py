@@ -43,6 +43,7 @@ def own(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(CURRENT == "jax", reason="compiles for a minute; test_detection trains on JAX")
 def test_own_images_are_trained_on_measured_and_reported(own_data, tmp_path, capsys):
     output = tmp_path / "run"
     assert main([*own(own_data), "--output", str(output)]) == 0
@@ -66,6 +67,7 @@ def test_own_images_are_trained_on_measured_and_reported(own_data, tmp_path, cap
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(CURRENT == "jax", reason="compiles for a minute; test_detection trains on JAX")
 def test_a_dry_run_on_boxes_alone(own_data, tmp_path, capsys):
     values = json.loads((own_data / "ann.json").read_text())
     for annotation in values["annotations"]:
