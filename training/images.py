@@ -58,7 +58,7 @@ def read_image(path: str | os.PathLike, preprocessing: Preprocessing) -> np.ndar
     ...     read_image(f"{folder}/grey.png", Preprocessing(image_size=(32, 32), resize_size=36)).shape
     (32, 32, 3)
     """
-    if os.path.exists(path) and not os.path.isfile(path):
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise ValueError(f"{path}: no regular file")  # a pipe would be waited for
     mode = "L" if preprocessing.channels == 1 else "RGB"
     try:

@@ -234,7 +234,7 @@ def test_a_page_instead_of_the_file_is_thrown_away(far_end, path):
 def test_what_is_no_file_of_weights_is_thrown_away(content, far_end, path):
     far_end.content = content
     with pytest.raises(DownloadError, match="is no file of weights .* thrown away"):
-        download(far_end.url("/file"), path)
+        download(f"{far_end.url}/file", path)
     assert not path.exists() and not path.with_name(f"{path.name}.sha256").exists()
 
 
