@@ -6,7 +6,8 @@ new linear classifier, class-aware sampling), `lws` (one factor a class), `drw` 
 1 / n). `tau_normalization`: no second training; w / |w|^tau, tau 0.5 unless the recipe says otherwise.
 
 The papers do not state learning rate and epochs of the second stages of Table 4c: those of the recipe's own options
-are used."""
+are used. `lws` and `tau_normalization` need a linear classifier (`--model.classifier linear` in the first stage). With
+mixup or cutmix `drw` weighs a mixed image by the mean weight of its classes, not each of the two terms of its loss."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
+from keras_apa.class_counts import ClassCounts
 from training.callbacks import EpochProgress, TensorBoardLog
 from training.checkpoint import Checkpoints
 from training.classification import evaluate
@@ -20,6 +22,7 @@ from training.data.source import Source
 from training.demo import describe_run
 from training.files import write_json
 from training.network import normalize_classifier
+from training.outcome import Outcome
 from training.recipe import Experiment, Recipe
 from training.run_folder import CONFIG, load_finished, open_run_folder, read_config
 from training.tasks import recipe_from_dict, task_of
@@ -153,8 +156,17 @@ def run_evaluate(folder: Path, changes: dict[str, Any], data: dict[str, Any], co
 
 def evaluate_classifier(folder: Path, path: Path, recipe: Recipe, source: Source, console: Console) -> Path:
     """Measures a saved classifier; returns the file of its numbers."""
+    with usage():
+        trained = run_recipe(folder)
+        source = as_trained(load_finished(folder, trained), source, console)
+        tau, kept = recipe.evaluation.tau_normalization, trained.evaluation.tau_normalization
+        if kept and tau != kept:
+            raise ValueError(
+                f"evaluation.tau_normalization must be {kept:g}, with which the model was saved: its own weights are "
+                f"gone; given: {tau:g}. A training with 0 keeps them, and any tau can be measured then"
+            )
     model = corrected(keras.saving.load_model(path, compile=False), recipe, source)
-    normalize_classifier(model, recipe.evaluation.tau_normalization)
+    normalize_classifier(model, 0.0 if kept else tau)
     result = evaluate(model, source, recipe.evaluation)
     console.print(evaluation_table(recipe, result))
     written = folder / "evaluation.json"
@@ -168,6 +180,31 @@ def evaluate_classifier(folder: Path, path: Path, recipe: Recipe, source: Source
         },
     )
     return written
+
+
+def as_trained(outcome: Outcome | None, source: Source, console: Console) -> Source:
+    """The images with the class counts of the training: shot groups and prior are those of the model.
+
+    Raises: ValueError: The classes are others.
+    """
+    if outcome is None:
+        return source
+    names, here = [str(name) for name in outcome.class_names], [str(name) for name in source.class_names]
+    if names != here:
+        other = sorted(set(names) ^ set(here)) or [f"{a} in the place of {b}" for a, b in zip(here, names, strict=True)]
+        raise ValueError(
+            f"the images have other classes than the model was trained on: {len(here)} and {len(names)}; "
+            f"{', '.join(other[:5])}"
+        )
+    if list(outcome.class_counts) == [int(count) for count in source.class_counts]:
+        return source
+    console.print(
+        f"{source.name} has other images than the training had: its {len(source.test)} test images are measured; the "
+        "class counts stay those of the training",
+        highlight=False,
+    )
+    counts = ClassCounts(outcome.class_counts, names=outcome.class_names)
+    return dataclasses.replace(source, class_counts=counts)
 
 
 def corrected(model: keras.Model, recipe: Recipe, source: Source) -> keras.Model:

@@ -288,19 +288,6 @@ def test_a_bad_line_of_a_list_is_named_with_its_number(tmp_path, capsys):
     assert "train.txt" in error and "2" in error and "one" in error
 
 
-def test_an_image_of_a_list_that_does_not_decode_is_named_in_one_line(tmp_path, capsys):
-    for number in range(3):
-        Image.new("RGB", (40, 30)).save(tmp_path / f"{number}.jpg")
-    (tmp_path / "bad.jpg").write_bytes(b"no image")
-    (tmp_path / "list.txt").write_text("0.jpg 0\n1.jpg 1\n2.jpg 0\nbad.jpg 1\n")
-    lists = ["--data.train-list", tmp_path / "list.txt", "--data.test-list", tmp_path / "list.txt"]
-    assert train("folder", "--data.name", "list", *lists, "--data.path", tmp_path, "--data.image-size", "32",
-                 "--model.name", "se_resnet8", "--batch-size", "4", "--output", tmp_path / "run") == 1  # fmt: skip
-    error = capsys.readouterr().err
-    line = next(line for line in error.splitlines() if line.startswith("keras-apa: "))
-    assert "bad.jpg: not an image" in line and "Traceback" not in error
-
-
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
@@ -318,3 +305,58 @@ def test_evaluate_and_report_refuse_what_is_no_run(tmp_path, capsys):
     for command in ("evaluate", "report"):
         assert main([command, str(tmp_path), "--backend", CURRENT]) == 2
         assert "holds no run" in capsys.readouterr().err
+
+
+def folder_of(path, counts, seed=0):
+    rng = np.random.default_rng(seed)
+    for name, count in counts.items():
+        (path / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(0, 256, (16, 16, 3), "uint8")
+            Image.fromarray(pixels).save(path / name / f"{index}.png")
+    return path
+
+
+def test_other_images_are_measured_by_the_classes_and_counts_of_the_training(tmp_path, capsys):
+    first = folder_of(tmp_path / "first", {"ant": 30, "bee": 12, "cat": 5})
+    options = ["--data.image-size", "16", "--model.name", "se_resnet8", "--epochs", "1", "--batch-size", "8"]
+    output = tmp_path / "run"
+    assert train("folder", "--data.path", first, *options, "--evaluation.prior-correction", "raw",
+                 "--output", output) == 0  # fmt: skip
+    other = folder_of(tmp_path / "other", {"ant": 10, "bee": 10, "dog": 10})
+    evaluate = ["evaluate", str(output), "--backend", CURRENT, "--data.path"]
+    capsys.readouterr()
+    assert main([*evaluate, str(other)]) == 2
+    assert "other classes than the model was trained on: 3 and 3; cat, dog" in capsys.readouterr().err
+    assert not (output / "evaluation.json").exists()
+    turned = folder_of(tmp_path / "turned", {"ant": 5, "bee": 12, "cat": 30}, seed=1)
+    assert main([*evaluate, str(turned)]) == 0
+    assert "the class counts stay those of the training" in " ".join(capsys.readouterr().out.split())
+    # The shot groups are the training's, in which ant has more than 20 images.
+    accuracies = json.loads((output / "evaluation.json").read_text())["accuracies"]
+    assert accuracies["medium"] is not None and accuracies["many"] is None
+
+
+def test_a_normalized_classifier_is_not_normalized_again(tmp_path, capsys):
+    output = tmp_path / "run"
+    arguments = [*SMALL, "--classifier-learning", "tau_normalization", "--output", output]
+    assert train("digits10_lt_baseline", *arguments) == 0
+    trained = json.loads((output / "digits10_lt_baseline_tau_normalization.json").read_text())["accuracies"]
+    assert main(["evaluate", str(output), "--backend", CURRENT]) == 0
+    assert json.loads((output / "evaluation.json").read_text())["accuracies"] == trained
+    capsys.readouterr()
+    assert main(["evaluate", str(output), "--backend", CURRENT, "--evaluation.tau-normalization", "0"]) == 2
+    assert "tau_normalization must be 0.5, with which the model was saved" in capsys.readouterr().err
+
+
+def test_lists_name_images_that_do_not_decode_before_training(tmp_path, capsys):
+    images = folder_of(tmp_path / "images", {"ant": 3, "bee": 3})
+    (images / "bee" / "0.png").write_bytes(b"broken")
+    lines = "".join(f"{name}/{index}.png {label}\n" for label, name in enumerate(("ant", "bee")) for index in range(3))
+    (tmp_path / "list.txt").write_text(lines)
+    lists = ["--data.train-list", tmp_path / "list.txt", "--data.test-list", tmp_path / "list.txt"]
+    arguments = ["--data.name", "list", *lists, "--data.path", images, "--output", tmp_path / "run"]
+    assert train("folder", *arguments, "--batch-size", "2") == 2
+    assert "0.png" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert train("folder", *arguments, "--data.on-corrupt", "skip") == 2
+    assert "goes with folder" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -73,10 +74,15 @@ def _long_tailed(make, *, huge=False):
     return load
 
 
+_SHORT = 1_000_000  # bytes, some 20,000 lines: a minute
+
+
 def _listed(options: DataOptions, download: bool) -> Source:
     missing = [name for name in ("train_list", "test_list", "path") if not getattr(options, name)]
     if missing:
         raise ValueError(f"data.{missing[0]} is missing: lists need data.train_list, data.test_list and data.path")
+    if options.on_corrupt != "error":
+        raise ValueError("data.on_corrupt 'skip' goes with folder; take images that do not decode out of the lists")
     if options.train_list.endswith(".json"):
         return list_files.inaturalist_json(
             options.train_list, options.test_list, options.path, relabel_by_count=options.relabel_by_count
@@ -86,8 +92,17 @@ def _listed(options: DataOptions, download: bool) -> Source:
         options.test_list,
         options.path,
         relabel_by_count=options.relabel_by_count,
+        check_images=_is_short(options.train_list),
         name=options.name,
     )
+
+
+def _is_short(path: str) -> bool:
+    """Whether all images of a list can be decoded before a training without anybody waiting long for it."""
+    try:
+        return os.path.getsize(path) < _SHORT
+    except OSError:
+        return False  # said by what reads it
 
 
 def _folder(options: DataOptions, download: bool) -> Source:

@@ -15,6 +15,10 @@ decoupled, 82.2 and 48.0 with the Meta Sampler; Adaptive Parametric Activation, 
 10: 50.8 / 63.0. Never run on CIFAR here. Adam 0.01 and 512 judging images as in the code; it draws from all images of
 the data set, this from batches of the square-root sampler, between its start (every image alike) and balanced classes.
 
+The epochs are those of imbalance 100. Another one has another number of images, so give them anew for 13,000 steps: at
+imbalance 200, the code's, `--epochs 685 --optimizer.warmup-epochs 43` for CIFAR-100-LT and 591, 37 for CIFAR-10-LT (at
+10: 334 and 325); decoupled 106 and 91, with the Meta Sampler 112 and 96.
+
     keras-apa train balms_cifar100_lt --data.imbalance-factor 100
     keras-apa train balms_cifar100_lt_softmax          # and class_weights, class_balanced_sampling, focal,
                                                        # class_balanced, ldam, equalization
