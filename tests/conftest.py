@@ -69,14 +69,25 @@ def other_suites():
     return _suites
 
 
+_MOST_MEMORY = 4 * 2**30
+
+
+def _memory():
+    """Bytes that this process holds; more than it may where the system does not tell."""
+    try:
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return _MOST_MEMORY + 1
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _programs_are_let_go():
-    """Compiled programs are kept by the backends, and three suites run at once: some gigabytes after each file."""
+    """Backends keep compiled programs, and three suites run at once: what is kept goes when it is some gigabytes."""
     yield
     import keras
 
     keras.utils.clear_session()
-    if keras.backend.backend() == "jax":
+    if keras.backend.backend() == "jax" and _memory() > _MOST_MEMORY:
         import jax
 
         jax.clear_caches()
