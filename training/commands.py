@@ -232,6 +232,8 @@ class Export:
     """Files or folders of some 100 images that int8 takes its ranges from."""
     class_names: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """A text file with a name a line. If not given: the model's own, else 0, 1, ..."""
+    image_size: Annotated[tuple[int, int] | None, _sides(), tyro.conf.arg(help_behavior_hint="")] = None
+    """Of a detector: pixels that it is fed, padding included. If not given: a square that takes every image."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -248,6 +250,7 @@ class Export:
             quantization=self.quantization,
             images=self.images,
             class_names=self.class_names,
+            image_size=self.image_size,
         )
 
 

@@ -28,6 +28,7 @@ def run_export(
     images: Sequence[str | os.PathLike] = (),
     class_names: Path | None = None,
     activation: str | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> int:
     """Exports a `.keras` file or a preset with the options of the command; prints the path written, returns 0.
 
@@ -48,6 +49,7 @@ def run_export(
             activation=activation,
             quantization=quantization,
             representative_images=pixels,
+            image_size=image_size,
         )
     print(f"Wrote {path / (FORMATS[format] or '')}")
     return 0

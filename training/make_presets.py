@@ -38,8 +38,9 @@ def main() -> None:
             description=f"{recipe.title}: trained on `digits100_lt`, the long-tailed two-digit images of "
             "scikit-learn's handwritten digits, by "
             f"`python -m training.make_presets` ({recipe.epochs} epochs, seed {recipe.seed}, "
-            f"{keras.config.backend()}). Accuracies in percent on its 2000 test images, by number of training images "
-            "of the class: many (more than 100), medium, few (fewer than 20).",
+            f"{keras.config.backend()}). Accuracies in percent on its 2000 test images, whose noise goes beyond 0 and "
+            "255 (cut to that range: about 2 less), by number of training images of the class: "
+            "many (more than 100), medium, few (fewer than 20).",
             overwrite=True,
         )
         print(f"{percent}. Wrote {folder}", flush=True)

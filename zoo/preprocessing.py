@@ -80,6 +80,13 @@ class Preprocessing:
         if min(self.std) <= 0:
             raise ValueError(f"std must be above 0; given: {self.std!r}.")
         check_name(self.interpolation, INTERPOLATIONS, "interpolation")
+        # NumPy's numbers are taken, and kept as Python's, which JSON can hold.
+        object.__setattr__(self, "image_size", tuple(map(int, self.image_size)))
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+        object.__setattr__(self, "channels", int(self.channels))
+        if self.resize_size is not None:
+            object.__setattr__(self, "resize_size", int(self.resize_size))
 
     def __call__(self, images, data_format=None):
         if data_format is None:

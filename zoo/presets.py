@@ -250,8 +250,8 @@ def _find(preset):
         raise ValueError(f"preset must be a name, a folder or {HUB}user/repository; given: {name!r}.")
     if name in list_presets():
         return FOLDER / name
-    if Path(name).is_dir():
-        return Path(name)
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
     near = difflib.get_close_matches(name, list_presets(), n=3)
     raise ValueError(
         f"There is no preset and no folder {name!r}."

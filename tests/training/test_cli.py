@@ -99,6 +99,7 @@ def test_a_second_demo_does_not_touch_the_first(demo):
         (["demo", "--output", __file__], ["is a file"]),
         (["convert", "a.pth", "b.keras", "--image-size", "16"], ["--image-size", "2 values"]),
         (["predict", "a.keras", "b.png", "--image-size", "a", "0"], ["--image-size", "'a 0' given", "whole numbers"]),
+        (["export", "se_resnet_digits100_lt", "served", "--image-size", "8", "8"], ["image_size is for detectors"]),
         (["dmo"], ["dmo", "demo"]),
         (["list", "modles"], ["modles", "models"]),
     ],

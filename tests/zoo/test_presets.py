@@ -348,3 +348,17 @@ def test_a_folder_that_cannot_be_made_is_an_error(saved, tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(ValueError, match="pets cannot be written: Not a directory"):
         save_preset(saved[0], tmp_path / "file" / "pets")
+
+
+def test_a_folder_of_the_user_is_written_and_read_by_its_short_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_preset(network(), "~/pets")
+    assert (tmp_path / "pets" / "config.json").is_file() and from_preset("~/pets").output_shape == (None, 3)
+
+
+def test_preprocessing_keeps_numbers_of_numpy_as_those_of_json():
+    given = Preprocessing(
+        image_size=np.array([8, 8]), mean=np.float32([0.5, 0.25, 1]), std=np.float32([1, 2, 4]), resize_size=np.int64(9)
+    )
+    assert json.loads(json.dumps(given.get_config())) == given.get_config()
+    assert given == Preprocessing(image_size=(8, 8), mean=(0.5, 0.25, 1.0), std=(1.0, 2.0, 4.0), resize_size=9)
