@@ -75,6 +75,7 @@ def test_demo_models_load_as_the_report_says(demo, backend):
     assert result.stdout.strip() == "(None, 10) 3", result.stderr[-2000:]
 
 
+@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="folders and files: the same on each backend")
 def test_a_second_demo_does_not_touch_the_first(demo):
     folder, _ = demo
     before = {path: path.read_bytes() for path in folder.rglob("*.json")}
