@@ -112,6 +112,7 @@ def test_the_detection_benchmark_knows_what_is_the_same_network():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="a minute and more; the script is the same")
 def test_the_detection_benchmark_writes_every_key_and_its_table(tmp_path):
     path = tmp_path / "detection.json"
     quick = ("--quick", "--backends", CURRENT, "--tasks", "detect", "--results", path)
@@ -154,6 +155,7 @@ def test_bad_options_say_what_is_allowed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="a minute and more; the script is the same")
 def test_the_inference_benchmark_writes_every_key_and_its_table(tmp_path):
     path = tmp_path / "inference.json"
     quick = ("--quick", "--images", "32", "--device", "cpu", "--backends", CURRENT, "--results", path)
