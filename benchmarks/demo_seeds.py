@@ -139,16 +139,26 @@ def table(results):
 
 def with_table(readme, results):
     """The text of the README with the table between its two marks."""
-    before, _, rest = readme.partition(START)
-    return before + START + table(results) + END + rest.partition(END)[2]
+    return put_table(readme, START, table(results))
 
 
-def main():
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+def put_table(readme, start, text):
+    """The text of the README with another one between the mark `start` and the end of its section.
+
+    Raises: ValueError: If the README has no such mark.
+    """
+    if start not in readme:
+        raise ValueError(f"the README has no line {start.strip()!r} behind which the table could stand")
+    before, _, rest = readme.partition(start)
+    return before + start + text + END + rest.partition(END)[2]
+
+
+def command_line(description, seeds, path, run, table, with_table):
+    """The command line of a comparison of several seeds: `run(seeds, path)`, or the table of what was run."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds)
     parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"), default="tensorflow")
-    parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
+    parser.add_argument("--results", type=pathlib.Path, default=path)
     parser.add_argument("--table", action="store_true", help="print the table and train nothing")
     parser.add_argument("--readme", action="store_true", help="write the table into the README and train nothing")
     options = parser.parse_args()
@@ -167,4 +177,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, [0, 1, 2, 3, 4], RESULTS, run, table, with_table)

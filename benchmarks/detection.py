@@ -591,21 +591,13 @@ def section(results):
 
 
 def write_docs(page, results):
-    """Put the tables between the markers of the page.
-
-    Raises: ValueError: If the page has not both markers.
-    """
-    text = page.read_text(encoding="utf-8")
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"{page} has no {START.strip()} ... {END.strip()}, between which the tables stand.")
-    inference.write(page, f"{before}{section(results)}{after}")
+    """Put the tables into the page; errors as `inference.put_section`."""
+    inference.put_section(page, START, END, section(results))
 
 
 def main():
     """The command line."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    available = inference.available_cores()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", type=int, nargs=2, help="height and width in pixels, at least 64; default 800 1333")
     parser.add_argument("--rounds", type=int, help="default 3")
@@ -624,30 +616,10 @@ def main():
     for name, default in zip(("image", "rounds", "results"), defaults, strict=True):
         if getattr(options, name) is None:
             setattr(options, name, default)
-    if options.table or options.docs:
-        if not options.results.exists():
-            sys.exit(f"{options.results} does not exist; run the script without --table and --docs first.")
-        results = json.loads(options.results.read_text(encoding="utf-8"))
-        if options.table:
-            print(table(results))
-        if options.docs:
-            write_docs(PAGE, results)
-            print(f"Wrote {PAGE}")
+    if inference.show(options, table, write_docs, PAGE):
         return
-    for name, value, low in (
-        ("image", min(options.image), 64),
-        ("rounds", options.rounds, 1),
-        ("classes", min(options.classes), 1),
-    ):
-        if value < low:
-            parser.error(f"--{name} must be at least {low}; given: {value}.")
-    if not 1 <= options.threads <= available:
-        parser.error(f"--threads must be from 1 to {available}, the cores of this machine; given: {options.threads}.")
-    if not options.results.parent.is_dir():
-        parser.error(f"--results must lie in a folder that exists; given: {options.results}.")
-    missing = [name for name in {"torch", *options.backends} if importlib.util.find_spec(name) is None]
-    if missing:
-        parser.error(f"{', '.join(missing)} is not installed (plain PyTorch needs torch, each backend its library).")
+    least = (("image", min(options.image), 64), ("rounds", options.rounds, 1), ("classes", min(options.classes), 1))
+    inference.check_options(parser, options, available, least)
     run(options)
 
 

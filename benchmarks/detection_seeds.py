@@ -8,15 +8,14 @@ A training that stands in the JSON file is not run again, so an interrupted run 
 seed changes the start values, the order of the images and what is drawn in a step; the scenes stay the same.
 """
 
-import argparse
 import json
 import os
 import pathlib
 import statistics
-import sys
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
-START, END = "<!-- benchmarks/detection_seeds.py --readme -->\n", "\n<!-- end -->"
+from demo_seeds import command_line, put_table
+
+START = "<!-- benchmarks/detection_seeds.py --readme -->\n"
 RESULTS = pathlib.Path(__file__).with_suffix(".json")
 COLUMNS = {
     "box AP": "box_AP",
@@ -88,35 +87,9 @@ def _spread(numbers, digits):
 
 
 def with_table(readme, results):
-    """The text of the README with the table between its two marks."""
-    if START not in readme:
-        raise ValueError(f"the README has no line {START.strip()!r} behind which the table could stand")
-    before, _, rest = readme.partition(START)
-    return before + START + table(results) + END + rest.partition(END)[2]
-
-
-def main():
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"), default="tensorflow")
-    parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="print the table and train nothing")
-    parser.add_argument("--readme", action="store_true", help="write the table into the README and train nothing")
-    options = parser.parse_args()
-    if options.table or options.readme:
-        if not options.results.exists():
-            sys.exit(f"{options.results} does not exist; run the script without --table first.")
-        results = json.loads(options.results.read_text())
-        if options.readme:
-            README.write_text(with_table(README.read_text(), results))
-            print(f"Wrote {README}")
-        else:
-            print(table(results))
-        return
-    os.environ["KERAS_BACKEND"] = options.backend
-    run(options.seeds, options.results)
+    """The text of the README with the table between its two marks; errors as `demo_seeds.put_table`."""
+    return put_table(readme, START, table(results))
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, [0, 1, 2], RESULTS, run, table, with_table)

@@ -558,16 +558,20 @@ def section(results):
 
 
 def write_docs(page, results):
-    """Put the tables between the markers of the page.
+    """Put the tables into the page; errors as `put_section`."""
+    put_section(page, START, END, section(results))
+
+
+def put_section(page, start, end, text):
+    """Put `text`, which has both markers, in the place of what stands between them in the page.
 
     Raises: ValueError: If the page has not both markers.
     """
-    text = page.read_text(encoding="utf-8")
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"{page} has no {START.strip()} ... {END.strip()}, between which the tables stand.")
-    write(page, f"{before}{section(results)}{after}")
+    before, found, rest = page.read_text(encoding="utf-8").partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{page} has no {start.strip()} ... {end.strip()}, between which the tables stand.")
+    write(page, f"{before}{text}{after}")
 
 
 def _digits(number):
@@ -575,9 +579,43 @@ def _digits(number):
     return f"{number:.{max(0, 2 - math.floor(math.log10(number)))}f}"
 
 
+def available_cores():
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def show(options, table, write_docs, page):
+    """What `--table` and `--docs` ask for; whether one of them was given."""
+    if not (options.table or options.docs):
+        return False
+    if not options.results.exists():
+        sys.exit(f"{options.results} does not exist; run the script without --table and --docs first.")
+    results = json.loads(options.results.read_text(encoding="utf-8"))
+    if options.table:
+        print(table(results))
+    if options.docs:
+        write_docs(page, results)
+        print(f"Wrote {page}")
+    return True
+
+
+def check_options(parser, options, available, least):
+    """End with a parser's error where an option cannot be; `least` has names, values and the least allowed."""
+    for name, value, low in least:
+        if value < low:
+            parser.error(f"--{name} must be at least {low}; given: {value}.")
+    if not 1 <= options.threads <= available:
+        parser.error(f"--threads must be from 1 to {available}, the cores of this machine; given: {options.threads}.")
+    if not options.results.parent.is_dir():
+        parser.error(f"--results must lie in a folder that exists; given: {options.results}.")
+    missing = [name for name in {"torch", *options.backends} if importlib.util.find_spec(name) is None]
+    if missing:
+        parser.error(f"{', '.join(missing)} is not installed (plain PyTorch needs torch, each backend its library).")
+
+
 def main():
     """The command line."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    available = available_cores()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, help="height and width in pixels, at least 32; default 224")
     parser.add_argument("--rounds", type=int, help="default 15; 2 to 3 minutes each on two CPU cores")
@@ -596,30 +634,10 @@ def main():
     for name, default in zip(("images", "rounds", "batches", "results"), defaults, strict=True):
         if getattr(options, name) is None:
             setattr(options, name, default)
-    if options.table or options.docs:
-        if not options.results.exists():
-            sys.exit(f"{options.results} does not exist; run the script without --table and --docs first.")
-        results = json.loads(options.results.read_text(encoding="utf-8"))
-        if options.table:
-            print(table(results))
-        if options.docs:
-            write_docs(PAGE, results)
-            print(f"Wrote {PAGE}")
+    if show(options, table, write_docs, PAGE):
         return
-    for name, value, low in (
-        ("images", options.images, 32),
-        ("rounds", options.rounds, 1),
-        ("batches", min(options.batches), 1),
-    ):
-        if value < low:
-            parser.error(f"--{name} must be at least {low}; given: {value}.")
-    if not 1 <= options.threads <= available:
-        parser.error(f"--threads must be from 1 to {available}, the cores of this machine; given: {options.threads}.")
-    if not options.results.parent.is_dir():
-        parser.error(f"--results must lie in a folder that exists; given: {options.results}.")
-    missing = [name for name in {"torch", *options.backends} if importlib.util.find_spec(name) is None]
-    if missing:
-        parser.error(f"{', '.join(missing)} is not installed (plain PyTorch needs torch, each backend its library).")
+    least = (("images", options.images, 32), ("rounds", options.rounds, 1), ("batches", min(options.batches), 1))
+    check_options(parser, options, available, least)
     run(options)
 
 

@@ -1,5 +1,6 @@
 """The table of benchmarks/detection_seeds.py, from numbers that are easy to check."""
 
+import demo_seeds
 import detection_seeds
 import pytest
 
@@ -29,9 +30,13 @@ def test_table_has_mean_and_deviation_over_the_seeds():
 
 
 def test_table_stands_between_its_marks():
-    readme = f"before\n{detection_seeds.START}old{detection_seeds.END}\nafter"
+    readme = f"before\n{detection_seeds.START}old{demo_seeds.END}\nafter"
     changed = detection_seeds.with_table(readme, RESULTS)
     assert changed.startswith("before\n") and changed.endswith("\nafter") and "old" not in changed
     assert detection_seeds.with_table(changed, RESULTS) == changed
     with pytest.raises(ValueError, match="has no line"):
         detection_seeds.with_table("nothing", RESULTS)
+
+
+def test_the_readme_has_a_place_for_the_table():
+    assert "22.0 ± 2.0" in detection_seeds.with_table(demo_seeds.README.read_text(encoding="utf-8"), RESULTS)

@@ -29,6 +29,7 @@ from training.evaluation import DetectionEvaluation
 from training.fitting import fit
 from training.network import precision
 from training.optimization import build_optimizer
+from training.outcome import read_number
 from zoo.detection import DetectionPreprocessing
 from zoo.detection.backbone import as_backbone, stages_of
 from zoo.detection.options import make_options
@@ -70,14 +71,10 @@ class DetectionOutcome:
     def from_dict(cls, values: Mapping[str, Any]) -> DetectionOutcome:
         """The outcome that was written, null read back as NaN."""
         read = {**values, "recipe": DetectionRecipe.from_dict(values["recipe"])}
-        read["metrics"] = {name: _number(value) for name, value in read["metrics"].items()}
+        read["metrics"] = {name: read_number(value) for name, value in read["metrics"].items()}
         for key in ("by_class", "by_class50", "history"):
-            read[key] = {name: [_number(each) for each in numbers] for name, numbers in read[key].items()}
+            read[key] = {name: [read_number(each) for each in numbers] for name, numbers in read[key].items()}
         return cls(**read)
-
-
-def _number(value):
-    return float("nan") if value is None else value
 
 
 def train_detector(

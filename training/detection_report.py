@@ -16,7 +16,7 @@ from training.detection import DetectionOutcome, load_source_of
 from training.evaluation import GROUPS, KINDS
 from training.files import write_text
 from training.presence import divergence, presence_map
-from training.report import history_csv, percent, save_figures
+from training.report import history_csv, percent, save_figures, settings_and_figures
 
 COLUMNS = ("AP", "AP50", "APr", "APc", "APf", "AP50f")
 SHOWN_IMAGES = 4
@@ -191,16 +191,7 @@ def _markdown(outcomes, title, settings, drawn, divergences, missing):
         ]
         lines.append("")
     lines += [missing, ""] if missing else []
-    lines += [
-        "| setting | |",
-        "| --- | --- |",
-        *(f"| {name} | {value} |" for name, value in settings.items()),
-        *(f"| seconds, {outcome.recipe.title} | {outcome.seconds:.0f} |" for outcome in outcomes),
-        "",
-    ]
-    for name, caption in drawn.items():
-        lines += [f"![{caption}](figures/{name})", "", f"*{caption}*", ""]
-    lines += ["## Files", ""]
+    lines += [*settings_and_figures(outcomes, settings, drawn), "## Files", ""]
     for outcome in outcomes:
         name = outcome.recipe.name
         lines += [

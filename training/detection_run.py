@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from rich.console import Console
 
 from training.cli import usage
@@ -25,6 +24,7 @@ from training.detection import (
 from training.detection_recipe import DetectionRecipe
 from training.detection_report import metrics_table
 from training.files import atomic_path, write_json
+from training.fitting import try_steps
 from training.run_folder import save_finished
 
 STEPS, BATCH_SIZE = 2, 2
@@ -110,17 +110,11 @@ def run_detection_dry(recipe: DetectionRecipe, *, image_size: int = 0, console: 
     steps = detection_steps_per_epoch(recipe, source)
     small = recipe.replace(batch_size=min(BATCH_SIZE, recipe.batch_size))
     model = compiled_detector(small, source, steps=detection_steps_per_epoch(small, source))
-    before = [ops.convert_to_numpy(variable) for variable in model.trainable_variables]
-    losses = []
-    for inputs, targets in detection_training_dataset(small, source).take(STEPS):
-        batch = [{name: value.numpy() for name, value in part.items()} for part in (inputs, targets)]
-        losses.append(float(model.train_on_batch(*batch, return_dict=True)["loss"]))
-    moved = sum(
-        not np.array_equal(ops.convert_to_numpy(variable), earlier)
-        for variable, earlier in zip(model.trainable_variables, before, strict=True)
+    arrays = (
+        [{name: value.numpy() for name, value in part.items()} for part in batch]
+        for batch in detection_training_dataset(small, source).take(STEPS)
     )
-    if not np.all(np.isfinite(losses)):
-        raise ValueError(f"the loss of {recipe.name} is not finite: {losses}")
+    tried = try_steps(model, arrays, recipe.name)
     total = sum(int(np.prod(variable.shape)) for variable in model.weights)
     trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     height, width = recipe.data.image_size
@@ -129,8 +123,7 @@ def run_detection_dry(recipe: DetectionRecipe, *, image_size: int = 0, console: 
         "trained (or batch statistics)",
         f"{steps:,} steps an epoch of {recipe.batch_size} images of {height}x{width}, {recipe.epochs} epochs, "
         f"{steps * recipe.epochs:,} steps",
-        f"{STEPS} steps with a batch of {small.batch_size}: loss {', '.join(f'{loss:.3f}' for loss in losses)}; "
-        f"{moved} of {len(before)} trained tensors moved",
+        f"{STEPS} steps with a batch of {small.batch_size}: {tried}",
     ):
         console.print(line, highlight=False)
     return 0

@@ -6,7 +6,6 @@ import math
 
 import keras
 import numpy as np
-from keras import ops
 from rich.console import Console
 
 from training.classification import check, compiled_model, sample_weights, with_targets
@@ -14,6 +13,7 @@ from training.cli import usage
 from training.data.pipeline import steps_per_epoch
 from training.data.registry import DATA_SETS, find_source
 from training.experiment import describe_data
+from training.fitting import try_steps
 from training.meta_sampler import training_batches, without_sampler
 from training.recipe import Recipe
 from training.start import prepared_as_started
@@ -53,26 +53,13 @@ def run_dry(recipe: Recipe, *, image_size: int = 0, console: Console | None = No
     few = SMALL_BATCH_SIZE if side < SMALL else BATCH_SIZE
     small = recipe.replace(batch_size=few, meta_sampler={"batch_size": few})
     model = compiled_model(small, source, steps=steps_per_epoch(small, source))
-    before = [ops.convert_to_numpy(variable) for variable in model.trainable_variables]
-    losses = []
     weights = sample_weights(recipe.loss, source.class_counts)
     batches = with_targets(small, source, training_batches(small, source, class_weights=weights))
-    for batch in batches.take(STEPS):
-        arrays = [part.numpy() for part in batch]
-        losses.append(float(model.train_on_batch(*arrays, return_dict=True)["loss"]))
-    moved = sum(
-        not np.array_equal(ops.convert_to_numpy(variable), earlier)
-        for variable, earlier in zip(model.trainable_variables, before, strict=True)
-    )
-    if not np.all(np.isfinite(losses)):
-        raise ValueError(f"the loss of {recipe.name} is not finite: {losses}")
+    arrays = ([part.numpy() for part in batch] for batch in batches.take(STEPS))
+    tried = try_steps(model, arrays, recipe.name)
     for line in summary(recipe, model, steps, side):
         console.print(line, highlight=False)
-    console.print(
-        f"{STEPS} steps with a batch of {small.batch_size}: loss {', '.join(f'{loss:.3f}' for loss in losses)}; "
-        f"{moved} of {len(before)} trained tensors moved",
-        highlight=False,
-    )
+    console.print(f"{STEPS} steps with a batch of {small.batch_size}: {tried}", highlight=False)
     return 0
 
 

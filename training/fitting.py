@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from training.callbacks import ActivationParameters, History, StopOnNaN
 from training.checkpoint import CheckpointCallback, Checkpoints, ContinueEpoch, saving_on_interrupt
@@ -69,3 +71,24 @@ def fit(
         # Cut off between the last checkpoint and the end of `fit`, which puts averaged weights in their place.
         model.optimizer.finalize_variable_values(model.trainable_variables)
     return history, parameters
+
+
+def try_steps(model: keras.Model, batches: Iterable[Sequence[Any]], title: str) -> str:
+    """Trains a few batches, as a dry run does; a line on the losses and on what moved.
+
+    Args:
+        model: A compiled model.
+        batches: What `train_on_batch` takes, NumPy arrays.
+        title: What the error calls the training.
+
+    Raises: ValueError: A loss is not finite.
+    """
+    before = [ops.convert_to_numpy(variable) for variable in model.trainable_variables]
+    losses = [float(model.train_on_batch(*batch, return_dict=True)["loss"]) for batch in batches]
+    if not np.all(np.isfinite(losses)):
+        raise ValueError(f"the loss of {title} is not finite: {losses}")
+    moved = sum(
+        not np.array_equal(ops.convert_to_numpy(variable), earlier)
+        for variable, earlier in zip(model.trainable_variables, before, strict=True)
+    )
+    return f"loss {', '.join(f'{loss:.3f}' for loss in losses)}; {moved} of {len(before)} trained tensors moved"

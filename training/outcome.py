@@ -44,8 +44,8 @@ class Outcome:
         read = {**values, "recipe": Recipe.from_dict(values["recipe"])}
         for key in ("accuracies", "uncorrected"):
             if read.get(key) is not None:
-                read[key] = {group: _number(value) for group, value in read[key].items()}
-        read["history"] = {name: [_number(value) for value in values] for name, values in read["history"].items()}
+                read[key] = {group: read_number(value) for group, value in read[key].items()}
+        read["history"] = {name: [read_number(value) for value in values] for name, values in read["history"].items()}
         return cls(**read)
 
     def class_accuracies(self) -> np.ndarray:
@@ -66,5 +66,6 @@ class Outcome:
         return np.argsort(-np.asarray(self.class_counts), kind="stable")
 
 
-def _number(value: float | None) -> float:
+def read_number(value: float | None) -> float:
+    """What `training.files.write_json` wrote: null for NaN."""
     return float("nan") if value is None else value

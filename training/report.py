@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -140,6 +141,20 @@ def _figures(outcomes: Sequence[Outcome]) -> list[tuple[str, str, Callable[[], F
     return drawings
 
 
+def settings_and_figures(outcomes: Sequence[Any], settings: dict[str, str], drawn: dict[str, str]) -> list[str]:
+    """The lines of every report between its tables and its files; `outcomes` are of any task."""
+    lines = [
+        "| setting | |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in settings.items()),
+        *(f"| seconds, {outcome.recipe.title} | {outcome.seconds:.0f} |" for outcome in outcomes),
+        "",
+    ]
+    for name, caption in drawn.items():
+        lines += [f"![{caption}](figures/{name})", "", f"*{caption}*", ""]
+    return lines
+
+
 def _markdown(outcomes: Sequence[Outcome], title: str, settings: dict[str, str], drawn: dict[str, str]) -> str:
     first = outcomes[0]
     many, few = first.recipe.evaluation.many_threshold, first.recipe.evaluation.few_threshold
@@ -158,15 +173,10 @@ def _markdown(outcomes: Sequence[Outcome], title: str, settings: dict[str, str],
         "",
         "One training with one seed each: between seeds the few-shot accuracy alone differs by several points.",
         "",
-        "| setting | |",
-        "| --- | --- |",
-        *(f"| {name} | {value} |" for name, value in settings.items()),
-        *(f"| seconds, {outcome.recipe.title} | {outcome.seconds:.0f} |" for outcome in outcomes),
+        *settings_and_figures(outcomes, settings, drawn),
+        "## Files",
         "",
     ]
-    for name, caption in drawn.items():
-        lines += [f"![{caption}](figures/{name})", "", f"*{caption}*", ""]
-    lines += ["## Files", ""]
     for outcome in outcomes:
         lines.append(f"- `{outcome.recipe.name}.keras`: the model ({outcome.recipe.title}); it ends in logits")
         lines.append(f"- `{outcome.recipe.name}.json`: its recipe and every number of this report")

@@ -396,7 +396,8 @@ def test_bad_options_are_named(options, message):
 def test_options_know_every_policy_and_interpolation():
     for policy in POLICIES:
         for interpolation in INTERPOLATIONS:
-            AugmentOptions(policy=policy, policy_interpolation=interpolation)
+            options = AugmentOptions(policy=policy, policy_interpolation=interpolation)
+            assert (options.policy, options.policy_interpolation) == (policy, interpolation)
 
 
 @pytest.mark.parametrize(
