@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,15 @@ def check_known(what: str, given: Iterable[str], allowed: Iterable[str]) -> None
     for key in given:
         if key not in allowed:
             raise ValueError(f"{what} has no setting {key!r}; {nearest(key, allowed)}")
+
+
+def check_arguments(what: str, made: type, given: Iterable[str]) -> list[str]:
+    """The names of the arguments that a class is made with; an error for a given one that is not among them."""
+    accepted = [name for name in inspect.signature(made.__init__).parameters if name != "self"]
+    for key in given:
+        if key not in accepted:
+            raise ValueError(f"{what} has no argument {key!r}; {nearest(key, accepted)}")
+    return accepted
 
 
 def check_text(what: str, value: Any) -> None:

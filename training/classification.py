@@ -18,7 +18,7 @@ import zoo
 from keras_apa.losses import attach_loss_state
 from keras_apa.metrics import ShotAccuracy
 from training.checkpoint import Checkpoints
-from training.checks import nearest
+from training.checks import check_arguments, nearest
 from training.data.pipeline import evaluation_dataset, steps_per_epoch
 from training.data.registry import check_data, load_source
 from training.data.source import Source
@@ -277,10 +277,7 @@ def build_loss(recipe: Recipe, class_counts: Sequence[int]) -> keras.losses.Loss
             )
     name = _loss_name(recipe)
     loss = classes[name]
-    accepted = [key for key in inspect.signature(loss.__init__).parameters if key != "self"]
-    for key in options.options:
-        if key not in accepted:
-            raise ValueError(f"the loss {name} has no argument {key!r}; {nearest(key, accepted)}")
+    accepted = check_arguments(f"the loss {name}", loss, options.options)
     known: dict[str, Any] = {
         "class_counts": class_counts,
         "num_classes": len(class_counts),

@@ -16,7 +16,7 @@ import keras_apa
 import keras_apa.losses
 import zoo
 from training.checkpoint import Checkpoints
-from training.checks import nearest
+from training.checks import check_arguments, nearest
 from training.data.detection_pipeline import (
     detection_evaluation_images,
     detection_steps_per_epoch,
@@ -252,10 +252,7 @@ def build_region_loss(
     if options.name not in losses:
         raise ValueError(f"unknown loss {options.name!r}; {nearest(options.name, [*LINKS, *losses])}")
     loss = losses[options.name]
-    accepted = [key for key in inspect.signature(loss.__init__).parameters if key != "self"]
-    for key in options.options:
-        if key not in accepted:
-            raise ValueError(f"the loss {options.name} has no argument {key!r}; {nearest(key, accepted)}")
+    accepted = check_arguments(f"the loss {options.name}", loss, options.options)
     counts = [int(count) for count in image_counts]
     if "background" not in accepted:
         # A softmax has a class for the background, as many regions as the sampler draws beside the objects'.
