@@ -110,6 +110,8 @@ def _explain(error: Exception) -> tuple[str, int]:
     if image := re.search(r"^ValueError: (.+: .+)$", str(error), re.MULTILINE):
         # An image that does not decode, which tf.data buries in a traceback.
         return image[1], 1
+    if isinstance(error, ImportError) and "pip install" in str(error):
+        return str(error), 1
     return f"{type(error).__name__}: {error}\nRun it again with --debug to see where.", 1
 
 
