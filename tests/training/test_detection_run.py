@@ -1,11 +1,14 @@
 """The commands on detection: a user's own images, the demo, what is refused before training."""
 
 import json
+import signal
 
+import keras
 import numpy as np
 import pytest
 from backends import CURRENT
 from PIL import Image
+from processes import KILLED, process
 
 from training.cli import main
 from training.data.digit_scenes import digit_scenes_lt
@@ -46,9 +49,15 @@ def own(folder):
 @pytest.mark.skipif(CURRENT == "jax", reason="compiles for a minute; test_detection trains on JAX")
 def test_own_images_are_trained_on_measured_and_reported(own_data, tmp_path, capsys):
     output = tmp_path / "run"
-    assert main([*own(own_data), "--output", str(output)]) == 0
+    command = [*own(own_data), "--output", str(output), "--precision", "mixed_bfloat16"]
+    assert main(command) == 0
     printed = capsys.readouterr()
     assert "training images" in printed.out and "rare" in printed.out and "report.md" in printed.out
+    detector = keras.saving.load_model(output / "detection.keras")
+    assert detector.mask_head.compute_dtype == detector.backbone.layers[-1].compute_dtype == "bfloat16"
+    assert {variable.dtype for variable in detector.weights} == {"float32"}
+    history = json.loads((output / "detection.json").read_text())["history"]
+    assert np.isfinite([values for name, values in history.items() if name.endswith("loss")]).all()
     results = json.loads((output / "detection.results.json").read_text())
     assert {"image_id", "category_id", "score", "bbox", "segmentation"} == set(results[0])
     config = json.loads((output / "config.json").read_text())
@@ -62,8 +71,33 @@ def test_own_images_are_trained_on_measured_and_reported(own_data, tmp_path, cap
     assert "figures/scenes.png" in (output / "report.md").read_text()
     # The same command again trains nothing.
     capsys.readouterr()
-    assert main([*own(own_data), "--output", str(output)]) == 0
+    assert main(command) == 0
     assert "This training is finished" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CURRENT != "torch", reason="compiles least; test_detection cuts a training off on each backend")
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(own_data, tmp_path):
+    """GOL draws which negatives it drops, images are repeated, resized and mirrored at random."""
+    arguments = [*own(own_data), "--batch-size", "2", "--epochs", "2", "--checkpoint-steps", "3"]
+    arguments += ["--evaluation.every-epochs", "2"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    # One thread each: several add up their parts in another order every time.
+    result = process(*arguments, "--output", whole, OMP_NUM_THREADS="1")
+    assert result.returncode == 0, result.stderr[-3000:]
+    # 6 steps an epoch; killed in the middle of the second one, a step after the last checkpoint.
+    result = process(*arguments, "--output", killed, program=KILLED.format(step=11), OMP_NUM_THREADS="1")
+    assert result.returncode == -signal.SIGKILL
+    assert not (killed / "detection.keras").exists()
+    result = process(*arguments, "--output", killed, OMP_NUM_THREADS="1")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "Going on from step 9 of 12" in result.stdout
+    detectors = [keras.saving.load_model(folder / "detection.keras") for folder in (whole, killed)]
+    for expected, got in zip(*(detector.weights for detector in detectors), strict=True):
+        values = [keras.ops.convert_to_numpy(each) for each in (got, expected)]
+        np.testing.assert_allclose(*values, rtol=0, atol=1e-6, err_msg=got.path)
+    losses = [json.loads((folder / "detection.json").read_text())["history"]["loss"] for folder in (whole, killed)]
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.slow

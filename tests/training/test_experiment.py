@@ -2,14 +2,13 @@
 
 import json
 import signal
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
-from backends import CURRENT, environment
+from backends import CURRENT
 from PIL import Image
+from processes import KILLED, process
 
 import zoo
 from training.classifier_learning import METHODS, learn_classifier
@@ -22,36 +21,10 @@ SMALL = [
     "--data.largest-class", "30", "--data.imbalance-factor", "5", "--data.test-images-per-class", "5",
     "--batch-size", "32", "--epochs", "2",
 ]  # fmt: skip
-PROGRAM = "import sys; from training.cli import main; sys.exit(main())"
-# Kills its own process at the third step, as no Python code could hinder.
-KILLED = """
-import os, signal, sys
-import keras
-train_on = keras.callbacks.CallbackList.on_train_batch_begin
-def count(self, batch, logs=None, seen=[0]):
-    seen[0] += 1
-    if seen[0] == {step}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return train_on(self, batch, logs)
-keras.callbacks.CallbackList.on_train_batch_begin = count
-from training.cli import main
-sys.exit(main())
-"""
 
 
 def train(recipe, *arguments):
     return main(["train", recipe, "--backend", CURRENT, *map(str, arguments)])
-
-
-def process(*arguments, program=PROGRAM, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        env=environment(CURRENT),
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=900,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,34 @@
+"""`keras-apa` in a process of its own, also one that is killed."""
+
+import subprocess
+import sys
+
+from backends import CURRENT, environment
+
+PROGRAM = "import sys; from training.cli import main; sys.exit(main())"
+# Kills its own process at the beginning of a step, as no Python code could hinder.
+KILLED = """
+import os, signal, sys
+import keras
+train_on = keras.callbacks.CallbackList.on_train_batch_begin
+def count(self, batch, logs=None, seen=[0]):
+    seen[0] += 1
+    if seen[0] == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train_on(self, batch, logs)
+keras.callbacks.CallbackList.on_train_batch_begin = count
+from training.cli import main
+sys.exit(main())
+"""
+
+
+def process(*arguments, program=PROGRAM, cwd=None, **variables):
+    """Run a command line of `keras-apa` on the current backend; the completed process with its output as text."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env=environment(CURRENT, **variables),
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=900,
+    )
