@@ -135,7 +135,7 @@ def test_without_test_file_a_part_is_held_out_but_no_last_image_of_a_class(place
         assert {each["id"] for each in source.test_annotations["images"]} == set(source.test.image_ids.tolist())
     again, other = (coco_source(path, place.folder, validation_fraction=0.3, seed=seed) for seed in (4, 5))
     assert again.test.image_ids.tolist() == source.test.image_ids.tolist() != other.test.image_ids.tolist()
-    assert "1 classes are in no test image and have no AP: 'emu' (id 17)" in source.notes
+    assert "classes that are in no test image have no AP (1): 'emu' (id 17)" in source.notes
 
 
 def test_images_without_objects_stay_or_go(place):
@@ -145,7 +145,7 @@ def test_images_without_objects_stay_or_go(place):
     assert len(source.train) == 3 and source.num_images == 2 and len(source.train.objects(2)) == 0
     source = place.source(value, empty_images=False)
     assert source.train.image_ids.tolist() == [5, 9]
-    assert "1 training images show no object and are left out" in source.notes
+    assert "training images that show no object are left out (1)" in source.notes
 
 
 def test_classes_without_training_image_are_left_out_and_told(place):
@@ -157,7 +157,7 @@ def test_classes_without_training_image_are_left_out_and_told(place):
     assert {each["category_id"] for each in source.test_annotations["annotations"]} == {3}
     assert source.test.labels[0].tolist() == [0]
     assert source.notes == (
-        "2 categories have no training image and are left out: 'yak' (id 4), 'emu' (id 17); with them 2 test objects",
+        "categories without a training image are left out (2): 'yak' (id 4), 'emu' (id 17); with them 2 test objects",
     )
 
 
@@ -172,8 +172,8 @@ def test_boxes_are_cut_to_the_image_and_those_without_area_are_left_out(place):
     assert source.train.objects(0).boxes.tolist() == [[0, 3, 12, 40], [20, 5, 50, 15]]
     assert len(source.train.objects(2)) == 0
     flat, cut = source.notes
-    assert re.search(r"a.json: 1 boxes have no area and are left out: annotation 104", flat)
-    assert re.search(r"1 boxes reach beyond their image by more than a pixel and are cut: annotation 100", cut)
+    assert re.search(r"a.json: boxes without area are left out \(1\): annotation 104", flat)
+    assert re.search(r"boxes that reach beyond their image by more than a pixel are cut \(1\): annotation 100", cut)
 
 
 def test_small_images_are_told(place):
@@ -181,7 +181,7 @@ def test_small_images_are_told(place):
     value = contents()
     value["images"][0].update(file_name="small.png", height=20, width=31)
     value["annotations"] = value["annotations"][2:]
-    assert any("1 images have less than 32 pixels on a side" in note for note in place.source(value).notes)
+    assert any("images of less than 32 pixels on a side are enlarged as all are (1)" in note for note in place.source(value).notes)
 
 
 @pytest.mark.parametrize("orientation, turned", [(1, 0), (3, 2), (6, -1), (8, 1)])
@@ -244,6 +244,8 @@ ANNOTATION = ("annotations", 1)
         (change(["annotations"], KeyError), r"a.json has no list of annotations"),
         (change(["categories"], {}), r"a.json has no list of categories"),
         (change(["images"], []), r"a.json lists no images"),
+        (change(["categories"], []), r"a.json lists no categories"),
+        (change(["annotations", 1], 5), r"a.json, annotation at position 1 must have an id and more by name, got 5"),
         (change(["annotations"], []), r"a.json has no object to train on"),
         (change(["images", 1, "id"], KeyError), r"a.json, image at position 1: id must be a whole number, got None"),
         (change(["images", 1, "id"], 5), r"a.json: two images have the id 5, at positions 0 and 1"),
@@ -258,6 +260,7 @@ ANNOTATION = ("annotations", 1)
         (change([*ANNOTATION, "bbox"], KeyError), r"annotation 101: bbox must be four numbers .*, got None"),
         (change([*ANNOTATION, "bbox"], [1, 2, 3]), r"annotation 101: bbox must be four numbers x, y, width, height"),
         (change([*ANNOTATION, "bbox"], [1, 2, float("nan"), 4]), r"annotation 101: bbox must be finite numbers"),
+        (change([*ANNOTATION, "bbox"], [1, 2, 10**400, 4]), r"annotation 101: bbox must be finite numbers"),
         (change([*ANNOTATION, "bbox"], [20, 5, -10, 10]), r"annotation 101: width and height of bbox must not be neg"),
         (
             change([*ANNOTATION, "bbox"], [60, 5, 10, 10]),
@@ -269,6 +272,11 @@ ANNOTATION = ("annotations", 1)
             r"annotation 101 of image 5: its segmentation is a mask of 50x40 pixels .* the image has 40x50",
         ),
         (change([*ANNOTATION, "segmentation"], [[1, 2, 3]]), r"annotation 101 of image 5: its polygon must be finite"),
+        # As shares of the image instead of pixels.
+        (
+            change([*ANNOTATION, "segmentation"], [[0.4, 0.1, 0.6, 0.1, 0.6, 0.4]]),
+            r"annotation 101 of image 5: its polygons, x from 0.4 to 0.6 .* lie outside its bbox \[20, 5",
+        ),
         (change([*ANNOTATION, "segmentation"], []), r"annotation 101 has no segmentation, but others have"),
         (as_corners, r"a.json: bbox must be x, y, width, height, but the boxes look like x1, y1, x2, y2: annotation 1"),
         (change(["categories", 0, "name"], "yak"), r"category 17 is 'yak' in .*a.json and 'emu' in .*test.json"),
@@ -288,6 +296,32 @@ def test_corners_are_found_without_polygons_too(place):
     value = change([*ANNOTATION, "bbox"], [30, 5, 10, 10])(contents())
     with pytest.raises(ValueError, match=message):
         place.source(as_corners(value, segmentations=False), masks=False)
+
+
+def test_one_box_of_corners_among_others_is_found_by_its_polygon(place):
+    value = contents()
+    value["annotations"][0]["bbox"] = [2, 3, 12, 23]
+    with pytest.raises(ValueError, match=r"look like x1, y1, x2, y2: annotation 100 has \[2.0, 3.0, 12.0, 23.0\]"):
+        place.source(value)
+    # Sides that are counted as x2 - x1 + 1 are no corners.
+    value["annotations"][0].update(bbox=[1, 1, 10, 20], segmentation=[[1, 1, 10, 1, 10, 20, 1, 20]])
+    assert place.source(value).train.objects(0).boxes[0].tolist() == [1, 1, 11, 21]
+
+
+def test_images_that_share_a_file_are_told(place):
+    value = contents()
+    value["images"][2]["file_name"] = "5.png"
+    (note,) = place.source(value).notes
+    assert "images with the file of another one (1)" in note and note.endswith("id 12 ('5.png', as 5)")
+
+
+def test_without_an_object_that_is_left_the_error_says_why(place):
+    value = contents()
+    for each in value["annotations"]:
+        each.update(bbox=[1, 1, 0, 8], iscrowd=0)
+    message = r"no object to train on; .*boxes without area are left out \(5\): annotation 100, 101"
+    with pytest.raises(ValueError, match=message):
+        place.source(value)
 
 
 def test_files_that_are_not_there_or_no_images_are_named(place):

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from training.checks import check_flag, check_number, check_whole
-from training.data.coco_masks import check_segmentation, decode_mask
+from training.data.coco_masks import check_segmentation, decode_mask, is_finite, is_number
 from training.data.detection_source import AnnotatedImages, DetectionSource, Objects, categories_with_frequency
 from training.data.list_files import _entry, _read_json
 from training.images import FORMATS, exif_orientation, in_front_of_white, upright, why_unreadable
@@ -46,12 +46,13 @@ def coco_source(
     Everything is looked at before training. An error, with the file and the id, is: a key that is missing, an id that
     occurs twice, an image or category that an annotation names and the file has not, a box that is not finite, of
     negative width or outside its image, boxes that look like x1, y1, x2, y2 instead of x, y, width, height, a
-    segmentation that does not fit its image, a file that is not there, is no image, or has another size than the
-    annotations say.
+    segmentation that does not fit its image or lies beside its box, a file that is not there, is no image, or has
+    another size than the annotations say.
 
     Not an error, but told in `notes`: boxes without area (COCO has some) are left out; boxes that reach beyond the
-    image are cut to it; classes without a training image are left out, in the test set too. Annotations with `iscrowd`
-    are regions in which nothing is a negative. Images of less than 32 pixels are enlarged as all others are.
+    image are cut to it; classes without a training image are left out, in the test set too; several images may name
+    the same file. Annotations with `iscrowd` are regions in which nothing is a negative. Images of less than 32 pixels
+    are enlarged as all others are.
 
     The labels are the categories in the order of their ids, which may have gaps.
 
@@ -103,18 +104,19 @@ def coco_source(
     notes = []
     for part in parts.values():
         notes += _checked_annotations(part, masks)
-        _check_files(part)
+        notes += _check_files(part)
         if check_images:
             _check_image_files(part)
         notes += _small_images(part)
     if not _shown(parts["train"]):
-        raise ValueError(f"{os.fspath(train)} has no object to train on")
+        # What was left out tells why.
+        raise ValueError("; ".join([f"{os.fspath(train)} has no object to train on", *notes]))
     if test is None:
         parts = _split(parts["train"], validation_fraction, seed)
     train_part, test_part = parts["train"], parts["test"]
     if not empty_images:
         train_part, left_out = _without_empty(train_part)
-        notes += [f"{left_out} training images show no object and are left out"] if left_out else []
+        notes += [f"training images that show no object are left out ({left_out})"] if left_out else []
     category_ids = sorted(_shown(train_part))
     notes += _unseen_classes(parts, category_ids)
     if not _shown(test_part) & _shown(train_part):
@@ -214,8 +216,9 @@ def _read(file, folder) -> _Annotated:
     for key in ("images", "annotations", "categories"):
         if not isinstance(contents.get(key), list):
             raise ValueError(f"{file} has no list of {key}; it has {', '.join(sorted(contents)) or 'nothing'}")
-    if not contents["images"]:
-        raise ValueError(f"{file} lists no images")
+    for key in ("images", "categories"):
+        if not contents[key]:
+            raise ValueError(f"{file} lists no {key}")
     categories, images = {}, {}
     for number, category in _by_id(contents["categories"], "category", "categories", file):
         categories[number] = str(category.get("name", number))
@@ -237,10 +240,10 @@ def _read(file, folder) -> _Annotated:
                 f"{_some(sorted(categories))}"
             )
         box = annotation.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(x) for x in box):
+        if not isinstance(box, list) or len(box) != 4 or not all(is_number(x) for x in box):
             raise ValueError(f"{place}: bbox must be four numbers x, y, width, height, got {box!r:.80}")
-        if not all(math.isfinite(x) for x in box):
-            raise ValueError(f"{place}: bbox must be finite numbers, got {box}")
+        if not all(is_finite(x) for x in box):
+            raise ValueError(f"{place}: bbox must be finite numbers, got {box!r:.80}")
         crowd = annotation.get("iscrowd", 0)
         if crowd not in (0, 1):
             raise ValueError(f"{place}: iscrowd must be 0 or 1, got {crowd!r:.80}")
@@ -252,6 +255,8 @@ def _by_id(entries, one, many, file):
     """The entries with their ids, each of which may occur once."""
     seen = {}
     for position, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ValueError(f"{file}, {one} at position {position} must have an id and more by name, got {entry!r:.80}")
         number = _entry(entry, "id", int, f"{file}, {one} at position {position}")
         if number in seen:
             raise ValueError(f"{file}: two {many} have the id {number}, at positions {seen[number]} and {position}")
@@ -266,10 +271,6 @@ def _file_name(image, place):
     if not name:
         raise ValueError(f"{place}: file_name is empty")
     return name
-
-
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_same_categories(train, test):
@@ -335,14 +336,20 @@ def _checked_annotations(part, masks):
                 wrong = check_segmentation(each["segmentation"], height, width)
                 if wrong:
                     raise ValueError(f"{place} of image {number}: {wrong}")
+                left, top, right, bottom = _bounds(each["segmentation"])
+                if left > x2 or top > y2 or right < x1 or bottom < y1:
+                    raise ValueError(
+                        f"{place} of image {number}: its polygons, x from {left:g} to {right:g} and y from {top:g} to "
+                        f"{bottom:g}, lie outside its bbox {each['bbox']} (x, y, width, height); both must be pixels"
+                    )
             kept.append(each)
         part.objects[number] = kept
     notes = []
     if flat:
-        notes.append(f"{part.file}: {len(flat)} boxes have no area and are left out: annotation {_some(flat)}")
+        notes.append(f"{part.file}: boxes without area are left out ({len(flat)}): annotation {_some(flat)}")
     if cut:
         notes.append(
-            f"{part.file}: {len(cut)} boxes reach beyond their image by more than a pixel and are cut: annotation "
+            f"{part.file}: boxes that reach beyond their image by more than a pixel are cut ({len(cut)}): annotation "
             f"{_some(cut)}"
         )
     return notes
@@ -370,7 +377,10 @@ def _refuse_corners(part):
         # How far the polygons are from the boxes, read as corners less than as x, y, width, height.
         gain = np.abs(bounds[:, 2:] - ends).max(axis=1) - np.abs(bounds[:, 2:] - boxes[:, 2:]).max(axis=1)
         corners, sizes_given = known & (gain > 0.5), known & (gain < -0.5)
-        suspicious = corners if corners.sum() > sizes_given.sum() else suspicious & ~known
+        # A single one, where it is just the box around its polygons; two pixels allow for sides that are counted as
+        # x2 - x1 + 1.
+        exact = known & (gain > 2) & (np.abs(bounds - boxes).max(axis=1, initial=0, where=known[:, None]) <= 0.5)
+        suspicious = corners if corners.sum() > sizes_given.sum() else exact | (suspicious & ~known)
     if suspicious.any():
         first = np.flatnonzero(suspicious)[0]
         raise ValueError(
@@ -387,7 +397,7 @@ def _bounds(segmentation):
         return unknown
     if not all(isinstance(part, list) and part and len(part) % 2 == 0 for part in segmentation):
         return unknown
-    if not all(_is_number(x) for part in segmentation for x in part):
+    if not all(is_number(x) and is_finite(x) for part in segmentation for x in part):
         return unknown
     xs = [x for part in segmentation for x in part[0::2]]
     ys = [y for part in segmentation for y in part[1::2]]
@@ -395,6 +405,7 @@ def _bounds(segmentation):
 
 
 def _check_files(part):
+    """An error if a file is not there; a note on files that several images name."""
     # A look into every folder instead of at every file: hundreds of thousands of these are slow on a network's disk.
     present, missing = {}, []
     for number, image in part.images.items():
@@ -411,6 +422,16 @@ def _check_files(part):
             f"{len(missing)} of the {len(part.images)} images of {part.file} are not there: {_some(missing)}. Is that "
             "the folder which the file names start from?"
         )
+    first, again = {}, []
+    for number, image in part.images.items():
+        if first.setdefault(image["path"], number) != number:
+            again.append(f"{number} ({image['file_name']!r}, as {first[image['path']]})")
+    if not again:
+        return []
+    return [
+        f"{part.file}: images with the file of another one ({len(again)}), in which the objects of the other count as "
+        f"background: id {_some(again)}"
+    ]
 
 
 def _check_image_files(part):
@@ -467,7 +488,7 @@ def _small_images(part):
     if not small:
         return []
     return [
-        f"{part.file}: {len(small)} images have less than {_SMALL} pixels on a side and are enlarged as all are: id "
+        f"{part.file}: images of less than {_SMALL} pixels on a side are enlarged as all are ({len(small)}): id "
         f"{_some(small)}"
     ]
 
@@ -545,14 +566,14 @@ def _unseen_classes(parts, category_ids):
     if unseen:
         lost = sum(counts[number] for number in unseen)
         notes.append(
-            f"{len(unseen)} categories have no training image and are left out: "
+            f"categories without a training image are left out ({len(unseen)}): "
             f"{_some([f'{names[number]!r} (id {number})' for number in unseen])}"
             + (f"; with them {lost} test objects" if lost else "")
         )
     unmeasured = [number for number in category_ids if not counts[number]]
     if unmeasured:
         notes.append(
-            f"{len(unmeasured)} classes are in no test image and have no AP: "
+            f"classes that are in no test image have no AP ({len(unmeasured)}): "
             f"{_some([f'{names[number]!r} (id {number})' for number in unmeasured])}"
         )
     return notes
@@ -599,7 +620,7 @@ def _annotations(part, category_ids, categories):
         for each in own:
             if each["category_id"] in known:
                 area = each.get("area")
-                area = area if _is_number(area) and math.isfinite(area) else each["bbox"][2] * each["bbox"][3]
+                area = area if is_number(area) and is_finite(area) else each["bbox"][2] * each["bbox"][3]
                 annotations.append({**each, "area": area})
     return {"images": images, "annotations": annotations, "categories": categories}
 

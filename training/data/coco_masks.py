@@ -5,6 +5,7 @@ What is a pixel of a polygon is decided by the code of `faster_coco_eval`, as in
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,25 @@ from faster_coco_eval.core import mask as coco_mask
 
 from zoo.detection import crop_masks
 
-__all__ = ["check_segmentation", "crop_to_boxes", "decode_mask", "encode_mask"]
+__all__ = ["check_segmentation", "crop_to_boxes", "decode_mask", "encode_mask", "is_finite", "is_number"]
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number; `true` and `false` are none.
+
+    >>> is_number(3), is_number("3"), is_number(True)
+    (True, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_finite(number: float) -> bool:
+    """Whether a number is neither NaN nor beyond what a float holds, as a whole number of JSON can be.
+
+    >>> is_finite(3), is_finite(float("nan")), is_finite(10**400)
+    (True, False, False)
+    """
+    return abs(number) <= sys.float_info.max
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
@@ -58,8 +77,7 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> str | None
     if not isinstance(segmentation, list) or not all(isinstance(part, list) for part in segmentation):
         return f"its segmentation must be a list of polygons or a dict with size and counts, not {segmentation!r:.80}"
     for part in segmentation:
-        numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in part)
-        if not numbers or len(part) % 2 or not np.isfinite(part).all():
+        if not all(is_number(x) and is_finite(x) for x in part) or len(part) % 2:
             return f"its polygon must be finite numbers x1, y1, x2, y2, ..., not {part!r:.80}"
     if not any(len(part) >= 6 for part in segmentation):
         return "its polygons have fewer than three points"
