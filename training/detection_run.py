@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
+from training.checks import check_batch_size
 from training.cli import usage
 from training.data.detection_pipeline import detection_notes, detection_steps_per_epoch, detection_training_dataset
 from training.data.detection_source import DetectionSource, frequency_groups
@@ -64,7 +65,7 @@ def detector_settings(recipe: DetectionRecipe) -> dict[str, str]:
     height, width = data.image_size
     return {
         "data": f"`{data.name}`, {height}x{width} pixels, sampler {data.sampler}, seed {data.seed}",
-        "network": f"`{model.name}` on `{model.backbone}`",
+        "network": f"`{model.name}` on `{model.backbone}`, {recipe.precision}",
         "loss": f"`{recipe.loss.name}`",
     }
 
@@ -77,7 +78,7 @@ def evaluate_detector(
     evaluation = detection_evaluation(recipe, source)
     evaluation.measure(model)
     found = measured(evaluation, source)
-    console.print(metrics_table({"": found["metrics"]}))
+    console.print(metrics_table({recipe.title or recipe.name: found["metrics"]}))
     write_results(folder / "evaluation.results.json", evaluation.results)
     written = folder / "evaluation.json"
     classes = [str(name) for name in source.class_names]
@@ -106,6 +107,7 @@ def run_detection_dry(recipe: DetectionRecipe, *, image_size: int = 0, console: 
             recipe = recipe.replace(data={"image_size": (image_size, image_size)})
         check_detection(recipe)
         source = load_source_of(recipe)
+        check_batch_size(recipe.batch_size, len(source.train))
     describe_detection_data(source, recipe, console)
     steps = detection_steps_per_epoch(recipe, source)
     small = recipe.replace(batch_size=min(BATCH_SIZE, recipe.batch_size))

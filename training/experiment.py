@@ -16,6 +16,7 @@ from rich.table import Table
 from keras_apa.class_counts import ClassCounts
 from training.callbacks import EpochProgress, TensorBoardLog
 from training.checkpoint import Checkpoints
+from training.checks import check_batch_size
 from training.classification import evaluate
 from training.cli import usage
 from training.data.source import Source
@@ -50,10 +51,7 @@ def run_train(
         task.check(recipe)
         source = task.load(recipe)
         steps = task.steps_per_epoch(recipe, source)
-        if recipe.batch_size > len(source.train):
-            raise ValueError(
-                f"batch_size must be at most the {len(source.train)} training images, not {recipe.batch_size}"
-            )
+        check_batch_size(recipe.batch_size, len(source.train))
         known = read_config(folder) is not None and not overwrite
         folder = open_run_folder(folder, config, default=folder, resume=known, overwrite=overwrite).resolve()
     task.describe_data(source, recipe, console)

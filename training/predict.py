@@ -27,6 +27,7 @@ from training.images import find_images, read_image
 from training.models import load_model
 from zoo import Preprocessing
 from zoo._export_graph import final_activation, num_classes
+from zoo.detection.export import is_detector
 from zoo.presets import CONFIG, list_presets
 
 # Beside the warm-up requests of a SavedModel: its preprocessing and class names, which the graph does not tell.
@@ -214,6 +215,11 @@ def _load(name: str) -> _Loaded:
 
 
 def _describe_keras_model(name: str, model: keras.Model) -> _Loaded:
+    if is_detector(model):
+        raise ValueError(
+            f"{name} is a detector, and keras-apa predict is for classifiers; in Python: "
+            f"keras.saving.load_model({name!r}).predict_images([image])"
+        )
     shape, output = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if not (isinstance(shape, tuple) and len(shape) == 4 and isinstance(output, tuple) and len(output) == 2):
         raise ValueError(f"{name} is no classifier of images: its input has the shape {shape}, its output {output}")
@@ -283,7 +289,7 @@ def _load_saved_model(name: str, folder: Path) -> _Loaded:
     if len(inputs) != 1 or images.shape.rank != 4 or classes is None:
         raise ValueError(
             f"the SavedModel {folder} has no signature 'serving_default' from a batch of images to 'probabilities'; "
-            "write it with keras-apa export"
+            "write it with keras-apa export, from a classifier"
         )
 
     def probabilities(preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
