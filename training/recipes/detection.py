@@ -1,9 +1,10 @@
 """Your own images with boxes (and masks), annotated in COCO's or LVIS's JSON.
 
 What is trained: Mask R-CNN on ResNet-50 with GOL, as the GOL paper trains on LVIS in this much: repeat factor sampling,
-a normalised classifier, images of several sizes, 24 epochs. The classes that the loss spares as negatives are those in
-at most 100 training images. To start from a network that has seen ImageNet: `--model.backbone-weights`. For images
-without masks: `--model.name faster_rcnn`. Without `--data.test` a tenth of the images is held out.
+a linear classifier that starts at small weights and a bias of -2, images of several sizes, 24 epochs. The classes that
+the loss spares as negatives are those in at most 100 training images. To start from a network that has seen ImageNet:
+`--model.backbone-weights`. For images without masks: `--model.name faster_rcnn`. Without `--data.test` a tenth of the
+images is held out.
 Cost: 24 epochs; wants a GPU at this size.
 
     keras-apa train detection --data.train ann.json --data.images DIR
@@ -26,7 +27,7 @@ recipe = DetectionRecipe(
     published="your own images",
     data=DetectionDataOptions(name="coco", image_size=(800, 800), sampler="repeat_factor"),
     augment=DetectionAugmentOptions(flip=True, scale=(0.6, 1.2)),
-    model=DetectionModelOptions(name="mask_rcnn", backbone="resnet50", classifier="normalized"),
+    model=DetectionModelOptions(name="mask_rcnn", backbone="resnet50"),
     loss=DetectionLossOptions(name="GumbelOptimizedLoss"),
     # The published rate is 0.02 for a batch of 16.
     optimizer=OptimizerOptions(
