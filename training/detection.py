@@ -174,6 +174,7 @@ def detection_evaluation(recipe: DetectionRecipe, source: DetectionSource) -> De
         source.category_ids,
         recipe.data.image_size,
         batch_size=options.batch_size,
+        shorter_side=recipe.data.shorter_side,
         style=options.style,
         every_epochs=options.every_epochs,
     )
@@ -210,7 +211,7 @@ def build_detector(recipe: DetectionRecipe, source: DetectionSource) -> keras.Mo
             classifier=options.classifier,
             frozen_stages=options.frozen_stages,
             preprocessing=DetectionPreprocessing(
-                min_size=min(recipe.data.image_size), max_size=max(recipe.data.image_size)
+                min_size=recipe.data.shorter_side or min(recipe.data.image_size), max_size=max(recipe.data.image_size)
             ),
             class_names=source.class_names,
             pyramid_filters=options.pyramid_filters,

@@ -46,6 +46,9 @@ class DetectionDataOptions:
     """Train on images without objects too."""
     image_size: tuple[int, int] = (128, 128)
     """Height and width of a training image in pixels: what is smaller is padded, what is larger is cropped."""
+    shorter_side: int = 0
+    """Pixels that the shorter side of an image may have, so that landscape and portrait images are of one size on a
+    square image_size; 0: as many as fit."""
     max_objects: int = 100
     """Objects of an image that are trained on: the largest."""
     mask_size: int = 112
@@ -73,6 +76,8 @@ class DetectionDataOptions:
         object.__setattr__(self, "image_size", _pair("data.image_size", self.image_size, "height and width"))
         for side in self.image_size:
             check_whole("each side of data.image_size", side, at_least=SMALLEST_SIDE)
+        if self.shorter_side:
+            check_whole("data.shorter_side", self.shorter_side, at_least=SMALLEST_SIDE, below=min(self.image_size) + 1)
         for field in ("max_objects", "mask_size", "num_train", "num_test"):
             check_whole(f"data.{field}", getattr(self, field), at_least=1)
         check_choice("data.sampler", self.sampler, DETECTION_SAMPLERS)

@@ -104,7 +104,8 @@ def run_detection_dry(recipe: DetectionRecipe, *, image_size: int = 0, console: 
     console = console or Console()
     with usage():
         if image_size:
-            recipe = recipe.replace(data={"image_size": (image_size, image_size)})
+            shorter = min(recipe.data.shorter_side, image_size)
+            recipe = recipe.replace(data={"image_size": (image_size, image_size), "shorter_side": shorter})
         check_detection(recipe)
         source = load_source_of(recipe)
         check_batch_size(recipe.batch_size, len(source.train))

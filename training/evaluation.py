@@ -12,6 +12,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 
 from training.checks import check_choice, check_whole
 from training.data.coco_masks import encode_mask
+from training.data.detection_source import fitting_scale
 from zoo.detection.transform import resize_image
 
 STYLES = ("coco", "lvis")
@@ -27,6 +28,7 @@ def detect(
     images: Iterable[tuple[int, np.ndarray]],
     image_size: tuple[int, int],
     batch_size: int = 8,
+    shorter_side: int = 0,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """The detections of each image, as `predict_images` gives them, with one compilation for images of all sizes.
 
@@ -38,6 +40,7 @@ def detect(
         images: Pairs of an id and a uint8 array `(height, width, 3)`.
         image_size: Height and width of what the network sees.
         batch_size: Images at a time.
+        shorter_side: The most pixels of a resized image's shorter side; 0 for no such bound.
 
     Yields: The id and a dict with `boxes`, `scores`, `labels`, and `masks` of a Mask R-CNN, best first.
     """
@@ -46,17 +49,17 @@ def detect(
     for each in images:
         batch.append(each)
         if len(batch) == batch_size:
-            yield from _detect_batch(model, batch, image_size, batch_size)
+            yield from _detect_batch(model, batch, image_size, batch_size, shorter_side)
             batch = []
     if batch:
-        yield from _detect_batch(model, batch, image_size, batch_size)
+        yield from _detect_batch(model, batch, image_size, batch_size, shorter_side)
 
 
-def _detect_batch(model, batch, image_size, batch_size):
+def _detect_batch(model, batch, image_size, batch_size, shorter_side):
     pixels = np.zeros((batch_size, *image_size, 3), "float32")
     sizes = np.ones((batch_size, 2), "int32")
     for place, (_, image) in enumerate(batch):
-        scale = min(image_size[0] / image.shape[0], image_size[1] / image.shape[1])
+        scale = fitting_scale(image.shape[:2], image_size, shorter_side)
         sizes[place] = [max(int(side * scale + 0.5), 1) for side in image.shape[:2]]
         height, width = sizes[place]
         pixels[place, :height, :width] = resize_image(image, (height, width))
@@ -267,7 +270,7 @@ class DetectionEvaluation(keras.callbacks.Callback):
         annotations: As `evaluate_detections` takes them.
         category_ids: The category id of each label.
         image_size: Height and width of what the network sees.
-        batch_size: Images at a time.
+        batch_size, shorter_side: As in `detect`.
         style: `"coco"` or `"lvis"`.
         every_epochs: Epochs between two measurements; the last epoch is always measured.
     """
@@ -280,6 +283,7 @@ class DetectionEvaluation(keras.callbacks.Callback):
         image_size: tuple[int, int],
         *,
         batch_size: int = 8,
+        shorter_side: int = 0,
         style: str = "coco",
         every_epochs: int = 1,
     ):
@@ -291,6 +295,7 @@ class DetectionEvaluation(keras.callbacks.Callback):
         self.category_ids = category_ids
         self.image_size = tuple(image_size)
         self.batch_size = batch_size
+        self.shorter_side = shorter_side
         self.style = style
         self.every_epochs = every_epochs
         self.metrics: DetectionMetrics | None = None
@@ -298,7 +303,7 @@ class DetectionEvaluation(keras.callbacks.Callback):
 
     def measure(self, model: keras.Model) -> DetectionMetrics:
         """Detects and measures now."""
-        found = detect(model, self.images(), self.image_size, self.batch_size)
+        found = detect(model, self.images(), self.image_size, self.batch_size, self.shorter_side)
         self.results = coco_results(found, self.category_ids)
         kinds = KINDS if model.has_masks else ("box",)
         self.metrics = evaluate_detections(self.annotations, self.results, style=self.style, kinds=kinds)

@@ -181,7 +181,10 @@ def test_small_images_are_told(place):
     value = contents()
     value["images"][0].update(file_name="small.png", height=20, width=31)
     value["annotations"] = value["annotations"][2:]
-    assert any("images of less than 32 pixels on a side are enlarged as all are (1)" in note for note in place.source(value).notes)
+    assert any(
+        "images of less than 32 pixels on a side are enlarged as all are (1)" in note
+        for note in place.source(value).notes
+    )
 
 
 @pytest.mark.parametrize("orientation, turned", [(1, 0), (3, 2), (6, -1), (8, 1)])

@@ -3,6 +3,7 @@
 import doctest
 import json
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -153,6 +154,15 @@ def test_objects_out_of_sight_are_dropped_and_whole_ones_kept_however_small():
         _, _, placed = place_image(image, objects, (40, 40), 28, np.random.default_rng(seed), scale=(8.0, 8.0))
         counts.add(len(placed))
     assert 0 in counts
+
+
+def test_landscape_and_portrait_images_come_alike_large_on_a_square():
+    images, objects = zip(blocks(30, 60, [[0, 0, 20, 20]]), blocks(60, 30, [[0, 0, 20, 20]]), strict=True)
+    source = SimpleNamespace(train=ArrayScenes(images, objects), image_counts=[2], num_images=2)
+    recipe = Recipe(epochs=1, batch_size=2, image_size=(128, 128), shorter_side=45)
+    ((inputs, targets),) = batches(detection_training_dataset(recipe, source))
+    assert sorted(inputs["image_size"].tolist()) == [[45, 90], [90, 45]]
+    assert targets["boxes"][:, 0].tolist() == [[0, 0, 30, 30]] * 2
 
 
 def test_flip_mirrors_every_second_image():

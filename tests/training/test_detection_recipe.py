@@ -24,6 +24,7 @@ def test_a_recipe_without_a_task_is_one_of_classification():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"data": {"shorter_side": 129}}, "data.shorter_side must be a whole number of at least 32 and below 129"),
         ({"model": {"name": "yolo"}}, "model.name must be one of mask_rcnn, faster_rcnn, not 'yolo'"),
         ({"model": {"anchor_sizes": ()}}, "model.anchor_sizes must be a list of sizes"),
         ({"model": {"anchor_sizes": (16, -1)}}, "each of model.anchor_sizes must be a finite number above 0"),

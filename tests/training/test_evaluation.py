@@ -227,6 +227,21 @@ def test_detect_gives_what_predict_images_gives(detector):
         assert found[index]["masks"].shape[1:] == image.shape[:2]
 
 
+def test_landscape_and_portrait_are_seen_alike_large():
+    class Detector:
+        def predict_on_batch(self, inputs):
+            self.sizes = inputs["image_size"]
+            return {"labels": np.zeros((2, 0))}
+
+        def to_image(self, found, resized, size):
+            return found
+
+    detector = Detector()
+    images = [np.zeros((*size, 3), "uint8") for size in ((30, 60), (60, 40))]
+    list(detect(detector, enumerate(images), (96, 96), batch_size=2, shorter_side=48))
+    assert detector.sizes.tolist() == [[48, 96], [72, 48]]
+
+
 def test_callback_logs_every_name_each_epoch(detector, scene):
     truth, _ = scene
     images = [(image["id"], np.zeros((*SIZE, 3), "uint8")) for image in truth["images"][:2]]

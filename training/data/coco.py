@@ -256,7 +256,9 @@ def _by_id(entries, one, many, file):
     seen = {}
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise ValueError(f"{file}, {one} at position {position} must have an id and more by name, got {entry!r:.80}")
+            raise ValueError(
+                f"{file}, {one} at position {position} must have an id and more by name, got {entry!r:.80}"
+            )
         number = _entry(entry, "id", int, f"{file}, {one} at position {position}")
         if number in seen:
             raise ValueError(f"{file}: two {many} have the id {number}, at positions {seen[number]} and {position}")

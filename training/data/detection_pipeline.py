@@ -20,7 +20,7 @@ import tensorflow as tf
 from training.backend import leave_accelerators_to
 from training.checks import check_whole
 from training.data.coco_masks import crop_to_boxes
-from training.data.detection_source import AnnotatedImages, DetectionSource, Objects
+from training.data.detection_source import AnnotatedImages, DetectionSource, Objects, fitting_scale
 from training.data.repeat_factor import repeat_factor_length, repeat_factor_order, repeat_factors
 from zoo.detection import pad_targets
 
@@ -56,10 +56,11 @@ def detection_training_dataset(
 ) -> tf.data.Dataset:
     """All batches of a training, from `start_step` to the end of its last epoch.
 
-    An image is resized as `zoo.detection.DetectionPreprocessing` does it, but to fit `image_size`, times a random
-    factor of `augment.scale`; what is larger then is cut at a random place, what is smaller stands in the upper left
-    corner. An object of which less than a pixel is left is dropped; the box of one that was cut is drawn anew around
-    what is left of its mask. Of more than `max_objects` objects the largest are kept, and ignored regions last.
+    An image is resized as `zoo.detection.DetectionPreprocessing` does it, but to fit `image_size` and `shorter_side`,
+    times a random factor of `augment.scale`; what is larger then is cut at a random place, what is smaller stands in
+    the upper left corner. An object of which less than a pixel is left is dropped; the box of one that was cut is drawn
+    anew around what is left of its mask. Of more than `max_objects` objects the largest are kept, and ignored regions
+    last.
 
     Args:
         recipe: Of it `data`, `augment`, `epochs`, `batch_size` and `seed`.
@@ -112,7 +113,14 @@ def detection_training_dataset(
         generator = np.random.default_rng(np.random.SeedSequence([recipe.seed, int(epoch), int(position) + 1]))
         image, objects = _loaded(images, int(index), masks)
         image, size, objects = place_image(
-            image, objects, data.image_size, data.mask_size, generator, recipe.augment.flip, recipe.augment.scale
+            image,
+            objects,
+            data.image_size,
+            data.mask_size,
+            generator,
+            flip=recipe.augment.flip,
+            scale=recipe.augment.scale,
+            shorter_side=data.shorter_side,
         )
         targets = _padded(objects, data.max_objects)
         return [image, np.asarray(size, np.float32), *(targets[key] for key in keys)]
@@ -193,6 +201,7 @@ def place_image(
     generator: np.random.Generator,
     flip: bool = False,
     scale: tuple[float, float] = (1.0, 1.0),
+    shorter_side: int = 0,
 ) -> tuple[np.ndarray, tuple[int, int], Objects]:
     """An image on a canvas, with its objects: resized, cut or padded, and mirrored.
 
@@ -204,6 +213,7 @@ def place_image(
         generator: Of the random numbers, of which it always takes the same four.
         flip: Mirror every second time.
         scale: Range of the size; at 1 the image fits the canvas.
+        shorter_side: The most pixels of the image's shorter side at 1; 0 for no such bound.
 
     Returns: The canvas, uint8; height and width of the part of it that the image takes; and the objects with boxes in
         pixels of the canvas and masks `(n, mask_size, mask_size)`, each in its box.
@@ -216,7 +226,7 @@ def place_image(
     """
     draws = generator.random(4)
     given, canvas = np.array(image.shape[:2]), np.array(canvas)
-    factor = (canvas / given).min() * (scale[0] + draws[0] * (scale[1] - scale[0]))
+    factor = fitting_scale(given, canvas, shorter_side) * (scale[0] + draws[0] * (scale[1] - scale[0]))
     # The rounding keeps a product that ought to be whole from falling below it.
     resized = np.maximum(np.floor(np.round(given * factor, 6)).astype(int), 1)
     corner = np.floor(draws[1:3] * (np.maximum(resized - canvas, 0) + 1)).astype(int)

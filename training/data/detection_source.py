@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ __all__ = [
     "DetectionSource",
     "Objects",
     "categories_with_frequency",
+    "fitting_scale",
     "frequency_groups",
     "frequency_threshold",
 ]
@@ -208,6 +210,20 @@ class DetectionSource:
             f"DetectionSource({self.name}: {len(self.train)} training and {len(self.test)} test images, "
             f"{self.num_classes} classes: {sizes})"
         )
+
+
+def fitting_scale(size: Sequence[int], canvas: Sequence[int], shorter_side: int = 0) -> float:
+    """The largest factor by which an image of `size` fits a canvas, its shorter side at most `shorter_side`.
+
+    Args:
+        size, canvas: Height and width in pixels.
+        shorter_side: In pixels; 0 for no such bound.
+
+    >>> fitting_scale((40, 80), (96, 96)), fitting_scale((40, 80), (96, 96), shorter_side=32)
+    (1.2, 0.8)
+    """
+    scale = min(most / given for given, most in zip(size, canvas, strict=True))
+    return min(scale, shorter_side / min(size)) if shorter_side else scale
 
 
 def frequency_groups(image_counts: np.ndarray, rare: int = 10, common: int = 100) -> dict[str, np.ndarray]:
