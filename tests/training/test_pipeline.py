@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_apa import ClassCounts
+from training.classification import with_targets
 from training.data import pipeline
 from training.data.digits import digits100_lt
 from training.data.pipeline import evaluation_dataset, steps_per_epoch, training_dataset
@@ -109,6 +110,25 @@ def test_class_weights_follow_mixed_targets(source):
     mixed = recipe(augment={"mixup_alpha": 0.4}, loss={"class_weights": "inverse"})
     for _, targets, got in training_dataset(mixed, source, class_weights=weights).as_numpy_iterator():
         np.testing.assert_allclose(got, targets @ weights, rtol=1e-5)
+
+
+@pytest.mark.parametrize("readers", [1, 7])
+def test_the_number_of_parallel_calls_changes_nothing(source, monkeypatch, readers):
+    mixed = recipe(augment={"shift": 1, "mixup_alpha": 0.4})
+    expected = list(training_dataset(mixed, source).as_numpy_iterator())
+    monkeypatch.setattr(pipeline, "READERS", readers)
+    monkeypatch.setattr(pipeline, "PREFETCHED", readers)
+    for left, right in zip(expected, training_dataset(mixed, source).as_numpy_iterator(), strict=True):
+        for one, other in zip(left, right, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_no_dataset_leaves_numbers_to_the_tuning_thread(source):
+    """Which holds up the end of a training by seconds."""
+    wants_one_hot = recipe(loss={"name": "CategoricalCrossentropy"})
+    training, test = training_dataset(recipe(), source), evaluation_dataset(source.test, 5, num_classes=23)
+    for dataset in (training, test, with_targets(wants_one_hot, source, training)):
+        assert dataset.options().autotune.enabled is False
 
 
 def test_mixed_precision_leaves_the_images_alone(source):
