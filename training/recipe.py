@@ -194,7 +194,8 @@ class LossOptions:
     options: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
     """Arguments of the loss, such as tau."""
     class_weights: str = "none"
-    """none; inverse (1 / n, scaled to a mean of 1 over classes); effective ((1 - b) / (1 - b^n), the same scale)."""
+    """none; inverse (1 / n, scaled to a mean of 1 over classes); effective ((1 - b) / (1 - b^n), the same scale).
+    Of a mixed image each class's term of the loss has the weight of that class."""
     class_weights_beta: float = 0.9999
     """b of effective."""
     class_weights_from_epoch: int = 0

@@ -105,11 +105,19 @@ def test_deferred_class_weights_begin_at_their_epoch(source):
         np.testing.assert_array_equal(got, expected)
 
 
-def test_class_weights_follow_mixed_targets(source):
-    weights = np.linspace(1, 2, 23, dtype="float32")
-    mixed = recipe(augment={"mixup_alpha": 0.4}, loss={"class_weights": "inverse"})
-    for _, targets, got in training_dataset(mixed, source, class_weights=weights).as_numpy_iterator():
-        np.testing.assert_allclose(got, targets @ weights, rtol=1e-5)
+def test_class_weights_weigh_each_class_of_a_mixed_image(source):
+    """`sum_c w_c t_c loss(c)`, from a sample weight and targets that add up to one."""
+    weights = np.linspace(1, 20, 23, dtype="float32")
+    mixed = recipe(
+        augment={"mixup_alpha": 0.4, "label_smoothing": 0.1},
+        loss={"class_weights": "inverse", "class_weights_from_epoch": 1},
+    )
+    datasets = (training_dataset(mixed, source, class_weights=each) for each in (None, weights))
+    plain, weighed = (dataset.as_numpy_iterator() for dataset in datasets)
+    for step, ((_, expected), (_, targets, got)) in enumerate(zip(plain, weighed, strict=True)):
+        expected = expected * (np.ones(23) if step < 3 else weights)
+        np.testing.assert_allclose(got[:, None] * targets, expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(np.sum(targets, axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("readers", [1, 7])

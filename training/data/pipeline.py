@@ -57,11 +57,15 @@ def training_dataset(
         recipe: Says how images are drawn, augmented and batched, for how many epochs, from which seed.
         source: The images.
         start_step: Batches that a training which goes on has seen already.
-        class_weights: Weights of the samples of each class, from the epoch on that the recipe says.
+        class_weights: Weights of the samples of each class, `(num_classes,)`, from the epoch on that the recipe says.
 
     Returns:
         Batches `(images, labels)` or `(images, labels, sample_weights)`: float32 images `(n, height, width,
         channels)`; int32 labels `(n,)`, or float32 targets `(n, num_classes)` where the recipe mixes or smooths them.
+        With mixed targets `t` and class weights `w`, the weight of a sample is `s = sum_c w_c t_c` and its target
+        `w_c t_c / s`, so that each class's own term of the loss is weighed: `sum_c w_c t_c loss(c)`, as PyTorch's
+        cross entropy does it for the authors, for every loss that is linear in its targets (cross entropies, with a
+        softmax or a sigmoid). The targets still add up to 1.
 
     Raises:
         ValueError: A batch that is larger than an epoch, labels beyond the classes, a `start_step` beyond the end.
@@ -107,19 +111,17 @@ def training_dataset(
 
     def finish(images, targets, epochs, positions):
         epoch = epochs[0]
-        weights = None
-        if class_weights is not None:
-            weights = tf.gather(tf.constant(class_weights, tf.float32), targets)
-            weights = tf.where(epoch >= recipe.loss.class_weights_from_epoch, weights, tf.ones_like(weights))
         if recipe.augment.mixes:
-            if weights is not None:
-                per_class = tf.constant(class_weights, tf.float32)
             targets = tf.one_hot(targets, source.num_classes)
             images, targets = mix(images, targets, _fold(recipe.seed, _OF_BATCH, epoch, positions[0]), recipe.augment)
-            if weights is not None:
-                mixed = tf.linalg.matvec(targets, per_class)
-                weights = tf.where(epoch >= recipe.loss.class_weights_from_epoch, mixed, tf.ones_like(mixed))
-        return (images, targets) if weights is None else (images, targets, weights)
+        if class_weights is None:
+            return images, targets
+        per_class = tf.constant(class_weights, tf.float32)
+        per_class = tf.where(epoch >= recipe.loss.class_weights_from_epoch, per_class, tf.ones_like(per_class))
+        if not recipe.augment.mixes:
+            return images, targets, tf.gather(per_class, targets)
+        weights = tf.linalg.matvec(targets, per_class)
+        return images, targets * per_class / weights[:, tf.newaxis], weights
 
     def one_epoch(epoch):
         indices = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
