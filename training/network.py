@@ -122,6 +122,9 @@ def start_from(model: keras.Model, options: StartOptions) -> None:
         _copy(load_model(_model_file(path) if path.is_dir() else options.weights), model, options)
     if options.redraw_activations:
         redraw_activations(model)
+    if options.redraw_classifier and not options.keep_classifier:
+        kernel = model.get_layer(CLASSIFIER).kernel
+        kernel.assign(keras.initializers.GlorotUniform()(kernel.shape))
 
 
 def _model_file(folder: Path) -> str:

@@ -301,6 +301,8 @@ class StartOptions:
     What is not trained keeps its weights, but its batch norms go on following the batches, as in the authors' code."""
     redraw_activations: bool = False
     """Draw kappa and lambda of the last stage anew from U(0, 1) (Places-LT)."""
+    redraw_classifier: bool = False
+    """Draw the weights of a new classifier from Xavier's uniform distribution (Places-LT), not from its own."""
 
     def __post_init__(self):
         if not isinstance(self.weights, str):
@@ -310,6 +312,7 @@ class StartOptions:
         check_flag("start.keep_classifier", self.keep_classifier)
         check_choice("start.trainable", self.trainable, TRAINABLE)
         check_flag("start.redraw_activations", self.redraw_activations)
+        check_flag("start.redraw_classifier", self.redraw_classifier)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

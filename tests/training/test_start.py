@@ -15,6 +15,8 @@ from PIL import Image
 import zoo
 from training.cli import main
 from training.data.source import ArrayImages, Source
+from training.network import start_from
+from training.recipe import StartOptions
 from training.recipes import get_recipe
 from training.start import prepared_as_started
 from zoo import weights as module
@@ -123,6 +125,36 @@ def test_weights_of_another_network_are_refused_before_training(published, photo
     error = capsys.readouterr().err
     assert "start.weights 'se_resnet8/ten' is of another network than se_resnet14" in error
     assert "Traceback" not in error
+
+
+@pytest.fixture
+def first(tmp_path):
+    """The file of a small network with an activation that has no parameters."""
+    path = tmp_path / "first.keras"
+    zoo.create_model("se_resnet8", classes=2, activation="silu", classifier="learned_cosine").save(path)
+    return path
+
+
+def test_an_activation_without_parameters_is_another_network(first):
+    """All weights have the same shapes."""
+    network = zoo.create_model("se_resnet8", classes=2)
+    before = network.get_weights()
+    with pytest.raises(ValueError, match=r"another network than se_resnet8: .*activation='silu' in the file"):
+        start_from(network, StartOptions(weights=str(first)))
+    for expected, got in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    "options", [{"redraw_classifier": True}, {}, {"redraw_classifier": True, "keep_classifier": True}]
+)
+def test_a_new_classifier_is_drawn_as_asked(first, options):
+    network = zoo.create_model("se_resnet8", classes=2, activation="silu", classifier="learned_cosine")
+    start_from(network, StartOptions(weights=str(first), **options))
+    largest = np.abs(keras.ops.convert_to_numpy(network.get_layer("classifier").kernel)).max()
+    # Of 128 draws from U(-a, a): 64 features and 2 classes, a = sqrt(6 / 66) by Xavier, 1 / 8 by default.
+    low, high = (0.2, 6**0.5 / 66**0.5) if options == {"redraw_classifier": True} else (0.1, 1 / 8)
+    assert low < largest <= high + 1e-6
 
 
 def source():
