@@ -425,6 +425,31 @@ class Experiment:
         return cls(name=values["name"]).replace(**values)
 
 
+def differences(was: Any, now: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
+    """`PART.FIELD` -> (old, new) for every value in which two dictionaries of recipes differ.
+
+    In two lists of recipes, the same setting of several of them is named once.
+
+    >>> recipe = Recipe(name="digits")
+    >>> differences(recipe.to_dict(), recipe.replace(model={"gate": "apa"}).to_dict())
+    {'model.gate': (None, 'apa')}
+    """
+    if isinstance(was, dict) and isinstance(now, dict):
+        pairs = [(key, was.get(key), now.get(key)) for key in {**was, **now}]
+    elif _are_recipes(was) and _are_recipes(now) and len(was) == len(now):
+        pairs = [("", old, new) for old, new in zip(was, now, strict=True)]
+    else:
+        return {} if was == now else {path: (was, now)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for key, old, new in pairs:
+        found = differences(old, new, ".".join(part for part in (path, key) if part)) | found
+    return found
+
+
+def _are_recipes(value):
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe(Experiment):
     """One experiment of classification.
