@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import http.server
 import json
+import shutil
 import threading
 
 import keras
@@ -88,7 +89,7 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def test_own_images_are_trained_on_from_published_weights(published, photos, tmp_path, capsys):
+def test_own_images_are_trained_on_from_published_weights(published, photos, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     arguments = ["train", "folder", "--backend", CURRENT, "--data.path", photos, "--model.name", "se_resnet8",
                  "--data.image-size", "32", "--batch-size", "10", "--epochs", "2", "--optimizer.learning-rate", "0.01",
@@ -112,9 +113,11 @@ def test_own_images_are_trained_on_from_published_weights(published, photos, tmp
                 compared += 1
     assert compared > 20
     assert json.loads((run / "config.json").read_text())["recipes"][0]["start"]["weights"] == "se_resnet8/ten"
-    # The same command shows the result, and fetches nothing.
+    # The same command shows the result, and needs neither the weights nor the images.
+    monkeypatch.delitem(module._BY_NAME, ("se_resnet8", "ten"))
+    shutil.rmtree(photos)
     assert main([*map(str, arguments)]) == 0
-    assert len(published.paths) == 1
+    assert "This training is finished" in capsys.readouterr().out and len(published.paths) == 1
 
 
 def test_weights_of_another_network_are_refused_before_training(published, photos, tmp_path, capsys):
