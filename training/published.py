@@ -9,7 +9,8 @@ from training.recipes import recipes
 _NO_CHANGE = ("title", "published", "seed", "evaluation.batch_size", "data.path", "data.train_list", "data.test_list",
               "data.train", "data.images", "data.test", "data.test_images")  # fmt: skip
 # Titles are about method, not about the size of the network.
-_METHOD, _NOT_METHOD = ("model.", "loss.", "evaluation."), ("model.name", "model.backbone")
+_METHOD = ("model.", "loss.", "evaluation.prior_correction", "evaluation.tau")
+_NOT_METHOD = ("model.name", "model.backbone")
 _SHOWN = 3
 
 

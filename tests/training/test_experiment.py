@@ -163,14 +163,12 @@ def test_own_images_are_trained_on_with_one_command(photos, tmp_path, capsys):
     config = json.loads((run / "config.json").read_text())
     assert config["recipes"][0]["data"]["image_size"] == 32 and config["recipes"][0]["model"]["name"] == "se_resnet8"
     assert config["images"]["classes"] == {"blue": 19, "green": 7, "red": 3}
-    assert train("folder", *arguments) == 0
-    assert "This training is finished" in capsys.readouterr().out
     outcome = json.loads((tmp_path / "run" / "folder.json").read_text())
     assert outcome["class_names"] == ["blue", "green", "red"] and sum(outcome["class_counts"]) < 37
     assert outcome["accuracies"]["all"] > 0.6
     assert main(["predict", str(tmp_path / "run" / "folder.keras"), str(photos / "red"), "--backend", CURRENT]) == 0
     assert "red" in capsys.readouterr().out
-    # Unfinished, it does not go on with other images.
+    # The same command would go on with an unfinished one: what was chosen is known, but the images are others.
     (run / "folder.json").unlink()
     more = shutil.copytree(photos, tmp_path / "more")
     config["recipes"][0]["data"]["path"] = str(more)
