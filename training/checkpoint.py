@@ -82,6 +82,7 @@ class Checkpoints:
         check_whole("keep", keep, at_least=1)
         self.folder = Path(folder)
         self.keep = keep
+        self._damaged: set[Path] = set()
 
     def paths(self) -> list[Path]:
         """The checkpoints in the folder, oldest first; whether they are good is seen by loading."""
@@ -93,6 +94,17 @@ class Checkpoints:
         """The last checkpoint that was written, None before the first."""
         paths = self.paths()
         return paths[-1] if paths else None
+
+    def newest_good(self) -> Path | None:
+        """The checkpoint that `load_latest` would take, None where there is none; damaged ones are named on stderr."""
+        for path in reversed(self.paths()):
+            try:
+                _check_digest(path)
+            except DamagedCheckpointError as error:
+                self._report_damaged(path, error)
+                continue
+            return path
+        return None
 
     def save(self, model: keras.Model, *, step: int, extra: Mapping[str, Any] | None = None) -> Path:
         """Writes the state of `model` and its optimizer, and removes all but the last `keep`.
@@ -178,7 +190,7 @@ class Checkpoints:
             try:
                 description, arrays = _read(path)
             except DamagedCheckpointError as error:
-                print(f"the checkpoint {str(path)!r} is damaged ({error}) and is not used", file=sys.stderr)
+                self._report_damaged(path, error)
                 continue
             _assign(model, path, description["names"], arrays)
             random = {name: array for name, array in arrays.items() if name.startswith("random/")}
@@ -187,6 +199,11 @@ class Checkpoints:
         if paths:
             print(f"no checkpoint in {str(self.folder)!r} is good; training starts anew", file=sys.stderr)
         return None
+
+    def _report_damaged(self, path: Path, error: DamagedCheckpointError) -> None:
+        if path not in self._damaged:
+            print(f"the checkpoint {str(path)!r} is damaged ({error}) and is not used", file=sys.stderr)
+        self._damaged.add(path)
 
     def _last_good(self) -> str:
         newest = self.newest()
@@ -518,8 +535,8 @@ def _digest(file, length):
     return digest.hexdigest()
 
 
-def _read(path):
-    """The description and the arrays of a file whose digest is right."""
+def _check_digest(path):
+    """Raises DamagedCheckpointError for a file whose bytes are not those that were written."""
     with path.open("rb") as file:
         length = file.seek(0, os.SEEK_END) - _DIGITS
         if length <= len(_MARK):
@@ -527,7 +544,12 @@ def _read(path):
         digest = _digest(file, length)
         if digest.encode() != file.read():
             raise DamagedCheckpointError("its sha256 is another")
-        file.seek(0)
+
+
+def _read(path):
+    """The description and the arrays of a file whose digest is right."""
+    _check_digest(path)
+    with path.open("rb") as file:
         with np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     description = json.loads(arrays["description"].tobytes())

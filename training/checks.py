@@ -64,10 +64,10 @@ def check_whole(what: str, value: Any, *, at_least: int, below: int | None = Non
         raise ValueError(f"{what} must be a whole number of at least {at_least}{limit}, not {value!r}")
 
 
-def check_batch_size(batch_size: int, training_images: int) -> None:
-    """A batch of a training has no image twice."""
-    if batch_size > training_images:
-        raise ValueError(f"batch_size must be at most the {training_images} training images, not {batch_size}")
+def check_batch_size(batch_size: int, images: int) -> None:
+    """A batch is at most an epoch, which a sampler may have made shorter than the data set."""
+    if batch_size > images:
+        raise ValueError(f"batch_size must be at most the {images} images of an epoch, not {batch_size}")
 
 
 def check_number(

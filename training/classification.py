@@ -19,7 +19,7 @@ from keras_apa.losses import attach_loss_state
 from keras_apa.metrics import ShotAccuracy
 from training.checkpoint import Checkpoints
 from training.checks import check_arguments, nearest
-from training.data.pipeline import evaluation_dataset, steps_per_epoch
+from training.data.pipeline import PREFETCHED, evaluation_dataset, steps_per_epoch
 from training.data.registry import check_data, load_source
 from training.data.source import Source
 from training.fitting import fit
@@ -135,7 +135,7 @@ def with_targets(recipe: Recipe, source: Source, batches: tf.data.Dataset) -> tf
         targets = tf.one_hot(targets, source.num_classes) if targets.shape.rank == 1 else targets
         return (images, targets, *weights)
 
-    return batches.map(one_hot, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return batches.map(one_hot).prefetch(PREFETCHED)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,9 @@ new linear classifier, class-aware sampling), `lws` (one factor a class), `drw` 
 
 The papers do not state learning rate and epochs of the second stages of Table 4c: those of the recipe's own options
 are used. `lws` and `tau_normalization` need a linear classifier (`--model.classifier linear` in the first stage). With
-mixup or cutmix `drw` weighs a mixed image by the mean weight of its classes, not each of the two terms of its loss."""
+mixup or cutmix `drw` weighs each of the two terms of a mixed image's loss by the weight of its class, as the authors'
+code does.
+"""
 
 from __future__ import annotations
 

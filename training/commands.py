@@ -14,6 +14,7 @@ from training.checks import check_choice, check_whole
 from training.classifier_learning import learn_classifier
 from training.cli import UsageError, usage
 from training.detection_recipe import DetectionRecipe
+from training.published import titled
 from training.recipe import Recipe
 from training.recipes import get_recipe
 
@@ -305,6 +306,8 @@ class _TrainOptions:
     """With --dry-run: side of the images in pixels."""
     debug: bool = False
     """Show the traceback of an error."""
+    given: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Names of the options of the recipe that the command line has."""
 
     def run(self) -> int:
         with usage():
@@ -315,7 +318,7 @@ class _TrainOptions:
         if self.dry_run:
             from training.tasks import task_of
 
-            return task_of(recipe).dry_run(recipe, image_size=self.image_size)
+            return task_of(recipe).dry_run(recipe, image_size=self.image_size, given=self.given)
         from training.experiment import run_train
 
         return run_train(
@@ -325,11 +328,12 @@ class _TrainOptions:
             checkpoint_steps=self.checkpoint_steps,
             jit_compile=self.jit_compile or "auto",
             command=["keras-apa", *(word for word in sys.argv[1:] if word != "--overwrite")],
+            given=self.given,
         )
 
     def changed_recipe(self) -> Any:
         """The recipe as the other options change it."""
-        return self.recipe
+        return titled(self.recipe)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -342,9 +346,8 @@ class TrainRecipe(_TrainOptions):
 
     def changed_recipe(self) -> Recipe:
         """The recipe with another way to learn the classifier."""
-        return (
-            self.recipe if self.classifier_learning is None else learn_classifier(self.recipe, self.classifier_learning)
-        )
+        recipe = titled(self.recipe)
+        return recipe if self.classifier_learning is None else learn_classifier(recipe, self.classifier_learning)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -440,11 +443,13 @@ def train_options(arguments: Sequence[str], parse: Callable[..., Any]) -> _Train
     with usage():
         recipe = get_recipe(arguments[0])
         command = TrainDetection if isinstance(recipe, DetectionRecipe) else TrainRecipe
+        options = [word for word in arguments[1:] if word.startswith("--")]
+        given = tuple(option.partition("=")[0].removeprefix("--").replace("-", "_") for option in options)
         return parse(
             command,
             args=list(arguments[1:]),
             prog=f"keras-apa train {recipe.name}",
-            default=command(recipe=recipe),
+            default=command(recipe=recipe, given=given),
             description=f"Train {recipe.name}: {recipe.title}. {recipe.published}",
             config=(tyro.conf.FlagCreatePairsOff,),
         )

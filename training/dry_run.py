@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import keras
 import numpy as np
 from rich.console import Console
 
+from training.checks import check_batch_size
 from training.classification import check, compiled_model, sample_weights, with_targets
 from training.cli import usage
-from training.data.pipeline import steps_per_epoch
+from training.data.pipeline import images_per_epoch, steps_per_epoch
 from training.data.registry import DATA_SETS, find_source
-from training.experiment import describe_data
+from training.experiment import describe_data, describe_recipe
 from training.fitting import try_steps
 from training.meta_sampler import training_batches, without_sampler
+from training.own_images import suitable, with_suitable
 from training.recipe import Recipe
 from training.start import prepared_as_started
 
@@ -24,12 +27,13 @@ BATCH_SIZE, SMALL_BATCH_SIZE, SMALL = 2, 16, 64
 GIGABYTE = 1e9
 
 
-def run_dry(recipe: Recipe, *, image_size: int = 0, console: Console | None = None) -> int:
+def run_dry(recipe: Recipe, *, image_size: int = 0, given: Collection[str] = (), console: Console | None = None) -> int:
     """Runs two steps of a recipe, on its own data if it is there; says what a real run would need.
 
     Args:
         recipe: What to try.
         image_size: Side of the images in pixels, instead of the recipe's.
+        given: Names of the options that the command line names, which no choice by the images changes.
     """
     console = console or Console()
     with usage():
@@ -38,6 +42,9 @@ def run_dry(recipe: Recipe, *, image_size: int = 0, console: Console | None = No
         check(recipe)
         source, real = find_source(recipe)
         source = prepared_as_started(recipe, source)
+        asked, recipe = recipe, with_suitable(recipe, suitable(recipe, source) if real else {}, given)
+        if real:
+            check_batch_size(recipe.batch_size, images_per_epoch(recipe, source))
     if real:
         describe_data(source, recipe, console)
         steps = steps_per_epoch(recipe, source)
@@ -49,6 +56,7 @@ def run_dry(recipe: Recipe, *, image_size: int = 0, console: Console | None = No
             f"{STEPS} steps on random pixels of its shape, with {DATA_SETS[recipe.data.name].counts_are}.",
             highlight=False,
         )
+    describe_recipe(asked, recipe, console)
     side = recipe.data.image_size or source.image_shape[0]
     few = SMALL_BATCH_SIZE if side < SMALL else BATCH_SIZE
     small = recipe.replace(batch_size=few, meta_sampler={"batch_size": few})

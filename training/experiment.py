@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from keras_apa.class_counts import ClassCounts
 from training.callbacks import EpochProgress, TensorBoardLog
@@ -24,12 +26,16 @@ from training.demo import describe_run
 from training.files import write_json
 from training.network import normalize_classifier
 from training.outcome import Outcome
+from training.own_images import check_same_images, describe_choice, with_suitable
+from training.published import changes
 from training.recipe import Experiment, Recipe
-from training.run_folder import CONFIG, load_finished, open_run_folder, read_config
+from training.run_folder import CONFIG, check_same, load_finished, open_run_folder, read_config
+from training.start import OWN_IMAGES
 from training.tasks import recipe_from_dict, task_of
 
 RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"
+_CLASSES_SHOWN = 20
 
 
 def run_train(
@@ -40,25 +46,43 @@ def run_train(
     checkpoint_steps: int = 0,
     jit_compile: bool | str = "auto",
     command: Sequence[str] = (),
+    given: Collection[str] = (),
     console: Console | None = None,
 ) -> int:
-    """Trains a recipe in its run folder, or goes on with it; returns the exit code."""
+    """Trains a recipe in its run folder, or goes on with it; returns the exit code.
+
+    `given` has the names of the options that the command line names, which no choice by the images changes.
+    """
     console = console or Console()
-    task = task_of(recipe)
+    task, asked = task_of(recipe), recipe
     folder = output or RUNS / recipe.name
-    config = {"recipes": [recipe.to_dict()], **describe_run()}
+    now = describe_run()
     with usage():
         task.check(recipe)
+        earlier = None if overwrite else read_config(folder)
+        if earlier is not None:
+            chosen = earlier.get("chosen", {})
+            recipe = with_suitable(asked, chosen, given)
+            check_same(folder, earlier, {"recipes": [recipe.to_dict()], **now})
+            # Needs neither images nor the weights that it started from.
+            if (outcome := load_finished(folder, recipe)) is not None:
+                console.print("This training is finished; its result:")
+                return _close(folder.resolve(), outcome, earlier, console)
         source = task.load(recipe)
+        images = task.fingerprint(recipe, source)
+        if earlier is not None:
+            check_same_images(folder, earlier.get("images", {}), images)
+        else:
+            chosen = task.suitable(recipe, source)
+            recipe = with_suitable(asked, chosen, given)
+        check_batch_size(recipe.batch_size, task.images_per_epoch(recipe, source))
         steps = task.steps_per_epoch(recipe, source)
-        check_batch_size(recipe.batch_size, len(source.train))
-        known = read_config(folder) is not None and not overwrite
-        folder = open_run_folder(folder, config, default=folder, resume=known, overwrite=overwrite).resolve()
+        config = {"recipes": [recipe.to_dict()], **now, "chosen": chosen, "images": images}
+        folder = open_run_folder(
+            folder, config, default=folder, resume=earlier is not None, overwrite=overwrite
+        ).resolve()
     task.describe_data(source, recipe, console)
-    outcome = load_finished(folder, recipe)
-    if outcome is not None:
-        console.print("This training is finished; its result:")
-        return _close(folder, outcome, config, console)
+    describe_recipe(asked, recipe, console)
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     if start := _newest_step(checkpoints):
         console.print(f"Going on from step {start} of {steps * recipe.epochs}, in {folder}", highlight=False)
@@ -87,8 +111,8 @@ def run_train(
 
 
 def _newest_step(checkpoints: Checkpoints) -> int:
-    """The step of the newest checkpoint, good or not; 0 before the first."""
-    newest = checkpoints.newest()
+    """The step of the newest good checkpoint; 0 before the first."""
+    newest = checkpoints.newest_good()
     return int(newest.stem.removeprefix("step-")) if newest else 0
 
 
@@ -107,7 +131,7 @@ def describe(recipe: Experiment, config: dict[str, Any]) -> dict[str, str]:
     backend = config["backend"]
     return {
         **task_of(recipe).data_settings(recipe),
-        "published": recipe.published or "no published number",
+        "published": _published(recipe),
         "training": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {optimizer.name}, "
         f"learning rate {optimizer.learning_rate:g} ({optimizer.schedule}), "
         f"weight decay {optimizer.weight_decay:g}, seed {recipe.seed}",
@@ -117,13 +141,20 @@ def describe(recipe: Experiment, config: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _published(recipe: Experiment) -> str:
+    """The published number, and in what this run is not the one that it was published for."""
+    changed = changes(recipe)
+    note = f", of the recipe as it is; changed here: {', '.join(changed)}" if changed else ""
+    return f"{recipe.published or 'no published number'}{note}"
+
+
 def classifier_settings(recipe: Recipe) -> dict[str, str]:
     """What the report says about data and network."""
     return {"data": f"`{recipe.data.name}`", "network": f"`{recipe.model.name}`"}
 
 
 def describe_data(source: Source, recipe: Recipe, console: Console) -> None:
-    """How many images and classes there are, and how many classes of each shot group."""
+    """How many images and classes there are, and how many classes of each shot group; one's own images by class."""
     options = recipe.evaluation
     groups = source.class_counts.shot_groups(options.many_threshold, options.few_threshold)
     counts = source.class_counts.counts
@@ -133,8 +164,40 @@ def describe_data(source: Source, recipe: Recipe, console: Console) -> None:
         + ", ".join(f"{len(classes)} {group}" for group, classes in groups.items()),
         highlight=False,
     )
+    if recipe.data.name in OWN_IMAGES:
+        console.print(class_table(source, groups))
     for note in source.notes:
         console.print(note, highlight=False)
+
+
+def class_table(source: Source, groups: Mapping[str, Sequence[int]]) -> Table:
+    """The classes with their training images and their shot group, the largest first; of many only both ends."""
+    counts, names = source.class_counts.counts, source.class_names
+    group_of = {int(label): group for group, labels in groups.items() for label in labels}
+    table = Table("class", box=None)
+    table.add_column("training images", justify="right")
+    table.add_column("group")
+    order = np.argsort(-counts, kind="stable").tolist()
+    end = _CLASSES_SHOWN // 2
+    left_out = len(order) - 2 * end if len(order) > _CLASSES_SHOWN else 0
+    for place, label in enumerate(order):
+        if left_out and place == end:
+            table.add_row("…", f"{left_out} more", "")
+        if not left_out or not end <= place < len(order) - end:
+            table.add_row(Text(names[label]), f"{counts[label]:,}", group_of[label])
+    return table
+
+
+def describe_recipe(asked: Experiment, recipe: Experiment, console: Console) -> None:
+    """What was chosen for these images, and in what the recipe is not the published one."""
+    if (choice := describe_choice(asked, recipe)) is not None:
+        console.print(choice, highlight=False, soft_wrap=True)
+    if changed := changes(recipe):
+        console.print(
+            f"Changed from the published recipe ({recipe.published}): {', '.join(changed)}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def run_evaluate(folder: Path, changes: dict[str, Any], data: dict[str, Any], console: Console | None = None) -> int:

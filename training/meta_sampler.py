@@ -34,7 +34,7 @@ from keras import ops
 import zoo
 from keras_apa.class_counts import ClassCounts
 from keras_apa.losses import BalancedSoftmaxCrossentropy
-from training.data.pipeline import steps_per_epoch, training_dataset
+from training.data.pipeline import PREFETCHED, steps_per_epoch, training_dataset
 from training.data.source import Source
 from training.network import CLASSIFIER
 from training.recipe import Recipe
@@ -84,8 +84,8 @@ def training_batches(
     def joined(first, second):
         return tuple(tf.concat(parts, axis=0) for parts in zip(first, second, strict=True))
 
-    both = tf.data.Dataset.zip((batches, meta)).map(joined, num_parallel_calls=tf.data.AUTOTUNE)
-    return both.apply(tf.data.experimental.assert_cardinality(last - start_step)).prefetch(tf.data.AUTOTUNE)
+    both = tf.data.Dataset.zip((batches, meta)).map(joined)
+    return both.apply(tf.data.experimental.assert_cardinality(last - start_step)).prefetch(PREFETCHED)
 
 
 def proposal(sampler: str, class_counts: ClassCounts) -> np.ndarray:

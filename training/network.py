@@ -17,6 +17,7 @@ from keras_apa.layers import AGLU, PriorCorrection
 from training.data.source import Source
 from training.models import load_model
 from training.recipe import EvaluationOptions, ModelOptions, Recipe, StartOptions
+from zoo.weight_files import different_layers
 
 CLASSIFIER = "classifier"
 _LAST_STAGE = "stage4_"
@@ -121,6 +122,9 @@ def start_from(model: keras.Model, options: StartOptions) -> None:
         _copy(load_model(_model_file(path) if path.is_dir() else options.weights), model, options)
     if options.redraw_activations:
         redraw_activations(model)
+    if options.redraw_classifier and not options.keep_classifier:
+        kernel = model.get_layer(CLASSIFIER).kernel
+        kernel.assign(keras.initializers.GlorotUniform()(kernel.shape))
 
 
 def _model_file(folder: Path) -> str:
@@ -147,6 +151,8 @@ def _copy(earlier: keras.Model, model: keras.Model, options: StartOptions) -> No
             pairs.extend(zip(layer.weights, other.weights, strict=True))
     known = {layer.name for layer in model.layers}
     problems += [f"{name} has no place" for name in found if name not in known and name != CLASSIFIER]
+    # Activations and gates without parameters differ in no shape.
+    problems = different_layers(earlier, model, options.keep_classifier) or problems
     if problems:
         raise ValueError(
             f"start.weights {options.weights!r} is of another network than {model.name}: {'; '.join(problems[:3])}"

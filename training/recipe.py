@@ -194,7 +194,8 @@ class LossOptions:
     options: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
     """Arguments of the loss, such as tau."""
     class_weights: str = "none"
-    """none; inverse (1 / n, scaled to a mean of 1 over classes); effective ((1 - b) / (1 - b^n), the same scale)."""
+    """none; inverse (1 / n, scaled to a mean of 1 over classes); effective ((1 - b) / (1 - b^n), the same scale).
+    Of a mixed image each class's term of the loss has the weight of that class."""
     class_weights_beta: float = 0.9999
     """b of effective."""
     class_weights_from_epoch: int = 0
@@ -300,6 +301,8 @@ class StartOptions:
     What is not trained keeps its weights, but its batch norms go on following the batches, as in the authors' code."""
     redraw_activations: bool = False
     """Draw kappa and lambda of the last stage anew from U(0, 1) (Places-LT)."""
+    redraw_classifier: bool = False
+    """Draw the weights of a new classifier from Xavier's uniform distribution (Places-LT), not from its own."""
 
     def __post_init__(self):
         if not isinstance(self.weights, str):
@@ -309,6 +312,7 @@ class StartOptions:
         check_flag("start.keep_classifier", self.keep_classifier)
         check_choice("start.trainable", self.trainable, TRAINABLE)
         check_flag("start.redraw_activations", self.redraw_activations)
+        check_flag("start.redraw_classifier", self.redraw_classifier)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -419,6 +423,31 @@ class Experiment:
         if "name" not in values:
             raise ValueError("a recipe needs a name")
         return cls(name=values["name"]).replace(**values)
+
+
+def differences(was: Any, now: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
+    """`PART.FIELD` -> (old, new) for every value in which two dictionaries of recipes differ.
+
+    In two lists of recipes, the same setting of several of them is named once.
+
+    >>> recipe = Recipe(name="digits")
+    >>> differences(recipe.to_dict(), recipe.replace(model={"gate": "apa"}).to_dict())
+    {'model.gate': (None, 'apa')}
+    """
+    if isinstance(was, dict) and isinstance(now, dict):
+        pairs = [(key, was.get(key), now.get(key)) for key in {**was, **now}]
+    elif _are_recipes(was) and _are_recipes(now) and len(was) == len(now):
+        pairs = [("", old, new) for old, new in zip(was, now, strict=True)]
+    else:
+        return {} if was == now else {path: (was, now)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for key, old, new in pairs:
+        found = differences(old, new, ".".join(part for part in (path, key) if part)) | found
+    return found
+
+
+def _are_recipes(value):
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from training.files import atomic_path, last_numbered_folder, make_writable, numbered_folder, write_json
-from training.recipe import Experiment
+from training.recipe import Experiment, differences
 from training.tasks import task_of
 
 CONFIG = "config.json"
@@ -52,7 +52,7 @@ def open_run_folder(
         raise ValueError(f"--output {str(folder)!r} is a file; name a folder")
     earlier = read_config(folder)
     if resume:
-        _check_same(folder, earlier, config)
+        check_same(folder, earlier, config)
     elif folder.is_dir() and any(folder.iterdir()):
         if earlier is None:
             raise ValueError(
@@ -95,37 +95,25 @@ def load_finished(folder: Path, recipe: Experiment) -> Any:
         outcome = task_of(recipe).outcome.from_dict(json.loads(numbers.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{str(numbers)!r} is damaged ({error}); remove it to train this network again") from error
-    if outcome.recipe != recipe:
+    if outcome.recipe.replace(title=recipe.title) != recipe:
         raise ValueError(f"{str(numbers)!r} is the result of another recipe; remove it to train this network again")
     return outcome
 
 
-def _check_same(folder: Path, earlier: Mapping[str, Any] | None, config: Mapping[str, Any]) -> None:
+def check_same(folder: Path, earlier: Mapping[str, Any] | None, config: Mapping[str, Any]) -> None:
+    """An error that names the settings in which a run in `folder` is another than the one of `config`."""
     if earlier is None:
         raise ValueError(f"{str(folder)!r} holds no run to resume; leave out --resume to start one")
+    changed = differences({key: earlier[key] for key in FIXED}, {key: config[key] for key in FIXED})
+    changed.pop("recipes.title", None)  # it follows from the others
     different = sorted(
-        f"{key} was {was!r}, is {now!r}"
-        for key, (was, now) in _differences({k: earlier[k] for k in FIXED}, {k: config[k] for k in FIXED}).items()
+        f"{name.removeprefix('recipes.')} was {was!r}, is {now!r}" for name, (was, now) in changed.items()
     )
     if different:
         raise ValueError(
             f"the run in {str(folder)!r} cannot be resumed with other settings: {'; '.join(different[:3])}; "
             "give the same settings, or another --output"
         )
-
-
-def _differences(was: Any, now: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    """Path -> (old, new) for every leaf that differs; the same setting of several recipes is named once."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        pairs = [(key, was.get(key), now.get(key)) for key in {**was, **now}]
-    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        pairs = [("", old, new) for old, new in zip(was, now, strict=True)]
-    else:
-        return {} if was == now else {path.removeprefix("recipes."): (was, now)}
-    found: dict[str, tuple[Any, Any]] = {}
-    for key, old, new in pairs:
-        found = _differences(old, new, ".".join(part for part in (path, key) if part)) | found
-    return found
 
 
 def _remove_run(folder: Path, config: Mapping[str, Any]) -> None:

@@ -23,6 +23,12 @@ class Task:
     """`(recipe) -> source`."""
     steps_per_epoch: Callable
     """`(recipe, source)`."""
+    images_per_epoch: Callable
+    """`(recipe, source)`: the largest batch."""
+    suitable: Callable
+    """`(recipe, source)`: settings that are chosen for these images, by option; the others are the recipe's."""
+    fingerprint: Callable
+    """`(recipe, source)`: what tells whether images of one's own have changed; empty for others."""
     train: Callable
     """`(recipe, source, callbacks=, jit_compile=, checkpoints=, checkpoint_steps=) -> (model, outcome)`."""
     save: Callable
@@ -32,7 +38,7 @@ class Task:
     describe_data: Callable
     """`(source, recipe, console)`."""
     dry_run: Callable
-    """`(recipe, image_size=, console=)`."""
+    """`(recipe, image_size=, given=, console=)`, `given` as `own_images.with_suitable` takes it."""
     table: Callable
     """`(outcomes)`: a table for the terminal."""
     write_report: Callable
@@ -61,10 +67,11 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Experiment:
 @functools.cache
 def _classification() -> Task:
     from training import classification, experiment
-    from training.data.pipeline import steps_per_epoch
+    from training.data.pipeline import images_per_epoch, steps_per_epoch
     from training.data.registry import load_source
     from training.dry_run import run_dry
     from training.outcome import Outcome
+    from training.own_images import fingerprint, suitable
     from training.report import accuracy_table, write_report
     from training.run_folder import save_finished
     from training.start import prepared_as_started
@@ -75,6 +82,9 @@ def _classification() -> Task:
         check=classification.check,
         load=lambda recipe: prepared_as_started(recipe, load_source(recipe.data)),
         steps_per_epoch=steps_per_epoch,
+        images_per_epoch=images_per_epoch,
+        suitable=suitable,
+        fingerprint=fingerprint,
         train=classification.train,
         save=save_finished,
         evaluate=experiment.evaluate_classifier,
@@ -97,11 +107,15 @@ def _detection() -> Task:
         check=detection.check_detection,
         load=detection.load_source_of,
         steps_per_epoch=detection_steps_per_epoch,
+        images_per_epoch=lambda recipe, source: len(source.train),
+        # A detector is what its recipe says, and its images are listed in files of their own.
+        suitable=lambda recipe, source: {},
+        fingerprint=lambda recipe, source: {},
         train=detection.train_detector,
         save=detection_run.save_detector,
         evaluate=detection_run.evaluate_detector,
         describe_data=detection_run.describe_detection_data,
-        dry_run=detection_run.run_detection_dry,
+        dry_run=lambda recipe, given=(), **options: detection_run.run_detection_dry(recipe, **options),
         table=detection_report.detection_table,
         write_report=detection_report.write_detection_report,
         data_settings=detection_run.detector_settings,

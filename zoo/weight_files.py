@@ -99,7 +99,12 @@ class _KerasFile:
 
     def load(self, model, build, new_classifier):
         with_classifier = has_classifier(model) and not new_classifier
-        _check_settings(self.model, model, self.path, with_classifier)
+        if different := different_layers(self.model, model, with_classifier):
+            more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
+            raise ValueError(
+                f"{self.path} does not fit {model.name!r}; nothing was loaded.\n"
+                f"of another kind: {'; '.join(different[:3])}{more}. Give the options that the file was made with."
+            )
         _copy_weights(self.model, model, self.path, with_classifier)
 
 
@@ -241,10 +246,22 @@ def _in_order(layer):
     return sorted(layer.weights, key=lambda variable: (variable.name, tuple(variable.shape)))
 
 
-def _check_settings(source, model, path, with_classifier):
-    """Refuse a file whose layers compute something else than those of the same name in `model`.
+def different_layers(source, model, with_classifier=True):
+    """Which layers of a loaded model compute something else than those of the same name in the one to load it into.
 
     Their weights may have the same shapes all the same: a network with ReLU takes those of one with SiLU.
+
+    Args:
+        source: The model that was read from a file.
+        model: The one that is to have its weights.
+        with_classifier: Whether the classifier is compared too.
+
+    Returns: A sentence for each such layer.
+
+    >>> import zoo
+    >>> from zoo.weight_files import different_layers
+    >>> different_layers(zoo.create_model("resnet8", activation="silu"), zoo.create_model("resnet8"))[0]
+    "stem_activation: activation='silu' in the file, activation='relu' in the model"
     """
     theirs, ours = ({layer.name: layer for layer in each.layers} for each in (source, model))
     skipped = () if with_classifier else _HEAD
@@ -263,12 +280,7 @@ def _check_settings(source, model, path, with_classifier):
                 keys = [key for key in there | here if there.get(key) != here.get(key)]
                 kinds = [", ".join(f"{key}={each.get(key)!r}" for key in keys) for each in (there, here)]
             different.append(f"{name}: {kinds[0]} in the file, {kinds[1]} in the model")
-    if different:
-        more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
-        raise ValueError(
-            f"{path} does not fit {model.name!r}; nothing was loaded.\n"
-            f"of another kind: {'; '.join(different[:3])}{more}. Give the options that the file was made with."
-        )
+    return different
 
 
 def _settings(layer):

@@ -1,6 +1,10 @@
 """`keras-apa train`, `evaluate`, `report` and dry runs: what they write, what goes on, what is refused."""
 
+import dataclasses
+import io
 import json
+import re
+import shutil
 import signal
 
 import keras
@@ -9,13 +13,19 @@ import pytest
 from backends import CURRENT
 from PIL import Image
 from processes import KILLED, process
+from rich.console import Console
 
 import zoo
+from keras_apa import ClassCounts
+from training import experiment
+from training.checkpoint import Checkpoints
 from training.classifier_learning import METHODS, learn_classifier
 from training.cli import main
+from training.data.source import ArrayImages, Source
 from training.network import model_arguments
 from training.recipe import Recipe
 from training.recipes import get_recipe, recipes
+from training.tasks import task_of
 
 SMALL = [
     "--data.largest-class", "30", "--data.imbalance-factor", "5", "--data.test-images-per-class", "5",
@@ -115,16 +125,64 @@ def photos(tmp_path_factory):
 
 
 def test_own_images_are_trained_on_with_one_command(photos, tmp_path, capsys):
-    arguments = ["--data.path", photos, "--data.image-size", "32", "--model.name", "se_resnet8"]
-    arguments += ["--output", tmp_path / "run", "--epochs", "8", "--batch-size", "8"]
+    """What the command line leaves open is chosen by number and size of the images, and kept with the run."""
+    run = tmp_path / "run"
+    arguments = ["--data.path", photos, "--model.name", "se_resnet8", "--output", run, "--epochs", "8"]
+    arguments += ["--batch-size", "8", "--optimizer.learning-rate", "0.05"]
     assert train("folder", *arguments) == 0
     printed = capsys.readouterr().out
-    assert "3 classes" in printed and "few" in printed
+    assert "3 classes" in printed and re.search(r"red +3 +few", printed)
+    assert "Chosen by number and size of the images: --augment.crop padded --data.image-size 32 (" in printed
+    config = json.loads((run / "config.json").read_text())
+    assert config["recipes"][0]["data"]["image_size"] == 32 and config["recipes"][0]["model"]["name"] == "se_resnet8"
+    assert config["images"]["classes"] == {"blue": 19, "green": 7, "red": 3}
     outcome = json.loads((tmp_path / "run" / "folder.json").read_text())
     assert outcome["class_names"] == ["blue", "green", "red"] and sum(outcome["class_counts"]) < 37
     assert outcome["accuracies"]["all"] > 0.6
     assert main(["predict", str(tmp_path / "run" / "folder.keras"), str(photos / "red"), "--backend", CURRENT]) == 0
     assert "red" in capsys.readouterr().out
+    # The same command would go on with an unfinished one: what was chosen is known, but the images are others.
+    (run / "folder.json").unlink()
+    more = shutil.copytree(photos, tmp_path / "more")
+    config["recipes"][0]["data"]["path"] = str(more)
+    (run / "config.json").write_text(json.dumps(config))
+    arguments[1] = more
+    shutil.copy(more / "blue" / "0.jpg", more / "blue" / "again.jpg")
+    assert train("folder", *arguments) == 2
+    assert "the images are not those that the run in" in (error := capsys.readouterr().err)
+    assert "class 'blue' had 19 training images, has 20" in error
+
+
+def test_of_many_classes_the_largest_and_the_smallest_are_printed():
+    counts = ClassCounts([*range(60, 10, -1)], names=[f"[class {label}]" for label in range(50)])
+    images = ArrayImages(np.zeros((50, 2, 2, 3), "uint8"), np.arange(50))
+    table = experiment.class_table(Source("many", images, images, class_counts=counts), counts.shot_groups())
+    console = Console(file=io.StringIO())
+    console.print(table)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 22 and "30 more" in lines[11]
+    assert [lines[place].split() for place in (1, -1)] == [
+        ["[class", "0]", "60", "medium"],
+        ["[class", "49]", "11", "few"],
+    ]
+
+
+def test_a_damaged_checkpoint_is_not_what_a_training_goes_on_from(run, tmp_path, capsys, monkeypatch):
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "digits10_lt_baseline.json").unlink()
+    newest = Checkpoints(folder / "checkpoints").newest()
+    newest.write_bytes(newest.read_bytes()[:-1000])
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    task = dataclasses.replace(task_of(get_recipe("digits10_lt_baseline")), train=interrupted)
+    monkeypatch.setattr(experiment, "task_of", lambda recipe: task)
+    arguments = [*SMALL, "--evaluation.prior-correction", "raw", "--output", folder]
+    assert train("digits10_lt_baseline", *arguments) == 130
+    printed = capsys.readouterr()
+    assert "Going on from step 5 of 10" in printed.out
+    assert "step-0000000010.npz' is damaged" in printed.err and "Saved up to step 5 of 10" in printed.err
 
 
 def test_a_second_stage_trains_the_classifier_only(run, tmp_path):
@@ -189,6 +247,7 @@ def dry_run(name, capsys, tmp_path):
 
 def test_a_dry_run_says_what_a_run_would_need(capsys, tmp_path):
     printed = dry_run("cifar100_lt", capsys, tmp_path)
+    assert "Changed from the published recipe (APA Table 3b: 52.3): model.name se_resnet8 (was se_resnet32)" in printed
     assert "cifar100_lt (10,847 training images, 100 classes) is not here: 2 steps on random pixels" in printed
     assert "22 steps an epoch, 500 epochs, 11,000 steps" in printed
     assert "weight decay 0.001 on all trained tensors but 20 (kappa, lambda)" in printed
@@ -229,6 +288,11 @@ def test_a_dry_run_of_every_recipe(name, capsys, tmp_path):
         ("cifar100_lt", ["--classifier-learning", "cr"], ["'cr'", "crt"]),
         ("cifar100_lt", ["--image-size", "32"], ["--image-size", "--dry-run"]),
         ("digits10_lt", ["--batch-size", "5000"], ["batch_size", "1236"]),
+        (
+            "digits10_lt",
+            ["--data.sampler", "downsampling"],
+            ["batch_size must be at most the 50 images of an epoch, not 128"],
+        ),
         ("digits10_lt", ["--start.weights", "nothing.pth"], ["start.weights", "nothing.pth"]),
         ("digits10_lt", ["--loss.name", "CTC"], ["the loss CTC", "one-hot targets"]),
         ("digits10_lt", ["--loss.name", "DropLoss"], ["--loss.options frequency_threshold VALUE"]),
@@ -249,7 +313,7 @@ def test_what_cannot_be_is_said_before_training(recipe, arguments, parts, capsys
     assert error.startswith("keras-apa: ") and "Traceback" not in error
     for part in parts:
         assert part in error
-    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").glob("*.keras"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_bad_line_of_a_list_is_named_with_its_number(tmp_path, capsys):

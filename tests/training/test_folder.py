@@ -139,7 +139,9 @@ def corrupt(root):
 
 def test_corrupt_files_are_all_listed(tmp_path):
     corrupt(fill(tmp_path, emu=4, wren=4))
-    with pytest.raises(ValueError, match="3 of 9 images cannot be decoded; .*on_corrupt='skip'") as error:
+    with pytest.raises(
+        ValueError, match="3 of 9 images cannot be decoded; .*on_corrupt='skip' .--data.on-corrupt skip.:"
+    ) as error:
         folder(tmp_path)
     for name in ("emu/000.png: ", "wren/001.png: the file is empty", "wren/text.jpg: not an image"):
         assert name in str(error.value)

@@ -11,6 +11,8 @@ import tensorflow as tf
 from PIL import Image
 
 from training.data.list_files import inaturalist_json, list_files, read_list
+from training.data.registry import load_source
+from training.recipe import DataOptions
 from zoo import Preprocessing
 
 pytestmark = pytest.mark.skipif(
@@ -167,6 +169,37 @@ def test_bad_arguments_are_named(root, options, message):
         read(root, **options)
 
 
+def named(root, name, **options):
+    lists = {"train_list": str(root / "train.txt"), "test_list": str(root / "test.txt"), "path": str(root)}
+    return load_source(DataOptions(name=name, **{**lists, **options}), download=False)
+
+
+def test_lists_of_a_known_data_set_have_its_classes(root):
+    assert named(root, "list").num_classes == 3
+    with pytest.raises(ValueError, match=r"train\.txt has no image of class 3 and of 361 more classes"):
+        named(root, "places_lt")
+    with open(root / "train.txt", "a") as file:
+        file.write("b/1.png 365\n")
+    with pytest.raises(ValueError, match=r"train\.txt, line 7: the label 365 is beyond the 365 classes, 0 to 364"):
+        named(root, "places_lt")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parts"),
+    [
+        ("places_lt", {}, ["Places_LT_train.txt", "places2.csail.mit.edu"]),
+        ("places_lt", {"train_list": "none.txt", "test_list": "b", "path": "c"}, ["none.txt is not there", "places2"]),
+        ("imagenet_lt", {"train_list": "none.txt", "test_list": "b", "path": "c"}, ["ImageNet_LT_", "image-net.org"]),
+        ("inaturalist2018", {"path": "/nowhere"}, ["i_naturalist2018 is not in /nowhere", "visipedia/inat_comp"]),
+    ],
+)
+def test_what_is_missing_says_where_it_is_and_what_works_without(name, options, parts):
+    with pytest.raises(FileNotFoundError) as error:
+        load_source(DataOptions(name=name, **options), download=False)
+    for part in [*parts, "--data.train-list", "--data.path", "Without it: digits100_lt, which is embedded"]:
+        assert part in str(error.value)
+
+
 # iNaturalist
 
 
@@ -256,3 +289,11 @@ def test_missing_images_of_annotations_are_named(root, annotations):
     (root / "a" / "0.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of the 6 images that the train list names are not there: .*0\.png"):
         read_json(root, annotations)
+
+
+def test_annotations_of_a_known_data_set_have_its_classes(root, annotations):
+    read_json(root, annotations)
+    files = {"train_list": str(root / "train.json"), "test_list": str(root / "test.json")}
+    assert named(root, "list", **files).num_classes == 3
+    with pytest.raises(ValueError, match=r"train\.json has 3 categories, inaturalist2018 has 8142 classes"):
+        named(root, "inaturalist2018", **files)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_apa import ClassCounts
+from training.classification import with_targets
 from training.data import pipeline
 from training.data.digits import digits100_lt
 from training.data.pipeline import evaluation_dataset, steps_per_epoch, training_dataset
@@ -104,11 +105,38 @@ def test_deferred_class_weights_begin_at_their_epoch(source):
         np.testing.assert_array_equal(got, expected)
 
 
-def test_class_weights_follow_mixed_targets(source):
-    weights = np.linspace(1, 2, 23, dtype="float32")
-    mixed = recipe(augment={"mixup_alpha": 0.4}, loss={"class_weights": "inverse"})
-    for _, targets, got in training_dataset(mixed, source, class_weights=weights).as_numpy_iterator():
-        np.testing.assert_allclose(got, targets @ weights, rtol=1e-5)
+def test_class_weights_weigh_each_class_of_a_mixed_image(source):
+    """`sum_c w_c t_c loss(c)`, from a sample weight and targets that add up to one."""
+    weights = np.linspace(1, 20, 23, dtype="float32")
+    mixed = recipe(
+        augment={"mixup_alpha": 0.4, "label_smoothing": 0.1},
+        loss={"class_weights": "inverse", "class_weights_from_epoch": 1},
+    )
+    datasets = (training_dataset(mixed, source, class_weights=each) for each in (None, weights))
+    plain, weighed = (dataset.as_numpy_iterator() for dataset in datasets)
+    for step, ((_, expected), (_, targets, got)) in enumerate(zip(plain, weighed, strict=True)):
+        expected = expected * (np.ones(23) if step < 3 else weights)
+        np.testing.assert_allclose(got[:, None] * targets, expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(np.sum(targets, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("readers", [1, 7])
+def test_the_number_of_parallel_calls_changes_nothing(source, monkeypatch, readers):
+    mixed = recipe(augment={"shift": 1, "mixup_alpha": 0.4})
+    expected = list(training_dataset(mixed, source).as_numpy_iterator())
+    monkeypatch.setattr(pipeline, "READERS", readers)
+    monkeypatch.setattr(pipeline, "PREFETCHED", readers)
+    for left, right in zip(expected, training_dataset(mixed, source).as_numpy_iterator(), strict=True):
+        for one, other in zip(left, right, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_no_dataset_leaves_numbers_to_the_tuning_thread(source):
+    """Which holds up the end of a training by seconds."""
+    wants_one_hot = recipe(loss={"name": "CategoricalCrossentropy"})
+    training, test = training_dataset(recipe(), source), evaluation_dataset(source.test, 5, num_classes=23)
+    for dataset in (training, test, with_targets(wants_one_hot, source, training)):
+        assert dataset.options().autotune.enabled is False
 
 
 def test_mixed_precision_leaves_the_images_alone(source):

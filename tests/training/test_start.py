@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import http.server
 import json
+import shutil
 import threading
 
 import keras
@@ -15,6 +16,8 @@ from PIL import Image
 import zoo
 from training.cli import main
 from training.data.source import ArrayImages, Source
+from training.network import start_from
+from training.recipe import StartOptions
 from training.recipes import get_recipe
 from training.start import prepared_as_started
 from zoo import weights as module
@@ -86,7 +89,7 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def test_own_images_are_trained_on_from_published_weights(published, photos, tmp_path, capsys):
+def test_own_images_are_trained_on_from_published_weights(published, photos, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     arguments = ["train", "folder", "--backend", CURRENT, "--data.path", photos, "--model.name", "se_resnet8",
                  "--data.image-size", "32", "--batch-size", "10", "--epochs", "2", "--optimizer.learning-rate", "0.01",
@@ -110,9 +113,11 @@ def test_own_images_are_trained_on_from_published_weights(published, photos, tmp
                 compared += 1
     assert compared > 20
     assert json.loads((run / "config.json").read_text())["recipes"][0]["start"]["weights"] == "se_resnet8/ten"
-    # The same command shows the result, and fetches nothing.
+    # The same command shows the result, and needs neither the weights nor the images.
+    monkeypatch.delitem(module._BY_NAME, ("se_resnet8", "ten"))
+    shutil.rmtree(photos)
     assert main([*map(str, arguments)]) == 0
-    assert len(published.paths) == 1
+    assert "This training is finished" in capsys.readouterr().out and len(published.paths) == 1
 
 
 def test_weights_of_another_network_are_refused_before_training(published, photos, tmp_path, capsys):
@@ -123,6 +128,36 @@ def test_weights_of_another_network_are_refused_before_training(published, photo
     error = capsys.readouterr().err
     assert "start.weights 'se_resnet8/ten' is of another network than se_resnet14" in error
     assert "Traceback" not in error
+
+
+@pytest.fixture
+def first(tmp_path):
+    """The file of a small network with an activation that has no parameters."""
+    path = tmp_path / "first.keras"
+    zoo.create_model("se_resnet8", classes=2, activation="silu", classifier="learned_cosine").save(path)
+    return path
+
+
+def test_an_activation_without_parameters_is_another_network(first):
+    """All weights have the same shapes."""
+    network = zoo.create_model("se_resnet8", classes=2)
+    before = network.get_weights()
+    with pytest.raises(ValueError, match=r"another network than se_resnet8: .*activation='silu' in the file"):
+        start_from(network, StartOptions(weights=str(first)))
+    for expected, got in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    "options", [{"redraw_classifier": True}, {}, {"redraw_classifier": True, "keep_classifier": True}]
+)
+def test_a_new_classifier_is_drawn_as_asked(first, options):
+    network = zoo.create_model("se_resnet8", classes=2, activation="silu", classifier="learned_cosine")
+    start_from(network, StartOptions(weights=str(first), **options))
+    largest = np.abs(keras.ops.convert_to_numpy(network.get_layer("classifier").kernel)).max()
+    # Of 128 draws from U(-a, a): 64 features and 2 classes, a = sqrt(6 / 66) by Xavier, 1 / 8 by default.
+    low, high = (0.2, 6**0.5 / 66**0.5) if options == {"redraw_classifier": True} else (0.1, 1 / 8)
+    assert low < largest <= high + 1e-6
 
 
 def source():

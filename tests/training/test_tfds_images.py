@@ -223,6 +223,12 @@ def test_a_build_that_fails_says_why(tmp_path, monkeypatch):
         imagenet2012(str(tmp_path), download=True)
 
 
+def test_a_build_that_fails_leaves_no_empty_folder_behind(tmp_path):
+    with pytest.raises(FileNotFoundError, match="building it failed .*ILSVRC2012"):
+        imagenet2012(str(tmp_path / "new"), download=True)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("options", [{"download": 1}, {"relabel_by_count": "yes"}])
 def test_bad_arguments_are_named(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be True or False"):

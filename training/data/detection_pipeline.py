@@ -21,6 +21,7 @@ from training.backend import leave_accelerators_to
 from training.checks import check_whole
 from training.data.coco_masks import crop_to_boxes
 from training.data.detection_source import AnnotatedImages, DetectionSource, Objects, fitting_scale
+from training.data.pipeline import without_tuning
 from training.data.repeat_factor import repeat_factor_length, repeat_factor_order, repeat_factors
 from zoo.detection import pad_targets
 
@@ -154,12 +155,7 @@ def detection_training_dataset(
 
     dataset = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(one_epoch)
     remaining = steps * recipe.epochs - start_step
-    # The thread of tf.data that tunes numbers by itself sleeps up to a minute at a time, and at the end of a training
-    # the iterator waits for it.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(remaining)).prefetch(_PREFETCHED)
-    return dataset.with_options(options)
+    return without_tuning(dataset.apply(tf.data.experimental.assert_cardinality(remaining)).prefetch(_PREFETCHED))
 
 
 def detection_evaluation_images(source: DetectionSource) -> Iterator[tuple[int, np.ndarray]]:

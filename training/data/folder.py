@@ -179,7 +179,7 @@ def _without_corrupt(files, on_corrupt):
     if on_corrupt == "error":
         raise ValueError(
             f"{len(corrupt)} of {len(paths)} images cannot be decoded; remove them, or leave them out with "
-            f"on_corrupt='skip':\n{listed}"
+            f"on_corrupt='skip' (--data.on-corrupt skip):\n{listed}"
         )
     kept = {
         part: {name: [path for path in own if path not in corrupt] for name, own in by_class.items()}

@@ -8,6 +8,8 @@ a step starts the dataset at that step, before any image is read.
 
 from __future__ import annotations
 
+import os
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -19,7 +21,11 @@ from training.data.samplers import epoch_length, epoch_order
 from training.data.source import LabelledImages, Source
 from training.recipe import Recipe
 
-__all__ = ["evaluation_dataset", "steps_per_epoch", "training_dataset"]
+__all__ = ["evaluation_dataset", "images_per_epoch", "steps_per_epoch", "training_dataset", "without_tuning"]
+
+# Images that are prepared at a time; batches that are, and batches that wait for the network.
+READERS = os.cpu_count() or 1
+PREFETCHED = 2
 
 try:
     leave_accelerators_to(keras.backend.backend())
@@ -31,10 +37,15 @@ except RuntimeError:
 _OF_IMAGE, _OF_BATCH = 0, 1
 
 
+def images_per_epoch(recipe: Recipe, source: Source) -> int:
+    """Images of an epoch, copies counted: what the sampler draws, which may be more or fewer than there are."""
+    data = recipe.data
+    return epoch_length(data.sampler, source.train.labels, source.num_classes, repeats=data.repeats)
+
+
 def steps_per_epoch(recipe: Recipe, source: Source) -> int:
     """Batches of an epoch; the last one may be smaller than the others."""
-    return -(-epoch_length(recipe.data.sampler, source.train.labels, source.num_classes, repeats=recipe.data.repeats)
-             // recipe.batch_size)  # fmt: skip
+    return -(-images_per_epoch(recipe, source) // recipe.batch_size)
 
 
 def training_dataset(
@@ -46,11 +57,15 @@ def training_dataset(
         recipe: Says how images are drawn, augmented and batched, for how many epochs, from which seed.
         source: The images.
         start_step: Batches that a training which goes on has seen already.
-        class_weights: Weights of the samples of each class, from the epoch on that the recipe says.
+        class_weights: Weights of the samples of each class, `(num_classes,)`, from the epoch on that the recipe says.
 
     Returns:
         Batches `(images, labels)` or `(images, labels, sample_weights)`: float32 images `(n, height, width,
         channels)`; int32 labels `(n,)`, or float32 targets `(n, num_classes)` where the recipe mixes or smooths them.
+        With mixed targets `t` and class weights `w`, the weight of a sample is `s = sum_c w_c t_c` and its target
+        `w_c t_c / s`, so that each class's own term of the loss is weighed: `sum_c w_c t_c loss(c)`, as PyTorch's
+        cross entropy does it for the authors, for every loss that is linear in its targets (cross entropies, with a
+        softmax or a sigmoid). The targets still add up to 1.
 
     Raises:
         ValueError: A batch that is larger than an epoch, labels beyond the classes, a `start_step` beyond the end.
@@ -65,7 +80,7 @@ def training_dataset(
     _check_labels(source.train.labels, source.num_classes)
     steps = steps_per_epoch(recipe, source)
     check_whole("start_step", start_step, at_least=0, below=steps * recipe.epochs + 1)
-    length = epoch_length(data.sampler, source.train.labels, source.num_classes, repeats=data.repeats)
+    length = images_per_epoch(recipe, source)
     if recipe.batch_size > length:
         raise ValueError(f"batch_size must be at most the {length} images of an epoch, not {recipe.batch_size}")
     first_epoch, first_batch = divmod(start_step, steps)
@@ -96,19 +111,17 @@ def training_dataset(
 
     def finish(images, targets, epochs, positions):
         epoch = epochs[0]
-        weights = None
-        if class_weights is not None:
-            weights = tf.gather(tf.constant(class_weights, tf.float32), targets)
-            weights = tf.where(epoch >= recipe.loss.class_weights_from_epoch, weights, tf.ones_like(weights))
         if recipe.augment.mixes:
-            if weights is not None:
-                per_class = tf.constant(class_weights, tf.float32)
             targets = tf.one_hot(targets, source.num_classes)
             images, targets = mix(images, targets, _fold(recipe.seed, _OF_BATCH, epoch, positions[0]), recipe.augment)
-            if weights is not None:
-                mixed = tf.linalg.matvec(targets, per_class)
-                weights = tf.where(epoch >= recipe.loss.class_weights_from_epoch, mixed, tf.ones_like(mixed))
-        return (images, targets) if weights is None else (images, targets, weights)
+        if class_weights is None:
+            return images, targets
+        per_class = tf.constant(class_weights, tf.float32)
+        per_class = tf.where(epoch >= recipe.loss.class_weights_from_epoch, per_class, tf.ones_like(per_class))
+        if not recipe.augment.mixes:
+            return images, targets, tf.gather(per_class, targets)
+        weights = tf.linalg.matvec(targets, per_class)
+        return images, targets * per_class / weights[:, tf.newaxis], weights
 
     def one_epoch(epoch):
         indices = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
@@ -116,13 +129,13 @@ def training_dataset(
         skip = tf.where(epoch == first_epoch, first_batch * recipe.batch_size, 0)
         positions = tf.range(length, dtype=tf.int64)
         each = tf.data.Dataset.from_tensor_slices((indices[skip:], positions[skip:]))
-        each = each.map(lambda index, position: load(index, position, epoch), num_parallel_calls=tf.data.AUTOTUNE)
-        return each.batch(recipe.batch_size).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+        each = each.map(lambda index, position: load(index, position, epoch), num_parallel_calls=READERS)
+        return each.batch(recipe.batch_size).map(finish, num_parallel_calls=PREFETCHED)
 
     labels = tf.constant(np.asarray(source.train.labels, np.int32))
     dataset = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(one_epoch)
     remaining = steps * recipe.epochs - start_step
-    return dataset.apply(tf.data.experimental.assert_cardinality(remaining)).prefetch(tf.data.AUTOTUNE)
+    return without_tuning(dataset.apply(tf.data.experimental.assert_cardinality(remaining)).prefetch(PREFETCHED))
 
 
 def evaluation_dataset(
@@ -151,8 +164,22 @@ def evaluation_dataset(
     def load(index):
         return prepare(images.load(index), preprocessing), tf.gather(labels, index)
 
-    dataset = tf.data.Dataset.range(len(images)).map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    dataset = tf.data.Dataset.range(len(images)).map(load, num_parallel_calls=READERS)
+    return without_tuning(dataset.batch(batch_size).prefetch(PREFETCHED))
+
+
+def without_tuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset, and all that is made from it, with the numbers of parallel calls that it was given.
+
+    The thread of tf.data that tunes numbers by itself sleeps up to a minute at a time, and at the end of a training the
+    iterator waits for it.
+
+    >>> without_tuning(tf.data.Dataset.range(3)).batch(2).options().autotune.enabled
+    False
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def _fold(seed, stream, epoch, position):

@@ -57,18 +57,39 @@ def _tfds(make, *, huge=False):
     return lambda options, download: make(options.path or None, download=download and not huge)
 
 
+_OLTR = "https://github.com/zhmiao/OpenLongTailRecognition-OLTR"
+# Where the authors' lists and their images are.
+_LISTS = {
+    "imagenet_lt": f"ImageNet_LT_train.txt and ImageNet_LT_test.txt from {_OLTR}, images of ILSVRC2012 from "
+    "https://image-net.org/download-images (144 GB, after registration)",
+    "places_lt": f"Places_LT_train.txt and Places_LT_test.txt from {_OLTR}, images of Places365-Standard from "
+    "http://places2.csail.mit.edu/download.html",
+    "inaturalist2018": "train2018.json, val2018.json and train_val2018.tar.gz (120 GB) from "
+    "https://github.com/visipedia/inat_comp/tree/master/2018",
+}
+_WHERE = (
+    "Unpack the images, and give the folder that the paths in the lists start from with --data.path, the lists with "
+    "--data.train-list and --data.test-list"
+)
+_EMBEDDED = "Without it: digits100_lt, which is embedded"
+
+
 def _long_tailed(make, *, huge=False):
     """Lists if they are given, TFDS's form of the data set otherwise; for `huge` see `_tfds`."""
 
     def load(options, download):
+        lists = f"{_LISTS[options.name]}. {_WHERE}"
         if options.train_list or options.test_list:
-            return _listed(options, download)
+            try:
+                return _listed(options, download)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{error}. {options.name} as lists: {lists}. {_EMBEDDED}") from error
         if make is None:
-            raise FileNotFoundError(
-                f"{options.name} needs data.train_list, data.test_list and data.path: the authors' lists (lines "
-                "`path label`), and the folder that their paths start from. Without it: digits100_lt, which is embedded"
-            )
-        source = make(options.path or None, download=download and not huge)
+            raise FileNotFoundError(f"{options.name} is read from lists, which are not given: {lists}. {_EMBEDDED}")
+        try:
+            source = make(options.path or None, download=download and not huge)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}. Or as lists: {lists}") from error
         return source.relabelled_by_count() if options.relabel_by_count else source
 
     return load
@@ -83,14 +104,22 @@ def _listed(options: DataOptions, download: bool) -> Source:
         raise ValueError(f"data.{missing[0]} is missing: lists need data.train_list, data.test_list and data.path")
     if options.on_corrupt != "error":
         raise ValueError("data.on_corrupt 'skip' goes with folder; take images that do not decode out of the lists")
+    classes = DATA_SETS[options.name].classes
     if options.train_list.endswith(".json"):
-        return list_files.inaturalist_json(
+        source = list_files.inaturalist_json(
             options.train_list, options.test_list, options.path, relabel_by_count=options.relabel_by_count
         )
+        if classes not in (None, source.num_classes):
+            raise ValueError(
+                f"{options.train_list} has {source.num_classes} categories, {options.name} has {classes} classes; "
+                "data.name list takes annotations of any other"
+            )
+        return source
     return list_files.list_files(
         options.train_list,
         options.test_list,
         options.path,
+        num_classes=classes,
         relabel_by_count=options.relabel_by_count,
         check_images=_is_short(options.train_list),
         name=options.name,

@@ -6,6 +6,7 @@ it writes unless told otherwise, whose records are found by their stored lengths
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import struct
@@ -166,7 +167,7 @@ def prepared_builder(name: str, data_dir: str | None, *, download: bool) -> tfds
         return builder
     root, failed = builder.data_path.parent.parent, ""
     if download:
-        archives = root / "downloads" / "manual"
+        archives, new = root / "downloads" / "manual", not root.exists()
         try:
             if data_set.url:
                 fetch(data_set.url, archives / os.path.basename(data_set.url), data_set.sha256)
@@ -176,11 +177,20 @@ def prepared_builder(name: str, data_dir: str | None, *, download: bool) -> tfds
         except Exception as error:  # no network, no space, archives that are missing: of any type
             first_line = str(error).strip().partition("\n")[0]
             failed = f", and building it failed ({type(error).__name__}: {first_line})"
+            if new:
+                _remove_empty(root)
     file_format = f"file_format={data_set.file_format!r}" if data_set.file_format else ""
     how_to_get = data_set.how_to_get.format(name=name, root=root, url=data_set.url, format=file_format)
     raise FileNotFoundError(
         f"{name} is not in {root}{failed}. To get it: {how_to_get}. Without it: {data_set.embedded}, which is embedded"
     )
+
+
+def _remove_empty(folder):
+    """What a build that failed leaves where it has begun nothing."""
+    for parent, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):  # something is in it
+            os.rmdir(parent)
 
 
 def _is_there(builder):

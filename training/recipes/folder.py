@@ -1,17 +1,27 @@
 """Your own images: a folder with a folder of images for each class, however many of each.
 
-What is trained: SE-ResNet-50 with APA* gates and AGLU, from scratch, with Balanced Softmax, on images of 224 pixels.
-For a few hundred images of simple things take `--model.name se_resnet20 --data.image-size 32`; with a network that has
-seen ImageNet, `--start.weights se_resnet50/imagenet --optimizer.learning-rate 0.01`. A fifth of each class is kept for
-testing, unless the folder has `train` and `test` (or `val`) folders.
-Cost: 90 epochs; 10,000 images take about a million forward and backward passes, which want a GPU at this size.
+What is trained: a network with APA* gates and AGLU, with Balanced Softmax. Which one, and how, is chosen by the
+training images, and printed; an option that is given is never changed, and the run folder keeps what was chosen:
+
+    images    shorter side, median    network        pixels    batch    epochs    learning rate
+    < 5,000   up to 64                se_resnet20    32        64       200       0.1
+    >= 5,000  up to 64                se_resnet32    32        128      200       0.1
+    < 5,000   above 64                se_resnet18    128       32       120       0.05
+    >= 5,000  above 64                se_resnet50    224       32       90        0.05
+
+A batch is at most a quarter of an epoch. With `--start.weights` it is the network of the weights, as far as they tell
+(published weights, a run folder), for 30 epochs with the learning rate 0.01. A fifth of each class is kept for testing,
+unless the folder has `train` and `test` (or `val`) folders.
+Cost: 10,000 images in 224 pixels take about a million forward and backward passes, which want a GPU.
 
     keras-apa train folder --data.path DIR
     keras-apa train folder --data.path DIR --dry-run      # counts, memory, steps
+    keras-apa train folder --data.path DIR --start.weights se_resnet50/imagenet
 """
 
 from training.recipe import AugmentOptions, DataOptions, LossOptions, ModelOptions, OptimizerOptions, Recipe
 
+# The values of the last line; `training/own_images.py` has the others.
 recipe = Recipe(
     name="folder",
     title="APA* + AGLU, Balanced Softmax",

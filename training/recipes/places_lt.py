@@ -3,8 +3,9 @@
 Paper: Adaptive Parametric Activation, Table 3a: 42.0 % top-1 (SE baseline 40.5, APA* 41.3); PC-softmax at inference.
 Cost: 40 epochs on four V100, 4 x 64 images, after 100 epochs of `imagenet1k`; hours not stated. Not run here. "Last
 residual block" in the authors' README is the whole of the fourth stage in their code. All kappa and lambda there are
-drawn anew from U(0, 1). The learned scale of the classifier is frozen at its start, 5 ** 2 = 25. Batch norms of the
-frozen stages go on following the batches, and the dropout in their gates stays on.
+drawn anew from U(0, 1), the weights of the classifier from Xavier's uniform distribution. The learned scale of the
+classifier is frozen at its start, 5 ** 2 = 25. Batch norms of the frozen stages go on following the batches, and the
+dropout in their gates stays on.
 
     keras-apa train places_lt --data.path FOLDER --data.train-list Places_LT_train.txt --data.test-list ...
     keras-apa train places_lt --start.weights runs/imagenet1k                      # your own pretraining
@@ -41,7 +42,9 @@ recipe = Recipe(
         classifier="learned_cosine",
         lambda_gradient="paper",
     ),
-    start=StartOptions(weights="se_resnet152/imagenet", trainable="last_stage", redraw_activations=True),
+    start=StartOptions(
+        weights="se_resnet152/imagenet", trainable="last_stage", redraw_activations=True, redraw_classifier=True
+    ),
     optimizer=OptimizerOptions(
         learning_rate=0.1, momentum=0.9, weight_decay=5e-5, schedule="epoch_cosine", warmup_epochs=3
     ),
