@@ -142,11 +142,14 @@ def _align(features, boxes, image, level, output_size, scales, sampling_ratio, a
     y = ops.reshape(start, (-1, 1, 1)) + y * ops.reshape(width, (-1, 1, 1))
     weight_y, weight_x = ops.cast(weight_y, flat.dtype), ops.cast(weight_x, flat.dtype)
     x, weight_x = ops.expand_dims(x, 1), ops.expand_dims(weight_x, 1)
-    total = 0.0
-    for i in range(y.shape[-1]):
-        index = ops.reshape(y[:, :, i], (-1, rows, 1, 1)) + x
-        weight = ops.reshape(weight_y[:, :, i], (-1, rows, 1, 1)) * weight_x
-        total = total + ops.sum(ops.expand_dims(weight, -1) * ops.take(flat, index, axis=0), axis=3)
+    def add_row(i, total):
+        # Without these two no weight would need a gradient either, but TensorFlow would keep what it needs for one.
+        weight = ops.stop_gradient(ops.reshape(ops.take(weight_y, i, axis=2), (-1, rows, 1, 1)) * weight_x)
+        index = ops.stop_gradient(ops.reshape(ops.take(y, i, axis=2), (-1, rows, 1, 1)) + x)
+        return total + ops.sum(ops.expand_dims(weight, -1) * ops.take(flat, index, axis=0), axis=3)
+
+    total = ops.zeros((ops.shape(y)[0], rows, columns, channels), flat.dtype)
+    total = ops.fori_loop(0, y.shape[-1], add_row, total)
     return total
 
 
