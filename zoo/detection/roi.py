@@ -142,6 +142,7 @@ def _align(features, boxes, image, level, output_size, scales, sampling_ratio, a
     y = ops.reshape(start, (-1, 1, 1)) + y * ops.reshape(width, (-1, 1, 1))
     weight_y, weight_x = ops.cast(weight_y, flat.dtype), ops.cast(weight_x, flat.dtype)
     x, weight_x = ops.expand_dims(x, 1), ops.expand_dims(weight_x, 1)
+
     def add_row(i, total):
         # Without these two no weight would need a gradient either, but TensorFlow would keep what it needs for one.
         weight = ops.stop_gradient(ops.reshape(ops.take(weight_y, i, axis=2), (-1, rows, 1, 1)) * weight_x)
