@@ -7,6 +7,7 @@ gradient. Each gather has a gradient of the size of all maps, so there is not on
 
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -150,8 +151,20 @@ def _align(features, boxes, image, level, output_size, scales, sampling_ratio, a
         return total + ops.sum(ops.expand_dims(weight, -1) * ops.take(flat, index, axis=0), axis=3)
 
     total = ops.zeros((ops.shape(y)[0], rows, columns, channels), flat.dtype)
-    total = ops.fori_loop(0, y.shape[-1], add_row, total)
-    return total
+    return _repeat(add_row, y.shape[-1], total)
+
+
+def _repeat(function, times, value):
+    """`value = function(i, value)` for `i` from 0 to `times - 1`, with a gradient on every backend."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.fori_loop(0, times, function, value)
+    # Without a highest number of turns XLA makes no gradient; JAX makes one of `fori_loop` only.
+    return ops.while_loop(
+        lambda i, value: i < times,
+        lambda i, value: (i + 1, function(i, value)),
+        (0, value),
+        maximum_iterations=times,
+    )[1]
 
 
 def axis_samples(low, high, bins, size, most, adaptive, aligned):
