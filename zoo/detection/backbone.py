@@ -152,7 +152,25 @@ def _convolve_and_normalize(convolution, norm, x):
         # XLA's gradient of a 1x1 convolution with a stride takes ten times as long as that of the pixels it looks at.
         rows, columns = convolution.strides
         return pointwise(x[:, ::rows, ::columns, :] if max(rows, columns) > 1 else x, kernel) + shift
-    return convolution.convolution_op(x, kernel) + shift
+    if first:
+        return convolution.convolution_op(x, kernel) + shift
+    return convolve(x, kernel, convolution.strides, convolution.padding) + shift
+
+
+def convolve(x, kernel, strides=1, padding="same"):
+    """A convolution of `(batch, height, width, channels)`.
+
+    On PyTorch, Keras's convolution of channels last makes two copies of its input, and one of them is kept for the
+    gradient; that of channels first takes the same values in their places.
+
+    >>> from zoo.detection.backbone import convolve
+    >>> tuple(convolve(keras.ops.ones((2, 3, 4, 5)), keras.ops.ones((3, 3, 5, 6))).shape)
+    (2, 3, 4, 6)
+    """
+    if keras.backend.backend() != "torch":
+        return ops.conv(x, kernel, strides, padding, data_format="channels_last")
+    x = ops.transpose(x, (0, 3, 1, 2))
+    return ops.transpose(ops.conv(x, kernel, strides, padding, data_format="channels_first"), (0, 2, 3, 1))
 
 
 def pointwise(x, kernel):

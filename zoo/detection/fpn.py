@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from zoo.detection.backbone import pointwise
+from zoo.detection.backbone import convolve, pointwise
 
 # PyTorch's kaiming_uniform_(a=1), with which torchvision starts the pyramid; Xavier-uniform is mmdet's.
 LECUN_UNIFORM = {
@@ -60,7 +60,7 @@ class FeaturePyramid(layers.Layer):
         merged = [pointwise(x, lateral.kernel) + lateral.bias for lateral, x in zip(self.laterals, inputs, strict=True)]
         for level in range(len(merged) - 2, -1, -1):
             merged[level] = merged[level] + upsample_nearest(merged[level + 1], merged[level].shape[1:3])
-        outputs = [output(x) for output, x in zip(self.outputs, merged, strict=True)]
+        outputs = [convolve(x, output.kernel) + output.bias for output, x in zip(self.outputs, merged, strict=True)]
         return [*outputs, outputs[-1][:, ::2, ::2, :]]
 
     def compute_output_shape(self, input_shape):

@@ -7,6 +7,7 @@ gradient. Each gather has a gradient of the size of all maps, so there is not on
 
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -142,12 +143,28 @@ def _align(features, boxes, image, level, output_size, scales, sampling_ratio, a
     y = ops.reshape(start, (-1, 1, 1)) + y * ops.reshape(width, (-1, 1, 1))
     weight_y, weight_x = ops.cast(weight_y, flat.dtype), ops.cast(weight_x, flat.dtype)
     x, weight_x = ops.expand_dims(x, 1), ops.expand_dims(weight_x, 1)
-    total = 0.0
-    for i in range(y.shape[-1]):
-        index = ops.reshape(y[:, :, i], (-1, rows, 1, 1)) + x
-        weight = ops.reshape(weight_y[:, :, i], (-1, rows, 1, 1)) * weight_x
-        total = total + ops.sum(ops.expand_dims(weight, -1) * ops.take(flat, index, axis=0), axis=3)
-    return total
+
+    def add_row(i, total):
+        # Without these two no weight would need a gradient either, but TensorFlow would keep what it needs for one.
+        weight = ops.stop_gradient(ops.reshape(ops.take(weight_y, i, axis=2), (-1, rows, 1, 1)) * weight_x)
+        index = ops.stop_gradient(ops.reshape(ops.take(y, i, axis=2), (-1, rows, 1, 1)) + x)
+        return total + ops.sum(ops.expand_dims(weight, -1) * ops.take(flat, index, axis=0), axis=3)
+
+    total = ops.zeros((ops.shape(y)[0], rows, columns, channels), flat.dtype)
+    return _repeat(add_row, y.shape[-1], total)
+
+
+def _repeat(function, times, value):
+    """`value = function(i, value)` for `i` from 0 to `times - 1`, with a gradient on every backend."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.fori_loop(0, times, function, value)
+    # Without a highest number of turns XLA makes no gradient; JAX makes one of `fori_loop` only.
+    return ops.while_loop(
+        lambda i, value: i < times,
+        lambda i, value: (i + 1, function(i, value)),
+        (0, value),
+        maximum_iterations=times,
+    )[1]
 
 
 def axis_samples(low, high, bins, size, most, adaptive, aligned):
