@@ -585,5 +585,9 @@ def _assign(model, path, names, arrays):
 
 
 def _plain(path):
-    """A variable's path without the numbers by which Keras tells layers of one process apart."""
-    return re.sub(r"_\d+(?=_|/|$)", "", path)
+    """A variable's path without what differs between two processes that make the same model.
+
+    That is the numbers by which Keras tells layers of one process apart, and the scope of the loss scale, in which
+    TensorFlow makes the optimizer's variables where the first step makes them.
+    """
+    return re.sub(r"_\d+(?=_|/|$)", "", path).removeprefix("loss_scale_optimizer/")

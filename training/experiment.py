@@ -29,12 +29,19 @@ from training.outcome import Outcome
 from training.own_images import check_same_images, describe_choice, with_suitable
 from training.published import changes
 from training.recipe import Experiment, Recipe
-from training.run_folder import CONFIG, check_same, load_finished, open_run_folder, read_config
+from training.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    check_same,
+    has_begun,
+    load_finished,
+    open_run_folder,
+    read_config,
+)
 from training.start import OWN_IMAGES
 from training.tasks import recipe_from_dict, task_of
 
 RUNS = Path("runs")
-CHECKPOINTS = "checkpoints"
 _CLASSES_SHOWN = 20
 
 
@@ -60,6 +67,8 @@ def run_train(
     with usage():
         task.check(recipe)
         earlier = None if overwrite else read_config(folder)
+        if earlier is not None and not has_begun(folder):
+            earlier, overwrite = None, True  # stopped before its first checkpoint, perhaps by what is now corrected
         if earlier is not None:
             chosen = earlier.get("chosen", {})
             recipe = with_suitable(asked, chosen, given)
@@ -219,6 +228,13 @@ def evaluate_classifier(folder: Path, path: Path, recipe: Recipe, source: Source
     """Measures a saved classifier; returns the file of its numbers."""
     with usage():
         trained = run_recipe(folder)
+        was, now = read_config(folder).get("images"), task_of(recipe).fingerprint(recipe, source)
+        if was and was != now:
+            console.print(
+                "These images, or their split, are not those that the run began with: some of the test images may have "
+                "been trained on",
+                style="yellow",
+            )
         source = as_trained(load_finished(folder, trained), source, console)
         tau, kept = recipe.evaluation.tau_normalization, trained.evaluation.tau_normalization
         if kept and tau != kept:

@@ -15,6 +15,7 @@ from training.recipe import Experiment, differences
 from training.tasks import task_of
 
 CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
 # What has to be equal for a run to be continued; versions and dates may differ.
 FIXED = ("backend", "recipes")
 
@@ -79,6 +80,12 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     return config if isinstance(config, dict) and all(key in config for key in FIXED) else None
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether a run has left anything in its folder that it would go on with, or that somebody may want."""
+    left = {path.name for path in folder.iterdir()} - {CONFIG, "tensorboard", CHECKPOINTS}
+    return bool(left) or any((folder / CHECKPOINTS).glob("*"))
+
+
 def save_finished(folder: Path, model: keras.Model, outcome: Any) -> None:
     """Writes `NAME.keras`, then `NAME.json`: a run whose JSON is there is complete. `model` is as `train` gives it."""
     with atomic_path(folder / f"{outcome.recipe.name}.keras") as temporary:
@@ -106,13 +113,13 @@ def check_same(folder: Path, earlier: Mapping[str, Any] | None, config: Mapping[
         raise ValueError(f"{str(folder)!r} holds no run to resume; leave out --resume to start one")
     changed = differences({key: earlier[key] for key in FIXED}, {key: config[key] for key in FIXED})
     changed.pop("recipes.title", None)  # it follows from the others
-    different = sorted(
-        f"{name.removeprefix('recipes.')} was {was!r}, is {now!r}" for name, (was, now) in changed.items()
-    )
+    # That it is of another recipe says more than any of the settings that follow from it.
+    names = sorted(changed, key=lambda name: (name != "recipes.name", name))
+    different = [f"{name.removeprefix('recipes.')} was {changed[name][0]!r}, is {changed[name][1]!r}" for name in names]
     if different:
         raise ValueError(
             f"the run in {str(folder)!r} cannot be resumed with other settings: {'; '.join(different[:3])}; "
-            "give the same settings, or another --output"
+            "give the same settings, --overwrite to replace it, or another --output"
         )
 
 
@@ -122,5 +129,5 @@ def _remove_run(folder: Path, config: Mapping[str, Any]) -> None:
     names += [f"{recipe['name']}{ending}" for recipe in config["recipes"] for ending in endings]
     for path in [*(folder / name for name in names), *(folder / "figures").glob("*.png")]:
         path.unlink(missing_ok=True)
-    for name in ("checkpoints", "tensorboard"):
+    for name in (CHECKPOINTS, "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -11,6 +11,7 @@ from training.data.source import Source
 from training.models import load_model
 from training.recipe import Recipe
 from training.recipes import recipes
+from training.run_folder import CONFIG, read_config
 from zoo.weights import get_weights
 
 __all__ = ["prepared_as_started"]
@@ -44,6 +45,12 @@ def _check_there(weights):
         first = Path(weights).name
         hint = f"keras-apa train {first} makes it" if first in recipes() else nearest(weights, names)
         raise ValueError(f"start.weights: there is no file, run folder or published weights {weights!r}; {hint}")
+    folder = Path(weights)
+    if weights and folder.is_dir() and not any(folder.glob("*.keras")):
+        if read_config(folder) is not None:
+            raise ValueError(f"start.weights: the run in {weights!r} is not finished; keras-apa train goes on with it")
+        if not (folder / CONFIG).is_file():
+            raise ValueError(f"start.weights: the folder {weights!r} is no run, no preset, and has no .keras file")
 
 
 def _preprocessing(weights: str) -> zoo.Preprocessing | None:

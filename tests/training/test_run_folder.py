@@ -1,12 +1,13 @@
 import dataclasses
 import json
+import shutil
 
 import pytest
 
 from training.files import atomic_path, last_numbered_folder, numbered_folder, write_json
 from training.outcome import Outcome
 from training.recipes import get_recipe
-from training.run_folder import load_finished, open_run_folder
+from training.run_folder import has_begun, load_finished, open_run_folder
 
 
 def config(**changes):
@@ -99,6 +100,18 @@ def test_run_counts_as_finished_only_with_model_and_numbers(tmp_path):
     assert load_finished(tmp_path, recipe) is None
     (tmp_path / "digits10_lt.json").write_text("{}")
     assert load_finished(tmp_path, recipe) is None
+
+
+def test_a_run_has_begun_when_something_would_be_lost(tmp_path):
+    (tmp_path / "config.json").touch()
+    for name in ("tensorboard", "checkpoints"):
+        (tmp_path / name).mkdir()
+    assert not has_begun(tmp_path)
+    (tmp_path / "checkpoints" / "step-0000000002.npz").touch()
+    assert has_begun(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "digits10_lt.json").touch()
+    assert has_begun(tmp_path)
 
 
 def test_numbers_that_are_damaged_or_of_another_recipe_are_named(tmp_path):

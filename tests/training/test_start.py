@@ -128,6 +128,11 @@ def test_weights_of_another_network_are_refused_before_training(published, photo
     error = capsys.readouterr().err
     assert "start.weights 'se_resnet8/ten' is of another network than se_resnet14" in error
     assert "Traceback" not in error
+    # Nothing was done in the folder: it takes a run with other settings.
+    (tmp_path / "empty").mkdir()
+    arguments[arguments.index("se_resnet8/ten")] = tmp_path / "empty"
+    assert main([*map(str, arguments)]) == 2
+    assert "empty' is no run, no preset, and has no .keras file" in capsys.readouterr().err
 
 
 @pytest.fixture
