@@ -201,7 +201,6 @@ def build_detector(recipe: DetectionRecipe, source: DetectionSource) -> keras.Mo
     """
     options = recipe.model
     check_masks(recipe, source)
-    evaluated = {"max_detections": 300, "score_threshold": 1e-4} if recipe.evaluation.style == "lvis" else {}
     masks = {"mask_format": "box", "mask_filters": options.mask_filters} if options.has_masks else {}
     with precision(recipe.precision):
         return DETECTORS[options.name](
@@ -219,8 +218,14 @@ def build_detector(recipe: DetectionRecipe, source: DetectionSource) -> keras.Mo
             seed=recipe.seed,
             anchor_sizes=tuple((size,) for size in options.anchor_sizes),
             **masks,
-            **{**evaluated, **options.options},
+            **detection_options(recipe),
         )
+
+
+def detection_options(recipe: DetectionRecipe) -> dict[str, Any]:
+    """Fields of `zoo.detection.Options` that the recipe sets: LVIS measures 300 detections, whatever their score."""
+    of_style = {"max_detections": 300, "score_threshold": 1e-4} if recipe.evaluation.style == "lvis" else {}
+    return {**of_style, **recipe.model.options}
 
 
 def build_backbone(options: DetectionModelOptions) -> keras.Model:

@@ -43,7 +43,7 @@ class DetectionDataOptions:
     validation_fraction: float = 0.1
     """Share of the images that is held out for testing where there is no data.test."""
     empty_images: bool = True
-    """Train on images without objects too."""
+    """Whether images without objects are trained on."""
     image_size: tuple[int, int] = (128, 128)
     """Height and width of a training image in pixels: what is smaller is padded, what is larger is cropped."""
     shorter_side: int = 0

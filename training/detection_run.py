@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from training.detection import (
     check_detection,
     compiled_detector,
     detection_evaluation,
+    detection_options,
     load_source_of,
     measured,
 )
@@ -27,6 +29,7 @@ from training.detection_report import metrics_table
 from training.files import atomic_path, write_json
 from training.fitting import try_steps
 from training.run_folder import save_finished
+from zoo.detection.options import Options
 
 STEPS, BATCH_SIZE = 2, 2
 GROUP_NAMES = {"f": "frequent", "c": "common", "r": "rare"}
@@ -75,6 +78,11 @@ def evaluate_detector(
 ) -> Path:
     """Measures a saved detector; returns the file of its numbers, beside which `evaluation.results.json` is."""
     model = keras.saving.load_model(path, compile=False)
+    # How many detections there are depends on the style, which may be another than that of the training.
+    chosen = {"max_detections": Options.max_detections, "score_threshold": Options.score_threshold}
+    model.options = dataclasses.replace(
+        model.options, **{name: detection_options(recipe).get(name, usual) for name, usual in chosen.items()}
+    )
     evaluation = detection_evaluation(recipe, source)
     evaluation.measure(model)
     found = measured(evaluation, source)

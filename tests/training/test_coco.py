@@ -11,6 +11,7 @@ from PIL import Image
 from training.data import coco
 from training.data.coco import coco_source
 from training.data.coco_masks import encode_mask
+from training.evaluation import evaluate_detections
 
 HEIGHT, WIDTH = 40, 50
 
@@ -109,6 +110,17 @@ def test_annotations_for_the_evaluation(place):
     assert [each["iscrowd"] for each in found["annotations"]] == [0, 0, 0, 1, 0]
     assert "path" not in found["images"][0]
     json.dumps(found)
+
+
+def test_a_crowd_without_a_mask_is_measured_as_its_box(place):
+    """Nothing else asks for its mask, so that only the measurement after the first epoch would miss it."""
+    given = contents()
+    del given["annotations"][3]["segmentation"]
+    place.write(given, "test.json")
+    source = coco_source(place.write(given), place.folder, place.folder / "test.json")
+    crowd = source.test_annotations["annotations"][3]
+    assert crowd["iscrowd"] == 1 and crowd["segmentation"] == polygon(0, 0, 30, 30)
+    evaluate_detections(source.test_annotations, [], kinds=["mask"])
 
 
 def test_boxes_without_masks_are_enough(place):

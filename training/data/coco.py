@@ -623,7 +623,12 @@ def _annotations(part, category_ids, categories):
             if each["category_id"] in known:
                 area = each.get("area")
                 area = area if is_number(area) and is_finite(area) else each["bbox"][2] * each["bbox"][3]
-                annotations.append({**each, "area": area})
+                annotation = {**each, "area": area}
+                if each["iscrowd"] and not each.get("segmentation"):
+                    # Masks are measured where only the crowds have none: such a one is its box.
+                    x, y, width, height = each["bbox"]
+                    annotation["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+                annotations.append(annotation)
     return {"images": images, "annotations": annotations, "categories": categories}
 
 

@@ -58,7 +58,9 @@ class FasterRCNN(keras.Model):
 
     Targets: `{"boxes": (batch, N, 4), "labels": (batch, N)}`, xyxy in pixels of the images that are given, labels
         `0..num_classes - 1`, -1 for padding; optionally `"ignored"` `(batch, N)` bool, regions in which nothing is a
-        negative (such an entry needs no label), and `"image_size"`.
+        negative (such an entry needs no label), and `"image_size"`, for images without one. An object of another label
+        or without area is padding too: no loss. Arrays that `fit` is given are checked for such objects first; check
+        the batches of a generator or of tf.data with `zoo.detection.check_targets`.
     Returns: A dict with `"boxes"` `(batch, D, 4)`, `"scores"` `(batch, D)` and `"labels"` `(batch, D)` int32, best
         first; padding has label -1 and score 0. `D` is `max_detections`.
     Raises: ValueError: For a backbone without pyramid, an unknown option or a value out of range, images that are too
@@ -438,6 +440,12 @@ class FasterRCNN(keras.Model):
         finally:
             self._wants_losses = False
 
+    def train_step(self, *args):
+        return super().train_step(*args[:-1], _with_image_size(args[-1]))
+
+    def test_step(self, *args):
+        return super().test_step(*args[:-1], _with_image_size(args[-1]))
+
     def fit(self, x=None, y=None, *args, **kwargs):
         self._check_arrays(x, y)
         return super().fit(x, y, *args, **kwargs)
@@ -468,6 +476,8 @@ class FasterRCNN(keras.Model):
                 self._check_image_size(size, first.shape)
         if isinstance(y, dict) and all(isinstance(value, np.ndarray) for value in y.values()):
             images = x["images"] if isinstance(x, dict) else x
+            if "image_size" in y:
+                self._check_image_size(y["image_size"], images.shape)
             check_targets(y, self.num_classes, tuple(images.shape[1:3]), getattr(self, "mask_format", None))
 
     def export(self, filepath, format="tf_saved_model", **options):
@@ -526,6 +536,15 @@ class FasterRCNN(keras.Model):
             if isinstance(config[key], dict):
                 config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
         return cls(**config)
+
+
+def _with_image_size(data):
+    """A batch whose sizes of images are among the inputs, where the network learns what is padding."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if isinstance(y, dict) and "image_size" in y and not (isinstance(x, dict) and "image_size" in x):
+        images = x["images"] if isinstance(x, dict) else x
+        x = {"images": images, "image_size": y["image_size"]}
+    return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
 
 def _plain(value):

@@ -180,7 +180,7 @@ def _check_masks(masks, objects, padded_size, mask_format):
             f"masks must have the size of the images, {tuple(padded_size)}, with mask_format='image'; "
             f"given: {masks.shape[2:]}."
         )
-    if masks.size and (masks.max() > 1 or masks.min() < 0):
+    if masks.size and not (masks.min() >= 0 and masks.max() <= 1):  # NaN is neither
         raise ValueError(f"masks must be 0 or 1; given: values from {masks.min():g} to {masks.max():g}.")
     if mask_format == "box" and not square:
         raise ValueError(f"masks must be square with mask_format='box'; given: {masks.shape[2:]}.")

@@ -138,6 +138,21 @@ def test_padding_beyond_the_image_size_does_not_matter(trained):
     assert first["boxes"][..., [1, 3]].max() <= 48
 
 
+def test_padding_is_told_by_the_targets_too():
+    detector = faster()
+    detector.compile(keras.optimizers.SGD(1e-3), run_eagerly=True)
+    images, targets = scenes(masks=False)
+    targets = {**targets, "image_size": np.tile([[48, 64]], (4, 1))}
+    losses_of = []
+    for fill in (0, 200):
+        padded = np.full((4, 64, 64, 3), fill, "float32")
+        padded[:, :48] = images
+        losses_of.append(detector.evaluate(padded, targets, verbose=0, return_dict=True))
+    assert losses_of[0] == losses_of[1]
+    with pytest.raises(ValueError, match=r"image 0 has \[48, 65\]"):
+        detector.fit(padded, {**targets, "image_size": np.tile([[48, 65]], (4, 1))}, verbose=0)
+
+
 COUNTS, SEEN = [30, 10, 2], {"image_counts": [30, 10, 2], "num_images": 100, "frequency_threshold": 0.05}
 REGION_LOSSES = {
     "sigmoid": lambda: "sigmoid",
