@@ -5,10 +5,15 @@ import subprocess
 import sys
 
 import keras
+import pytest
 
 ALL = ("tensorflow", "jax", "torch")
 CURRENT = keras.backend.backend()
 OTHERS = tuple(name for name in ALL if name != CURRENT)
+# With three suites, of which each takes the next, every backend reads and is read once.
+NEXT = ALL[(ALL.index(CURRENT) + 1) % len(ALL)]
+
+once = pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the same on each backend")
 
 
 # Makes the packages look as if they were not installed, to `import` and to `importlib.util.find_spec`.

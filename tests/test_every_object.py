@@ -7,7 +7,7 @@ import cross_backend
 import keras
 import numpy as np
 import pytest
-from backends import CURRENT, OTHERS, run
+from backends import CURRENT, NEXT, run
 
 import keras_apa
 import zoo
@@ -42,12 +42,11 @@ def test_a_layer_saved_as_keras_gives_the_same_outputs(name, tmp_path):
     np.testing.assert_array_equal(cross_backend.outputs(loaded, x), cross_backend.outputs(model, x))
 
 
-def test_files_of_this_backend_load_on_the_others(tmp_path):
+def test_files_of_this_backend_load_on_the_next(tmp_path):
     cross_backend.write(tmp_path)
-    for backend in OTHERS:
-        result = run(backend, pathlib.Path(cross_backend.__file__), "check", tmp_path)
-        assert result.returncode == 0, result.stdout + result.stderr[-2000:]
-        assert f"on {backend}, 0 failed" in result.stdout
+    result = run(NEXT, pathlib.Path(cross_backend.__file__), "check", tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr[-2000:]
+    assert f"on {NEXT}, 0 failed" in result.stdout
 
 
 def everything(shape=(8, 8, 4), classes=4):

@@ -11,7 +11,7 @@ import tomllib
 import demo_seeds
 import numpy as np
 import pytest
-from backends import CURRENT, environment
+from backends import CURRENT, environment, once
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -46,6 +46,7 @@ def test_python_blocks_run(tmp_path):
     assert all(f"{group}: " in result.stdout for group in ("many", "medium", "few", "all"))
 
 
+@once
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -c ")])
 def test_one_line_checks_of_the_device_run(command):
     program = command.removeprefix('python -c "').removesuffix('"')
@@ -53,6 +54,7 @@ def test_one_line_checks_of_the_device_run(command):
     assert result.returncode == 0 and result.stdout.strip(), result.stderr[-2000:]
 
 
+@once
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("pip install ")])
 def test_install_lines_name_what_exists(command):
     """Own extras are those of pyproject.toml; `.ci/run` runs the line itself. Other packages are known to pip."""

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from backends import BLOCK, CURRENT, OTHERS, environment, run
+from backends import BLOCK, CURRENT, OTHERS, environment, once, run
 
 from training.cli import main, unboxed, version
 
@@ -63,6 +63,7 @@ def test_demo_report_has_the_table_and_the_command(demo):
     assert config["backend"] == CURRENT and [r["epochs"] for r in config["recipes"]] == [1, 1]
 
 
+@once
 @pytest.mark.parametrize("backend", [CURRENT, OTHERS[0]])
 def test_demo_models_load_as_the_report_says(demo, backend):
     """In a fresh process, which knows the learning rate's schedule only if the file needs it."""
@@ -115,6 +116,7 @@ def test_wrong_usage_is_said_in_two_lines(arguments, parts, capsys):
         assert part in error
 
 
+@once
 def test_errors_are_two_lines_in_a_process_of_its_own(tmp_path):
     """TensorFlow, which reads the data on every backend, must not put its remarks before them."""
     variables = {k: v for k, v in environment(CURRENT).items() if k != "TF_CPP_MIN_LOG_LEVEL"}
@@ -172,6 +174,7 @@ def test_version_is_the_package_version(capsys):
     assert capsys.readouterr().out.strip() == f"keras-apa {keras_apa.__version__}" == f"keras-apa {version()}"
 
 
+@once
 @pytest.mark.parametrize(
     ("blocked", "arguments", "parts"),
     [
