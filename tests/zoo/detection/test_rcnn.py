@@ -449,7 +449,7 @@ def test_mixed_precision(policy, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CURRENT == "torch", reason="compiles for ten minutes; the blocks with loops are compiled one by one")
+@pytest.mark.skipif(CURRENT == "torch", reason="compiles for ten minutes; its blocks are compiled one by one")
 def test_a_compiled_step_gives_the_losses_of_an_eager_one(monkeypatch):
     """With the first candidates drawn: TensorFlow's random numbers are others when XLA compiles."""
     monkeypatch.setattr(matching, "random_order", lambda seed: matching.index_order)
