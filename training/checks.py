@@ -6,7 +6,7 @@ import difflib
 import inspect
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -68,6 +68,17 @@ def check_batch_size(batch_size: int, images: int) -> None:
     """A batch is at most an epoch, which a sampler may have made shorter than the data set."""
     if batch_size > images:
         raise ValueError(f"batch_size must be at most the {images} images of an epoch, not {batch_size}")
+
+
+def check_same_classes(trained: Sequence[object], here: Sequence[object]) -> None:
+    """An error where images have other classes than those that a model tells apart, or in another order."""
+    names, here = [str(name) for name in trained], [str(name) for name in here]
+    if names != here:
+        other = sorted(set(names) ^ set(here)) or [f"{a} in the place of {b}" for a, b in zip(here, names, strict=True)]
+        raise ValueError(
+            f"the images have other classes than the model was trained on: {len(here)} and {len(names)}; "
+            f"{', '.join(other[:5])}"
+        )
 
 
 def check_number(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from training.checks import check_batch_size
+from training.checks import check_batch_size, check_same_classes
 from training.cli import usage
 from training.data.detection_pipeline import detection_notes, detection_steps_per_epoch, detection_training_dataset
 from training.data.detection_source import DetectionSource, frequency_groups
@@ -73,11 +74,30 @@ def detector_settings(recipe: DetectionRecipe) -> dict[str, str]:
     }
 
 
+def annotation_fingerprint(recipe: DetectionRecipe, source: DetectionSource) -> dict[str, Any]:
+    """What tells whether one's own images are annotated as they were: counts, and a hash of the annotation files.
+
+    Returns: As `training.own_images.fingerprint`; nothing for a data set with a name of its own.
+    """
+    if recipe.data.name != "coco":
+        return {}
+    files = hashlib.sha256()
+    for file in filter(None, (recipe.data.train, recipe.data.test)):
+        files.update(Path(file).read_bytes())
+    return {
+        "classes": {name: int(count) for name, count in zip(source.class_names, source.image_counts, strict=True)},
+        "test_images": len(source.test),
+        "files": files.hexdigest(),
+    }
+
+
 def evaluate_detector(
     folder: Path, path: Path, recipe: DetectionRecipe, source: DetectionSource, console: Console
 ) -> Path:
     """Measures a saved detector; returns the file of its numbers, beside which `evaluation.results.json` is."""
     model = keras.saving.load_model(path, compile=False)
+    with usage():
+        check_same_classes(model.class_names, source.class_names)
     # How many detections there are depends on the style, which may be another than that of the training.
     chosen = {"max_detections": Options.max_detections, "score_threshold": Options.score_threshold}
     model.options = dataclasses.replace(
@@ -85,6 +105,8 @@ def evaluate_detector(
     )
     evaluation = detection_evaluation(recipe, source)
     evaluation.measure(model)
+    if not evaluation.results:
+        console.print(f"no detection scores above {model.options.score_threshold:g}", style="yellow")
     found = measured(evaluation, source)
     console.print(metrics_table({recipe.title or recipe.name: found["metrics"]}))
     write_results(folder / "evaluation.results.json", evaluation.results)

@@ -18,7 +18,7 @@ from rich.text import Text
 from keras_apa.class_counts import ClassCounts
 from training.callbacks import EpochProgress, TensorBoardLog
 from training.checkpoint import Checkpoints
-from training.checks import check_batch_size
+from training.checks import check_batch_size, check_same_classes
 from training.classification import evaluate
 from training.cli import usage
 from training.data.source import Source
@@ -266,13 +266,7 @@ def as_trained(outcome: Outcome | None, source: Source, console: Console) -> Sou
     """
     if outcome is None:
         return source
-    names, here = [str(name) for name in outcome.class_names], [str(name) for name in source.class_names]
-    if names != here:
-        other = sorted(set(names) ^ set(here)) or [f"{a} in the place of {b}" for a, b in zip(here, names, strict=True)]
-        raise ValueError(
-            f"the images have other classes than the model was trained on: {len(here)} and {len(names)}; "
-            f"{', '.join(other[:5])}"
-        )
+    check_same_classes(outcome.class_names, source.class_names)
     if list(outcome.class_counts) == [int(count) for count in source.class_counts]:
         return source
     console.print(

@@ -165,7 +165,10 @@ def check_same_images(folder: Path, was: Mapping[str, Any], now: Mapping[str, An
     if was.get("test_images") != now.get("test_images"):
         changed.append(f"there were {was['test_images']} test images, there are {now['test_images']}")
     more = f" and {len(changed) - _SHOWN} more changes" if len(changed) > _SHOWN else ""
-    what = ", ".join(changed[:_SHOWN]) + more or "as many of each class, but other files, or split in another way"
+    what = (
+        ", ".join(changed[:_SHOWN]) + more
+        or "as many of each class, but other files or annotations, or split in another way"
+    )
     raise ValueError(
         f"the images are not those that the run in {os.fspath(folder)!r} began with: {what}; put them back, or start "
         "anew with --overwrite or in another --output"

@@ -108,9 +108,8 @@ def _detection() -> Task:
         load=detection.load_source_of,
         steps_per_epoch=detection_steps_per_epoch,
         images_per_epoch=lambda recipe, source: len(source.train),
-        # A detector is what its recipe says, and its images are listed in files of their own.
-        suitable=lambda recipe, source: {},
-        fingerprint=lambda recipe, source: {},
+        suitable=lambda recipe, source: {},  # a detector is what its recipe says
+        fingerprint=detection_run.annotation_fingerprint,
         train=detection.train_detector,
         save=detection_run.save_detector,
         evaluate=detection_run.evaluate_detector,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import types
 
 import keras
 import numpy as np
@@ -138,7 +139,8 @@ class FasterRCNN(keras.Model):
         self._make_more_heads()
         self.loss_trackers = [keras.metrics.Mean(name=name) for name in self._loss_names()]
         self._wants_losses = False
-        self._predict_functions = {}
+        # Not a dict of the model's: TensorFlow would put it, functions and all, into what it exports.
+        self._predict_functions = types.SimpleNamespace(by_size={})
         self.built = True
         # As an attribute of its own, so that files hold the state of the loss.
         self.roi_loss = self.region_loss.loss
@@ -328,10 +330,10 @@ class FasterRCNN(keras.Model):
     def _predict_one(self, inputs):
         """`predict_on_batch` with a compiled function for each size: TensorFlow would make one for sizes unknown."""
         size = (inputs["images"].shape, self.jit_compile, self.run_eagerly)
-        usual, self.predict_function = self.predict_function, self._predict_functions.get(size)
+        usual, self.predict_function = self.predict_function, self._predict_functions.by_size.get(size)
         try:
             found = self.predict_on_batch(inputs)
-            self._predict_functions[size] = self.predict_function
+            self._predict_functions.by_size[size] = self.predict_function
         finally:
             self.predict_function = usual
         return found
