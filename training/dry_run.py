@@ -59,6 +59,7 @@ def run_dry(recipe: Recipe, *, image_size: int = 0, given: Collection[str] = (),
     describe_recipe(asked, recipe, console)
     side = recipe.data.image_size or source.image_shape[0]
     few = SMALL_BATCH_SIZE if side < SMALL else BATCH_SIZE
+    few = min(few, images_per_epoch(recipe, source), len(source.train))
     small = recipe.replace(batch_size=few, meta_sampler={"batch_size": few})
     model = compiled_model(small, source, steps=steps_per_epoch(small, source))
     weights = sample_weights(recipe.loss, source.class_counts)

@@ -79,6 +79,12 @@ class DataOptions:
         for field in ("repeats", "largest_class", "test_images_per_class"):
             check_whole(f"data.{field}", getattr(self, field), at_least=1)
         check_choice("data.sampler", self.sampler, SAMPLERS)
+        tested = self.test_image_size or self.image_size
+        if 0 < self.resize_size < tested:
+            raise ValueError(
+                f"data.resize_size must be 0 or at least the test images' {tested} pixels (data.test_image_size, else "
+                f"data.image_size), not {self.resize_size}"
+            )
         if self.repeats > 1 and self.sampler != "repeated":
             raise ValueError(f"data.repeats {self.repeats} needs data.sampler 'repeated', not {self.sampler!r}")
         check_flag("data.relabel_by_count", self.relabel_by_count)

@@ -60,6 +60,7 @@ def test_recipe_cannot_be_changed_in_place():
         (lambda: Recipe(name="a", title=None), "title", "None"),
         (lambda: Recipe(name="a", model="se_resnet8"), "model", "se_resnet8"),
         (lambda: DataOptions(imbalance_factor=0.5), "imbalance_factor", "0.5"),
+        (lambda: DataOptions(image_size=16, test_image_size=224, resize_size=16), "data.resize_size", "16"),
         (lambda: DataOptions(imbalance_factor=float("nan")), "imbalance_factor", "nan"),
         (lambda: DataOptions(noise=-0.1), "noise", "-0.1"),
         (lambda: AugmentOptions(flip=1), "augment.flip", "1"),
