@@ -40,6 +40,7 @@ def pipeline(shape, classes, options, batch_size, seed=0):
     import tensorflow as tf
 
     from training.data.augmentation import augment, mix
+    from training.data.pipeline import PREFETCHED, READERS, without_tuning
     from training.recipe import AugmentOptions
     from zoo.preprocessing import cifar
 
@@ -59,10 +60,11 @@ def pipeline(shape, classes, options, batch_size, seed=0):
     def together(position, batch):
         return mix(*batch, tf.stack([seed + 1, tf.cast(position, tf.int32)]), options)
 
-    dataset = tf.data.Dataset.range(10**9).map(one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(batch_size, drop_remainder=True).enumerate().map(together)
-    # Two and no more: what a long buffer gathered during the steps would count as made in no time.
-    return dataset.prefetch(2)
+    dataset = tf.data.Dataset.range(10**9).map(one, num_parallel_calls=READERS, deterministic=True)
+    dataset = dataset.batch(batch_size, drop_remainder=True).enumerate()
+    dataset = dataset.map(together, num_parallel_calls=PREFETCHED)
+    # No more, either: what a long buffer gathered during the steps would count as made in no time.
+    return without_tuning(dataset.prefetch(PREFETCHED))
 
 
 def network(name, shape, classes):
