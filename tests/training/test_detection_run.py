@@ -1,5 +1,6 @@
 """The commands on detection: a user's own images, the demo, what is refused before training."""
 
+import contextlib
 import json
 import signal
 
@@ -41,6 +42,14 @@ def own_data(tmp_path_factory):
     return folder
 
 
+@contextlib.contextmanager
+def changed(file):
+    """What a JSON file holds, to be changed; it is written as it is made here."""
+    contents = json.loads(file.read_text())
+    yield contents
+    file.write_text(json.dumps(contents))
+
+
 def own(folder):
     return ["train", "detection", "--data.train", str(folder / "ann.json"), "--data.images", str(folder), *TINY]
 
@@ -70,7 +79,13 @@ def test_own_images_are_trained_on_measured_and_reported(own_data, tmp_path, cap
     # LVIS measures detections of any score, COCO those above 0.05, of the same model.
     assert min(each["score"] for each in results) < 0.05
     assert all(each["score"] > 0.05 for each in json.loads((output / "evaluation.results.json").read_text()))
+    with changed(own_data / "ann.json") as contents:
+        contents["categories"][0]["name"] = "nought"
     capsys.readouterr()
+    assert main(["evaluate", str(output), "--backend", CURRENT]) == 2
+    assert "the images have other classes than the model was trained on" in capsys.readouterr().err
+    with changed(own_data / "ann.json") as contents:
+        contents["categories"][0]["name"] = "0"
     assert main(["predict", str(output / "detection.keras"), str(own_data), "--backend", CURRENT]) == 2
     assert "is a detector" in capsys.readouterr().err
     (output / "report.md").unlink()
@@ -84,7 +99,7 @@ def test_own_images_are_trained_on_measured_and_reported(own_data, tmp_path, cap
 
 @pytest.mark.slow
 @pytest.mark.skipif(CURRENT != "torch", reason="compiles least; test_detection cuts a training off on each backend")
-def test_a_training_that_was_killed_goes_on_to_the_same_weights(own_data, tmp_path):
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(own_data, tmp_path, capsys):
     """GOL draws which negatives it drops, images are repeated, resized and mirrored at random."""
     arguments = [*own(own_data), "--batch-size", "2", "--epochs", "2", "--checkpoint-steps", "3"]
     arguments += ["--evaluation.every-epochs", "2"]
@@ -96,6 +111,12 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(own_data, tmp_pa
     result = process(*arguments, "--output", killed, program=KILLED.format(step=11), OMP_NUM_THREADS="1")
     assert result.returncode == -signal.SIGKILL
     assert not (killed / "detection.keras").exists()
+    with changed(own_data / "ann.json") as contents:
+        contents["annotations"][0]["bbox"][2] -= 1
+    assert main([*map(str, arguments), "--output", str(killed)]) == 2
+    assert "but other files or annotations" in capsys.readouterr().err
+    with changed(own_data / "ann.json") as contents:
+        contents["annotations"][0]["bbox"][2] += 1
     result = process(*arguments, "--output", killed, OMP_NUM_THREADS="1")
     assert result.returncode == 0, result.stderr[-3000:]
     assert "Going on from step 9 of 12" in result.stdout
