@@ -21,7 +21,7 @@ from training.backend import leave_accelerators_to
 from training.checks import check_whole
 from training.data.coco_masks import crop_to_boxes
 from training.data.detection_source import AnnotatedImages, DetectionSource, Objects, fitting_scale
-from training.data.pipeline import without_tuning
+from training.data.pipeline import PREFETCHED, without_tuning
 from training.data.repeat_factor import repeat_factor_length, repeat_factor_order, repeat_factors
 from zoo.detection import pad_targets
 
@@ -38,7 +38,6 @@ __all__ = [
 
 # Images that are read at a time, and batches that wait for the network.
 _READERS = 8
-_PREFETCHED = 2
 
 try:
     leave_accelerators_to(keras.backend.backend())
@@ -155,7 +154,7 @@ def detection_training_dataset(
 
     dataset = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(one_epoch)
     remaining = steps * recipe.epochs - start_step
-    return without_tuning(dataset.apply(tf.data.experimental.assert_cardinality(remaining)).prefetch(_PREFETCHED))
+    return without_tuning(dataset.apply(tf.data.experimental.assert_cardinality(remaining)).prefetch(PREFETCHED))
 
 
 def detection_evaluation_images(source: DetectionSource) -> Iterator[tuple[int, np.ndarray]]:

@@ -13,12 +13,12 @@ CLASSIFIERS = ("linear", "normalized", "cosine")
 _NORMAL_001 = {"class_name": "RandomNormal", "config": {"mean": 0.0, "stddev": 0.01}}
 
 
-def _conv(filters, size, initializer, activation, name, dtype):
+def _conv(filters, size, initializer, name, dtype):
+    """The weights of a convolution; the heads compute it themselves, by `convolve` and `pointwise`."""
     return layers.Conv2D(
         filters,
         size,
         padding="same",
-        activation=activation,
         kernel_initializer=initializers.get(initializer),
         data_format="channels_last",
         dtype=dtype,
@@ -52,9 +52,9 @@ class ProposalHead(layers.Layer):
         super().__init__(**kwargs)
         self.anchors_per_cell = anchors_per_cell
         self.filters = filters
-        self.conv = _conv(filters, 3, _NORMAL_001, "relu", "conv", self.dtype_policy)
-        self.objectness = _conv(anchors_per_cell, 1, _NORMAL_001, None, "objectness", self.dtype_policy)
-        self.deltas = _conv(4 * anchors_per_cell, 1, _NORMAL_001, None, "deltas", self.dtype_policy)
+        self.conv = _conv(filters, 3, _NORMAL_001, "conv", self.dtype_policy)
+        self.objectness = _conv(anchors_per_cell, 1, _NORMAL_001, "objectness", self.dtype_policy)
+        self.deltas = _conv(4 * anchors_per_cell, 1, _NORMAL_001, "deltas", self.dtype_policy)
 
     def build(self, input_shape):
         shape = tuple(input_shape[0])
@@ -204,14 +204,12 @@ class MaskHead(layers.Layer):
         self.filters = filters
         self.depth = depth
         self.convs = [
-            _conv(filters, 3, KAIMING_NORMAL_FAN_OUT, "relu", f"conv{i}", self.dtype_policy)
-            for i in range(1, depth + 1)
+            _conv(filters, 3, KAIMING_NORMAL_FAN_OUT, f"conv{i}", self.dtype_policy) for i in range(1, depth + 1)
         ]
         self.upsample = layers.Conv2DTranspose(
             filters,
             2,
             strides=2,
-            activation="relu",
             kernel_initializer=initializers.get(KAIMING_NORMAL_FAN_OUT),
             data_format="channels_last",
             dtype=self.dtype_policy,
