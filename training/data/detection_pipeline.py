@@ -36,7 +36,7 @@ __all__ = [
     "place_image",
 ]
 
-# Images that are read at a time, and batches that wait for the network.
+# Images that are read at a time.
 _READERS = 8
 
 try:
