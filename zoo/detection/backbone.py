@@ -8,6 +8,7 @@ import keras
 from keras import layers, ops
 
 from keras_apa.layers import UnbiasedBatchNormalization
+from zoo.detection.convolution import convolve, pointwise, relu
 from zoo.registry import create_model
 
 
@@ -115,7 +116,7 @@ def run_stages(backbone, images, training=False):
             args, kwargs = node.arguments.fill_in(values)
             if "training" in getattr(node.operation, "_call_context_args", ()):
                 kwargs["training"] = bool(training) and getattr(node.operation, "trainable", True)
-            results = node.operation(*args, **kwargs)
+            results = relu(*args) if _is_relu(node.operation) else node.operation(*args, **kwargs)
         for tensor, value in zip(outputs, keras.tree.flatten(results), strict=True):
             values[id(tensor)] = value
         for tensor in used[0].input_tensors:
@@ -124,6 +125,10 @@ def run_stages(backbone, images, training=False):
                 del values[id(tensor)]
         del results
     return {name: values[id(tensor)] for name, tensor in backbone.output.items()}
+
+
+def _is_relu(operation):
+    return type(operation) is layers.Activation and operation.activation is keras.activations.relu
 
 
 def _frozen_norm_behind(node, users, kept):
@@ -155,33 +160,3 @@ def _convolve_and_normalize(convolution, norm, x):
     if first:
         return convolution.convolution_op(x, kernel) + shift
     return convolve(x, kernel, convolution.strides, convolution.padding) + shift
-
-
-def convolve(x, kernel, strides=1, padding="same"):
-    """A convolution of `(batch, height, width, channels)`.
-
-    On PyTorch, Keras's convolution of channels last makes two copies of its input, and one of them is kept for the
-    gradient; that of channels first takes the same values in their places.
-
-    >>> from zoo.detection.backbone import convolve
-    >>> tuple(convolve(keras.ops.ones((2, 3, 4, 5)), keras.ops.ones((3, 3, 5, 6))).shape)
-    (2, 3, 4, 6)
-    """
-    if keras.backend.backend() != "torch":
-        return ops.conv(x, kernel, strides, padding, data_format="channels_last")
-    x = ops.transpose(x, (0, 3, 1, 2))
-    return ops.transpose(ops.conv(x, kernel, strides, padding, data_format="channels_first"), (0, 2, 3, 1))
-
-
-def pointwise(x, kernel):
-    """A 1x1 convolution of `(batch, height, width, channels)` as the product of matrices that it is.
-
-    On PyTorch, Keras's convolution makes two copies of its input, and one of them is kept for the gradient.
-
-    >>> from zoo.detection.backbone import pointwise
-    >>> tuple(pointwise(keras.ops.ones((2, 3, 4, 5)), keras.ops.ones((1, 1, 5, 6))).shape)
-    (2, 3, 4, 6)
-    """
-    height, width, channels = x.shape[1:]
-    product = ops.matmul(ops.reshape(x, (-1, channels)), ops.reshape(kernel, (channels, -1)))
-    return ops.reshape(product, (-1, height, width, kernel.shape[-1]))

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from zoo.detection.backbone import convolve, pointwise
+from zoo.detection.convolution import convolve, pointwise
 
 # PyTorch's kaiming_uniform_(a=1), with which torchvision starts the pyramid; Xavier-uniform is mmdet's.
 LECUN_UNIFORM = {

@@ -6,7 +6,7 @@ from keras import initializers, layers, ops
 from keras_apa._names import check_name
 from keras_apa.layers import CosineDense, NormalizedDense
 from zoo.blocks import clone
-from zoo.detection.backbone import convolve, pointwise
+from zoo.detection.convolution import convolve, pointwise, relu
 from zoo.resnet import KAIMING_NORMAL_FAN_OUT, UNIFORM_FAN_IN
 
 CLASSIFIERS = ("linear", "normalized", "cosine")
@@ -66,7 +66,7 @@ class ProposalHead(layers.Layer):
     def call(self, inputs):
         logits, deltas = [], []
         for x in inputs:
-            x = ops.relu(convolve(x, self.conv.kernel) + self.conv.bias)
+            x = relu(convolve(x, self.conv.kernel) + self.conv.bias)
             number = x.shape[1] * x.shape[2] * self.anchors_per_cell
             objectness, moves = (pointwise(x, layer.kernel) + layer.bias for layer in (self.objectness, self.deltas))
             logits.append(ops.cast(ops.reshape(objectness, (-1, number)), "float32"))
@@ -229,13 +229,13 @@ class MaskHead(layers.Layer):
     def call(self, inputs, labels=None):
         x = inputs
         for conv in self.convs:
-            x = ops.relu(convolve(x, conv.kernel) + conv.bias)
+            x = relu(convolve(x, conv.kernel) + conv.bias)
         # Steps as large as the kernel: each position becomes 2 x 2 of its own, one product of matrices (XLA takes
         # 10 s for the gradient of the transposed convolution). They are put in their places when they are logits.
         height, width = x.shape[1:3]
         kernel = ops.reshape(ops.transpose(self.upsample.kernel, (3, 0, 1, 2)), (self.filters, -1))
         x = ops.reshape(ops.matmul(x, ops.cast(kernel, x.dtype)), (-1, height, 4 * width, self.filters))
-        x = ops.relu(x + ops.cast(self.upsample.bias, x.dtype))
+        x = relu(x + ops.cast(self.upsample.bias, x.dtype))
         maps = self.predictor(x, labels)
         classes = tuple(maps.shape[3:])
         maps = ops.reshape(maps, (-1, height, width, 2, 2, *classes))

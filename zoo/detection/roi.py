@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._kernels import differentiable
 from zoo.detection.boxes import box_area
 
 
@@ -141,30 +142,74 @@ def _align(features, boxes, image, level, output_size, scales, sampling_ratio, a
     y, weight_y = axis_samples(scaled[:, 1], scaled[:, 3], rows, height, most_y, adaptive, aligned)
     x, weight_x = axis_samples(scaled[:, 0], scaled[:, 2], columns, width, most_x, adaptive, aligned)
     y = ops.reshape(start, (-1, 1, 1)) + y * ops.reshape(width, (-1, 1, 1))
-    weight_y, weight_x = ops.cast(weight_y, flat.dtype), ops.cast(weight_x, flat.dtype)
-    x, weight_x = ops.expand_dims(x, 1), ops.expand_dims(weight_x, 1)
+    samples = (y, ops.cast(weight_y, flat.dtype), x, ops.cast(weight_x, flat.dtype))
+    return _weighted_sum(flat, *(ops.stop_gradient(tensor) for tensor in samples))
 
+
+def _weighted_sum(flat, y, weight_y, x, weight_x):
+    """The sum of `weight_y * weight_x * flat[y + x]` over the samples of each bin; only `flat` gets a gradient.
+
+    Args:
+        flat: `(pixels, channels)`.
+        y, weight_y: `(N, rows, samples)`, where in `flat` the rows of the maps begin.
+        x, weight_x: `(N, columns, samples)`.
+
+    Returns: `(N, rows, columns, channels)`.
+    """
+    # Autograd of PyTorch adds up in place what a loop gives; the others would make a map a turn.
+    function = _add_up if keras.backend.backend() == "torch" else _add_up_in_place
+    return function(flat, y, weight_y, x, weight_x)
+
+
+def _add_up(flat, y, weight_y, x, weight_x):
     def add_row(i, total):
-        # Without these two no weight would need a gradient either, but TensorFlow would keep what it needs for one.
-        weight = ops.stop_gradient(ops.reshape(ops.take(weight_y, i, axis=2), (-1, rows, 1, 1)) * weight_x)
-        index = ops.stop_gradient(ops.reshape(ops.take(y, i, axis=2), (-1, rows, 1, 1)) + x)
+        index, weight = _row(i, y, weight_y, x, weight_x)
         return total + ops.sum(ops.expand_dims(weight, -1) * ops.take(flat, index, axis=0), axis=3)
 
-    total = ops.zeros((ops.shape(y)[0], rows, columns, channels), flat.dtype)
-    return _repeat(add_row, y.shape[-1], total)
+    shape = (ops.shape(y)[0], y.shape[1], x.shape[1], flat.shape[-1])
+    return _repeat(add_row, y.shape[-1], ops.zeros(shape, flat.dtype))
+
+
+def _gradients(upstream, flat, *samples):
+    upstream = ops.expand_dims(upstream, 3)
+
+    def add_row(i, total):
+        index, weight = _row(i, *samples)
+        return _add_at(total, index, ops.expand_dims(weight, -1) * upstream)
+
+    of_flat = _repeat(add_row, samples[0].shape[-1], ops.zeros(ops.shape(flat), flat.dtype))
+    return of_flat, None, None, None, None
+
+
+_add_up_in_place = differentiable(_add_up, _gradients)
+
+
+def _row(i, y, weight_y, x, weight_x):
+    """Indices and weights of row `i` of each bin, `(N, rows, columns, samples)`."""
+    y, weight_y = (ops.reshape(ops.take(tensor, i, axis=2), (-1, y.shape[1], 1, 1)) for tensor in (y, weight_y))
+    return y + ops.expand_dims(x, 1), weight_y * ops.expand_dims(weight_x, 1)
 
 
 def _repeat(function, times, value):
-    """`value = function(i, value)` for `i` from 0 to `times - 1`, with a gradient on every backend."""
+    """`value = function(i, value)` for `i` from 0 to `times - 1`."""
     if keras.backend.backend() != "tensorflow":
         return ops.fori_loop(0, times, function, value)
-    # Without a highest number of turns XLA makes no gradient; JAX makes one of `fori_loop` only.
-    return ops.while_loop(
-        lambda i, value: i < times,
-        lambda i, value: (i + 1, function(i, value)),
-        (0, value),
-        maximum_iterations=times,
-    )[1]
+    import tensorflow as tf
+
+    # Not its loop, which keeps far more than one turn needs: each turn waits for the one before.
+    for i in range(times):
+        with tf.control_dependencies([value]):
+            value = function(i, value)
+    return value
+
+
+def _add_at(total, index, values):
+    """Add the values to the rows `index` of a matrix."""
+    if keras.backend.backend() == "jax":
+        return total.at[index].add(values)
+    import tensorflow as tf
+
+    return tf.tensor_scatter_nd_add(total, ops.expand_dims(index, -1), values)
 
 
 def axis_samples(low, high, bins, size, most, adaptive, aligned):
