@@ -31,8 +31,17 @@ def convolve(x, kernel, strides=1, padding="same"):
         return ops.transpose(ops.conv(x, kernel, strides, padding, data_format="channels_first"), (0, 2, 3, 1))
     odd = kernel.shape[0] % 2 == kernel.shape[1] % 2 == 1
     if strides in (1, (1, 1)) and padding == "same" and odd and _on_cpu():
-        return _by_rows(ops.convert_to_tensor(x), ops.convert_to_tensor(kernel))
+        return _by_rows(ops.convert_to_tensor(x), _read(kernel))
     return ops.conv(x, kernel, strides, padding, data_format="channels_last")
+
+
+def _read(kernel):
+    """The tensor of a variable, which TensorFlow does not allow in a function with a gradient of its own."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.convert_to_tensor(kernel)
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(kernel)
 
 
 @functools.cache
