@@ -44,3 +44,12 @@ def test_the_page_holds_the_tables_of_the_committed_measurement():
         assert detection.section(results) in text
     else:
         assert detection.START + detection.END in text
+
+
+@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the same on each backend")
+def test_the_page_holds_the_later_measurement_of_the_training_step():
+    path = detection.RESULTS.with_name("detection_training.json")
+    results = json.loads(path.read_text(encoding="utf-8"))
+    assert results["image"] == [800, 1333] and path.name in results["command"]
+    assert {row["process"] for row in results["results"]} >= {detection.PLAIN, *detection.BACKENDS}
+    assert detection.table(results) in PAGE.read_text(encoding="utf-8")
