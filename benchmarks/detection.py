@@ -576,9 +576,10 @@ def table(results):
         sections.append("")
     found = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if name != "python")
     height, width = results["image"]
+    rounds = "one round" if results["rounds"] == 1 else f"medians of {results['rounds']} rounds"
     sections.append(
-        f"ResNet-50-FPN, one image of {height} x {width} with {results['objects']} objects, float32; medians of "
-        f"{results['rounds']} rounds, plain PyTorch anew beside each backend. A ratio is the median of those within a "
+        f"ResNet-50-FPN, one image of {height} x {width} with {results['objects']} objects, float32; "
+        f"{rounds}, plain PyTorch anew beside each backend. A ratio is the median of those within a "
         "round. GiB is the most that the process ever had resident, libraries and compilation included. "
         f"{results['machine']}, {results['threads']} threads; {found}; {results['date'][:10]}."
     )

@@ -1,4 +1,4 @@
-"""Convolutions of large maps of channels last, in less memory and time than the backends' own."""
+"""Convolutions and ReLU of large maps of channels last, in less memory and time than the backends' own."""
 
 import contextlib
 import functools
@@ -19,8 +19,16 @@ def convolve(x, kernel, strides=1, padding="same"):
 
     On PyTorch, Keras's convolution of channels last makes two copies of its input, and one of them is kept for the
     gradient; that of channels first takes the same values in their places. On a CPU, TensorFlow writes every patch of
-    the map out for each of the two gradients, and XLA takes nine times as long for the kernel's as for the value; here
-    the input's is a convolution, and the kernel's a sum of products over a few rows after the other.
+    the map out for each of the two gradients, and XLA takes several times as long for the kernel's as for the value;
+    here, with stride 1 and an odd kernel, the input's is a convolution with the mirrored kernel, and the kernel's is
+    `kernel_gradient`.
+
+    Args:
+        x: `(batch, height, width, channels)`.
+        kernel: `(tall, wide, channels, filters)`, a tensor or a variable.
+        strides, padding: As `keras.ops.conv` takes them.
+
+    Returns: `(batch, height, width, filters)`, height and width divided by the strides.
 
     >>> from zoo.detection.convolution import convolve
     >>> tuple(convolve(keras.ops.ones((2, 3, 4, 5)), keras.ops.ones((3, 3, 5, 6))).shape)
@@ -31,7 +39,7 @@ def convolve(x, kernel, strides=1, padding="same"):
         return ops.transpose(ops.conv(x, kernel, strides, padding, data_format="channels_first"), (0, 2, 3, 1))
     odd = kernel.shape[0] % 2 == kernel.shape[1] % 2 == 1
     if strides in (1, (1, 1)) and padding == "same" and odd and _on_cpu():
-        return _by_rows(ops.convert_to_tensor(x), _read(kernel))
+        return _with_own_gradients(ops.convert_to_tensor(x), _read(kernel))
     return ops.conv(x, kernel, strides, padding, data_format="channels_last")
 
 
@@ -69,7 +77,7 @@ def _after(tensor):
     return tf.control_dependencies([tensor])
 
 
-_by_rows = differentiable(_value, _gradients)
+_with_own_gradients = differentiable(_value, _gradients)
 
 
 def kernel_gradient(upstream, x, kernel_size):
