@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 ALL = ("tensorflow", "jax", "torch")
@@ -14,6 +15,15 @@ OTHERS = tuple(name for name in ALL if name != CURRENT)
 NEXT = ALL[(ALL.index(CURRENT) + 1) % len(ALL)]
 
 once = pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the same on each backend")
+
+
+def convolves_channels_first():
+    """TensorFlow does on a GPU, and on those CPUs for which it takes oneDNN's kernels; the others always do."""
+    try:
+        keras.ops.conv(np.ones((1, 1, 2, 2), "float32"), np.ones((1, 1, 1, 1), "float32"), data_format="channels_first")
+    except Exception:
+        return False
+    return True
 
 
 # Makes the packages look as if they were not installed, to `import` and to `importlib.util.find_spec`.

@@ -227,6 +227,8 @@ def _describe_keras_model(name: str, model: keras.Model) -> _Loaded:
         raise ValueError(f"{name} has no classifier: it ends in {output[-1]} features of the image")
     formats = (getattr(layer, "data_format", None) for layer in model._flatten_layers())
     data_format = next(filter(None, formats), "channels_last")
+    if data_format == "channels_first":
+        _check_channels_first(name)
     activation = final_activation(model)
 
     def probabilities(preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
@@ -247,6 +249,19 @@ def _describe_keras_model(name: str, model: keras.Model) -> _Loaded:
         known if isinstance(known, Preprocessing) else None,
         getattr(model, "class_names", None),
     )
+
+
+def _check_channels_first(name: str) -> None:
+    """TensorFlow convolves channels first on a GPU and with oneDNN's kernels, which it takes for some CPUs only."""
+    if keras.backend.backend() != "tensorflow":
+        return
+    try:
+        keras.ops.conv(np.ones((1, 1, 1, 1), "float32"), np.ones((1, 1, 1, 1), "float32"), data_format="channels_first")
+    except Exception as error:
+        raise ValueError(
+            f"{name} takes channels first, which TensorFlow does not convolve on this processor; set "
+            "TF_ENABLE_ONEDNN_OPTS=1, or KERAS_BACKEND to jax or torch"
+        ) from error
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from backends import convolves_channels_first
 
 from keras_apa.layers import APA, CBAM, ChannelAttention, SpatialAttention, SqueezeExcite, UnbiasedBatchNormalization
 
@@ -12,15 +13,6 @@ KINDS = {
     "spatial": lambda **o: SpatialAttention(gate="apa", **o),
     "cbam": lambda **o: CBAM(4, gate="apa", spatial_gate="sigmoid_temperature", **o),
 }
-
-
-def convolves_channels_first():
-    """TensorFlow does on a GPU, and on those CPUs for which it takes oneDNN's kernels; the others always do."""
-    try:
-        keras.ops.conv(np.ones((1, 1, 2, 2), "float32"), np.ones((1, 1, 1, 1), "float32"), data_format="channels_first")
-    except Exception:
-        return False
-    return True
 
 
 def array(x):
