@@ -35,7 +35,9 @@ Options of every network: `classes`, `activation`, `classifier`, `include_top`, 
 `classifier_activation`, `stem`, `frozen_batch_norm`, `data_format`, `name`, `input_tensor`. `se_` and `cb_` networks
 take `gate`, `gate_normalization` and `gate_dropout` too, `cb_` and `sp_` networks `spatial_gate`. `zoo.create_model`
 says what each means. Two networks of a kind in one model need two names:
-`keras.layers.average([zoo.resnet8(name="left")(images), zoo.resnet8(name="right")(images)])`.
+`keras.layers.average([zoo.resnet8(name="left")(images), zoo.resnet8(name="right")(images)])`. With
+`data_format="channels_first"`, TensorFlow runs a network on a GPU, or on a CPU with `TF_ENABLE_ONEDNN_OPTS=1` (its
+default on some processors only).
 
 ## Networks
 

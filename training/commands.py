@@ -161,10 +161,10 @@ class Convert:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Say what a model sees in image files.
+    """Say what a model sees in image files: a classifier their classes, a detector the objects in them.
 
-    MODEL is a .keras file, a preset (name or folder) or a SavedModel (NAME or NAME/VERSION). A file that cannot be
-    read is named and the rest goes on; the exit code is 1 then.
+    MODEL is a .keras file, a preset (name or folder) or a SavedModel of a classifier (NAME or NAME/VERSION). A file
+    that cannot be read is named and the rest goes on; the exit code is 1 then.
     """
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL", help_behavior_hint="")]
@@ -175,17 +175,21 @@ class Predict:
     """tensorflow, jax or torch; a SavedModel runs on TensorFlow. If not given: KERAS_BACKEND, else the first that is
     installed."""
     top_k: Annotated[int, _whole_number(1)] = 5
-    """How many classes an image gets, the most probable first."""
+    """Of a classifier: how many classes an image gets, the most probable first."""
     json: bool = False
     """Print one JSON document instead of a table."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the JSON document to a file, too."""
     batch_size: Annotated[int, _whole_number(1)] = 16
-    """How many images are in memory at a time."""
+    """Of a classifier: how many images are in memory at a time. A detector takes one after the other."""
     class_names: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Names of the classes, one a line, instead of the model's own."""
     image_size: Annotated[tuple[int, int] | None, _sides(), tyro.conf.arg(help_behavior_hint="")] = None
-    """Pixels to feed, instead of the model's own size."""
+    """Pixels to feed, instead of the model's own size. Of a detector: the bounds of the shorter and the longer side."""
+    min_score: Annotated[float | None, tyro.conf.arg(metavar="NUMBER", help_behavior_hint="")] = None
+    """Of a detector: detections with a lower score are left out. If not given: 0.5."""
+    pictures: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
+    """Of a detector: a new folder for the images with boxes and masks drawn."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -205,6 +209,8 @@ class Predict:
             batch_size=self.batch_size,
             class_names=self.class_names,
             image_size=self.image_size,
+            min_score=self.min_score,
+            pictures=self.pictures,
         )
 
 

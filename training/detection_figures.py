@@ -117,6 +117,26 @@ def scenes(
     return figure
 
 
+def picture(image: np.ndarray, found: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> Figure:
+    """One image, pixel by pixel, with boxes, masks, class names and scores.
+
+    Args:
+        image: uint8 `(height, width, 3)`.
+        found: Results with `bbox`, `category_id`, and maybe `score` and `segmentation`.
+        class_names: By `category_id`.
+    """
+    height, width = image.shape[:2]
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.imshow(image, aspect="auto")
+    axis.set_axis_off()
+    for each in found:
+        label = each["category_id"]
+        _draw(axis, each, COLOURS[label % len(COLOURS)], class_names[label], image.shape)
+    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    return figure
+
+
 def _draw(axis, each, colour, name, shape):
     x, y, width, height = each["bbox"]
     axis.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=colour, linewidth=1.2))
@@ -133,5 +153,6 @@ def _draw(axis, each, colour, name, shape):
         fontsize=7,
         color="white",
         va="bottom",
+        clip_on=True,
         bbox={"facecolor": colour, "edgecolor": QUIET, "linewidth": 0, "pad": 1},
     )

@@ -46,14 +46,14 @@ def _without_nan(value: Any) -> Any:
 
 def numbered_folder(stem: Path) -> Path:
     """`stem` itself, or `stem-2`, `stem-3`, ...: the first that is absent or empty."""
-    return next(folder for folder in _numbered(stem) if not folder.exists() or _is_empty(folder))
+    return next(folder for folder in _numbered(stem) if not folder.exists() or is_empty(folder))
 
 
 def last_numbered_folder(stem: Path) -> Path | None:
     """The last of `stem`, `stem-2`, `stem-3`, ... before the first that is absent or empty."""
     last = None
     for folder in _numbered(stem):
-        if not folder.exists() or _is_empty(folder):
+        if not folder.exists() or is_empty(folder):
             return last
         last = folder
 
@@ -63,7 +63,8 @@ def _numbered(stem: Path) -> Iterator[Path]:
     yield from (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
 
 
-def _is_empty(folder: Path) -> bool:
+def is_empty(folder: Path) -> bool:
+    """Whether it is a folder with nothing in it."""
     return folder.is_dir() and not any(folder.iterdir())
 
 

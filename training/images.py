@@ -58,9 +58,20 @@ def read_image(path: str | os.PathLike, preprocessing: Preprocessing) -> np.ndar
     ...     read_image(f"{folder}/grey.png", Preprocessing(image_size=(32, 32), resize_size=36)).shape
     (32, 32, 3)
     """
+    mode = "L" if preprocessing.channels == 1 else "RGB"
+    pixels = _decoded(path, mode, lambda image: np.asarray(_fitted(image, preprocessing)))
+    return pixels.reshape(*preprocessing.image_size, preprocessing.channels)
+
+
+def read_pixels(path: str | os.PathLike) -> np.ndarray:
+    """The pixels of an image file in its own size, a uint8 array `(height, width, 3)`; otherwise as `read_image`."""
+    return _decoded(path, "RGB", np.asarray)
+
+
+def _decoded(path, mode, use):
+    """What `use` makes of the upright image; every error as a ValueError that starts with the name of the file."""
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise ValueError(f"{path}: no regular file")  # a pipe would be waited for
-    mode = "L" if preprocessing.channels == 1 else "RGB"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata
@@ -68,10 +79,9 @@ def read_image(path: str | os.PathLike, preprocessing: Preprocessing) -> np.ndar
             with Image.open(path, formats=FORMATS) as image:
                 image.load()
                 image = upright(in_front_of_white(image, mode), exif_orientation(image))
-        pixels = np.asarray(_fitted(image, preprocessing))
+        return use(image)
     except Exception as error:  # a broken file can fail anywhere in a decoder, with any type of error
         raise ValueError(f"{path}: {why_unreadable(path, error)}") from error
-    return pixels.reshape(*preprocessing.image_size, preprocessing.channels)
 
 
 def in_front_of_white(image: Image.Image, mode: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""`keras-apa predict`: what a model sees in image files, as a table or as JSON."""
+"""`keras-apa predict`: what a model sees in image files, classes or objects, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from training.checks import check_whole
+from training.checks import check_number, check_whole
 from training.cli import usage
-from training.files import make_writable, write_json
+from training.files import is_empty, make_writable, write_json
 from training.images import find_images, read_image
 from training.models import load_model
+from training.predict_detections import MIN_SCORE, DetectionPredictor, detect_files
 from zoo import Preprocessing
 from zoo._export_graph import final_activation, num_classes
 from zoo.detection.export import is_detector
@@ -44,9 +45,11 @@ def run_predict(
     batch_size: int = 16,
     class_names: Path | None = None,
     image_size: tuple[int, int] | None = None,
+    min_score: float | None = None,
+    pictures: Path | None = None,
     console: Console | None = None,
 ) -> int:
-    """Predicts the classes of images with the options of the command; returns the exit code.
+    """Predicts the classes of images, or the objects in them, with the options of the command; returns the exit code.
 
     A file that cannot be read is named on stderr, the rest goes on, and the exit code is 1.
 
@@ -62,25 +65,42 @@ def run_predict(
             raise ValueError("no images to predict; give files, folders or patterns such as 'photos/*.jpg'")
         if output is not None:
             _check_output(Path(output))
+        if min_score is not None:
+            check_number("--min-score", min_score, at_least=0.0, below=1.0)
+        if pictures is not None:
+            _check_pictures(Path(pictures))
     # What libraries print while they load must not get into the JSON.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         with usage():
-            predictor = load_predictor(model, class_names=class_names, image_size=image_size)
-        if predictor.assumption:
-            _warn(f"{model} does not say how images are prepared for it; {predictor.assumption}")
-        results = list(_with_progress(predict_files(predictor, files, top_k, batch_size), len(files), batch_size))
+            predictor = load_predictor(
+                model, class_names=class_names, image_size=image_size, min_score=min_score, pictures=pictures
+            )
+        if isinstance(predictor, DetectionPredictor):
+            found, step = detect_files(predictor, files), 1
+        else:
+            found, step = predict_files(predictor, files, top_k, batch_size), batch_size
+            if predictor.assumption:
+                _warn(f"{model} does not say how images are prepared for it; {predictor.assumption}")
+        results = []
+        for result in _with_progress(found, len(files), step):
+            if "error" in result:
+                _warn(f"{result['file']}: {result['error']}")
+            results.append(result)
     results += [{"file": name, "error": reason} for name, reason in missing.items()]
     document = {"model": os.fspath(model), "images": results}
     if as_json:
         print(json.dumps(document, indent=2, allow_nan=False))
-    elif any("predictions" in result for result in results):
-        (console or Console()).print(_table(results))
+    elif any("error" not in result for result in results):
+        table = _detection_table if isinstance(predictor, DetectionPredictor) else _table
+        (console or Console()).print(table(results))
     failed = sum("error" in result for result in results)
     if failed:
         _warn(f"{failed} of {len(results)} not predicted")
     if output is not None:
         write_json(output, document)
         print(f"Wrote {Path(output).resolve()}", file=sys.stderr if as_json else sys.stdout)
+    if pictures is not None:
+        print(f"Wrote pictures to {Path(pictures).resolve()}", file=sys.stderr if as_json else sys.stdout)
     return 1 if failed else 0
 
 
@@ -107,7 +127,7 @@ def predict_files(
     """What the model sees in each file, in their order; not more than a batch of images is in memory.
 
     Yields: `{"file", "predictions": [{"rank", "index", "class", "probability"}, ...]}`, the most probable first, or
-        `{"file", "error"}`; an error is printed on stderr, too.
+        `{"file", "error"}`.
     """
     preprocessing = predictor.preprocessing
     # One shape of batch: another one would be compiled anew.
@@ -129,7 +149,6 @@ def predict_files(
             if file in found and not np.isfinite(found[file]).all():
                 errors[file] = "the model's output for it is not finite"
             if file in errors:
-                _warn(f"{file}: {errors[file]}")
                 yield {"file": file, "error": errors[file]}
             else:
                 yield {"file": file, "predictions": _ranked(found[file], predictor.class_names, top_k)}
@@ -148,30 +167,50 @@ def load_predictor(
     *,
     class_names: str | os.PathLike | None = None,
     image_size: tuple[int, int] | None = None,
-) -> Predictor:
+    min_score: float | None = None,
+    pictures: str | os.PathLike | None = None,
+) -> Predictor | DetectionPredictor:
     """Opens a `.keras` file, a SavedModel folder (`NAME` or `NAME/VERSION`) or a preset (folder or name).
 
     Args:
         model: One of these.
         class_names: A text file with a name a line, instead of the model's own names.
-        image_size: Height and width to feed, instead of the model's own; `resize_size` grows with them.
+        image_size: Height and width to feed, instead of the model's own; `resize_size` grows with them. Of a detector
+            the bounds of the shorter and the longer side.
+        min_score: Of a detector: detections with a lower score are left out; `None` for 0.5.
+        pictures: Of a detector: a folder for pictures with what was found.
 
     Raises: ValueError: If there is no such model, or it cannot be fed with images, or an argument does not fit it.
     """
     loaded = _load(os.fspath(model))
-    preprocessing = _choose_preprocessing(loaded, image_size)
-
-    names = loaded.class_names if class_names is None else read_class_names(class_names)
-    if names is not None and len(names) != loaded.classes:
-        raise ValueError(
-            f"{class_names or model} has {len(names)} class names, but {model} has {loaded.classes} classes"
+    if isinstance(loaded, keras.Model):
+        return DetectionPredictor(
+            loaded,
+            _choose_names(model, class_names, loaded.class_names, loaded.num_classes),
+            True if image_size is None else (min(image_size), max(image_size)),
+            MIN_SCORE if min_score is None else min_score,
+            None if pictures is None else Path(pictures),
         )
+    for name, value in (("--min-score", min_score), ("--pictures", pictures)):
+        if value is not None:
+            raise ValueError(f"{name} is for detectors, and {model} is a classifier")
+    preprocessing = _choose_preprocessing(loaded, image_size)
     return Predictor(
         functools.partial(loaded.probabilities, preprocessing),
         preprocessing,
-        tuple(names or map(str, range(loaded.classes))),
+        _choose_names(model, class_names, loaded.class_names, loaded.classes),
         assumption=_assumption(loaded, preprocessing),
     )
+
+
+def _choose_names(
+    model: str | os.PathLike, class_names: str | os.PathLike | None, own: Sequence[str] | None, number: int
+) -> tuple[str, ...]:
+    """A name for each class: those of the file `class_names`, the model's own, or numbers."""
+    names = own if class_names is None else read_class_names(class_names)
+    if names is not None and len(names) != number:
+        raise ValueError(f"{class_names or model} has {len(names)} class names, but {model} has {number} classes")
+    return tuple(names or map(str, range(number)))
 
 
 def read_class_names(path: str | os.PathLike) -> list[str]:
@@ -203,7 +242,8 @@ class _Loaded:
     normalizes: bool = False
 
 
-def _load(name: str) -> _Loaded:
+def _load(name: str) -> _Loaded | keras.Model:
+    """The model as it was opened; a detector as it is."""
     if saved_model := find_saved_model(name):
         return _load_saved_model(name, saved_model)
     if Path(name).is_dir() and name not in list_presets() and not (Path(name) / CONFIG).is_file():
@@ -211,15 +251,11 @@ def _load(name: str) -> _Loaded:
             f"the folder {name!r} is no model; needed: a .keras file, a SavedModel (NAME or NAME/VERSION, with "
             f"saved_model.pb), or a preset (its name, hf:// handle or folder, with {CONFIG})"
         )
-    return _describe_keras_model(name, load_model(name))
+    model = load_model(name)
+    return model if is_detector(model) else _describe_keras_model(name, model)
 
 
 def _describe_keras_model(name: str, model: keras.Model) -> _Loaded:
-    if is_detector(model):
-        raise ValueError(
-            f"{name} is a detector, and keras-apa predict is for classifiers; in Python: "
-            f"keras.saving.load_model({name!r}).predict_images([image])"
-        )
     shape, output = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if not (isinstance(shape, tuple) and len(shape) == 4 and isinstance(output, tuple) and len(output) == 2):
         raise ValueError(f"{name} is no classifier of images: its input has the shape {shape}, its output {output}")
@@ -374,6 +410,25 @@ def _table(results: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _detection_table(results: list[dict[str, Any]]) -> Table:
+    table = Table("file", "class", "score", "x", "y", "width", "height")
+    table.columns[0].overflow = table.columns[1].overflow = "fold"
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for result in results:
+        if "error" in result:
+            continue
+        name = Text(printable(result["file"]))
+        if not result["detections"]:
+            table.add_row(name, Text("nothing found", style="dim"), end_section=True)
+        for row in result["detections"]:
+            last = row is result["detections"][-1]
+            box = (f"{side:.1f}" for side in row["bbox"])
+            table.add_row(name, Text(printable(row["class"])), f"{row['score']:.4f}", *box, end_section=last)
+            name = Text("")
+    return table
+
+
 def _with_progress(results: Iterator[dict], total: int, batch_size: int) -> Iterator[dict]:
     """The same results, with a bar on a terminal where there is more than one batch."""
     console = Console(stderr=True)
@@ -389,6 +444,12 @@ def _check_output(path: Path) -> None:
     if path.is_dir():
         raise ValueError(f"--output {str(path)!r} is a folder; a file is needed, such as {str(path / 'out.json')!r}")
     make_writable(path.absolute().parent)
+
+
+def _check_pictures(folder: Path) -> None:
+    if folder.exists() and not is_empty(folder):
+        raise ValueError(f"--pictures {str(folder)!r} is there already and no empty folder; choose another one")
+    make_writable(folder.absolute(), "--pictures")
 
 
 def _warn(message: str) -> None:

@@ -330,6 +330,14 @@ def test_images_that_share_a_file_are_told(place):
     assert "images with the file of another one (1)" in note and note.endswith("id 12 ('5.png', as 5)")
 
 
+def test_categories_of_one_name_are_told(place):
+    value = contents()
+    value["categories"][0]["name"] = "cat"
+    train = place.write(value)
+    (note,) = coco_source(train, place.folder, train).notes
+    assert note == f"{train}: categories of one name are classes of their own (1): 'cat' (ids 17, 3)"
+
+
 def test_without_an_object_that_is_left_the_error_says_why(place):
     value = contents()
     for each in value["annotations"]:

@@ -51,8 +51,8 @@ def coco_source(
 
     Not an error, but told in `notes`: boxes without area (COCO has some) are left out; boxes that reach beyond the
     image are cut to it; classes without a training image are left out, in the test set too; several images may name
-    the same file. Annotations with `iscrowd` are regions in which nothing is a negative. Images of less than 32 pixels
-    are enlarged as all others are.
+    the same file, and several categories have the same name. Annotations with `iscrowd` are regions in which nothing is
+    a negative. Images of less than 32 pixels are enlarged as all others are.
 
     The labels are the categories in the order of their ids, which may have gaps.
 
@@ -101,7 +101,7 @@ def coco_source(
         parts["test"] = _read(test, images if test_images is None else test_images)
         _check_same_categories(parts["train"], parts["test"])
     masks = _use_masks(parts, masks)
-    notes = []
+    notes = _same_names(parts["train"])
     for part in parts.values():
         notes += _checked_annotations(part, masks)
         notes += _check_files(part)
@@ -281,6 +281,16 @@ def _check_same_categories(train, test):
             raise ValueError(
                 f"category {number} is {train.categories[number]!r} in {train.file} and {name!r} in {test.file}"
             )
+
+
+def _same_names(part):
+    ids = {}
+    for number, name in part.categories.items():
+        ids.setdefault(name, []).append(number)
+    again = [f"{name!r} (ids {_some(numbers)})" for name, numbers in ids.items() if len(numbers) > 1]
+    if not again:
+        return []
+    return [f"{part.file}: categories of one name are classes of their own ({len(again)}): {_some(again)}"]
 
 
 def _use_masks(parts, masks):

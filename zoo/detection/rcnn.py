@@ -476,6 +476,9 @@ class FasterRCNN(keras.Model):
             size = x.get("image_size") if isinstance(x, dict) else None
             if isinstance(size, np.ndarray):
                 self._check_image_size(size, first.shape)
+        for key, value in y.items() if isinstance(y, dict) else ():
+            if isinstance(value, (list, tuple)):  # Keras takes each number in it for an input of its own
+                raise ValueError(f"{key} must be one array, padded to as many objects in each image; given: a list.")
         if isinstance(y, dict) and all(isinstance(value, np.ndarray) for value in y.values()):
             images = x["images"] if isinstance(x, dict) else x
             if "image_size" in y:

@@ -115,7 +115,7 @@ def check_targets(targets, num_classes, padded_size=None, mask_format=None, name
     for key in ("boxes", "labels") + (("masks",) if mask_format else ()):
         if key not in targets:
             raise ValueError(f"targets must have the key {key!r}; given: {', '.join(sorted(map(str, targets)))}.")
-    boxes, labels = np.asarray(targets["boxes"]), np.asarray(targets["labels"])
+    boxes, labels = _numbers(targets["boxes"], "boxes"), _numbers(targets["labels"], "labels")
     if boxes.ndim != 3 or boxes.shape[-1] != 4:
         raise ValueError(f"boxes must have the shape (batch, N, 4); given: {boxes.shape}.")
     if labels.shape != boxes.shape[:2]:
@@ -145,6 +145,17 @@ def check_targets(targets, num_classes, padded_size=None, mask_format=None, name
     if mask_format:
         _check_masks(np.asarray(targets["masks"]), labels.shape, padded_size, mask_format)
     return targets
+
+
+def _numbers(value, key):
+    """The array of a target, if it is one of numbers."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{key} must be one array, padded to as many objects in each image; given: lists.") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{key} must be numbers; given: {array.dtype} such as {array.ravel()[:1].tolist()[0]!r:.40}.")
+    return array
 
 
 def _check_boxes(boxes, size, name):
