@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
+
+# What XLA has compiled once it need not compile again: not for another model of the same layers, nor in the processes
+# that tests start, which are half of the time on JAX. A folder that is named by the caller is kept.
+_COMPILED = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _COMPILED = tempfile.mkdtemp(prefix="keras-apa-jax-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 _CHILD = "KERAS_APA_CHILD_SUITE"
 _suites = {}
@@ -61,6 +71,8 @@ def pytest_sessionfinish():
     for process, _ in _suites.values():
         if process.poll() is None:
             process.terminate()
+    if _COMPILED:
+        shutil.rmtree(_COMPILED, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
