@@ -25,29 +25,36 @@ Expect 15 minutes on two idle cores. The script prints what is left. What is mea
 
 import argparse
 import dataclasses
-import datetime
 import importlib.util
 import json
 import math
-import multiprocessing
 import os
 import pathlib
 import re
-import shlex
 import sys
 import tempfile
 import time
-import traceback
 import zlib
 
-import inference
 import numpy as np
+from workers import (
+    BACKENDS,
+    PLAIN,
+    Process,
+    about,
+    available_cores,
+    check_options,
+    put_section,
+    show,
+    take_cores,
+    torch_device,
+    write,
+)
 
 RESULTS = pathlib.Path(__file__).with_suffix(".json")
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "detection.md"
 START, END = "<!-- benchmarks/detection.py --docs -->\n", "<!-- end -->\n"
-PLAIN, TORCHVISION = "plain PyTorch", "torchvision"
-BACKENDS = inference.BACKENDS
+TORCHVISION = "torchvision"
 TASKS = {"train": "training step", "detect": "detection"}
 CLASSES = (80, 1203)
 OBJECTS, PLACES = 20, 100
@@ -142,21 +149,6 @@ def scene(settings, classes):
 # In the process of one contender.
 
 
-def serve(connection, contender, settings):
-    """Answer the commands that come over the pipe, each with `(True, answer)` or `(False, traceback)`."""
-    try:
-        inference._set_environment(PLAIN if contender.process in (PLAIN, TORCHVISION) else contender.process, settings)
-        made = {PLAIN: Plain, TORCHVISION: Plain}.get(contender.process, Ours)(contender, settings)
-        connection.send((True, None))
-        while True:
-            command, *arguments = connection.recv()
-            connection.send((True, getattr(made, command)(*arguments)))
-    except EOFError:  # the parent closed the pipe
-        pass
-    except Exception:
-        connection.send((False, traceback.format_exc()))
-
-
 class Measured:
     """A network that makes one step or one detection when it is called."""
 
@@ -214,7 +206,7 @@ class Ours(Measured):
             tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
             tf.config.threading.set_inter_op_parallelism_threads(settings.threads)
         elif backend == "torch":
-            inference._torch_device(settings.threads)
+            torch_device(settings.threads)
         retinanet = self.contender.network == "retinanet"
         self.model = self._retinanet() if retinanet else self._mask_rcnn()
         image, targets = scene(settings, self.contender.classes)
@@ -328,7 +320,7 @@ class Plain(Measured):
         import torch
 
         torch.manual_seed(0)
-        inference._torch_device(self.settings.threads)
+        torch_device(self.settings.threads)
         if self.contender.process == TORCHVISION:
             import torchvision
 
@@ -381,40 +373,11 @@ class Plain(Measured):
 # In the parent, which computes nothing while a process does.
 
 
-class Process:
-    """The process of a contender, asked one thing at a time."""
-
-    def __init__(self, contender, settings):
-        context = multiprocessing.get_context("spawn")
-        self.contender = contender
-        self.connection, other_end = context.Pipe()
-        self._process = context.Process(target=serve, args=(other_end, contender, settings), daemon=True)
-        self._process.start()
-        other_end.close()  # so that the death of the process is seen as the end of the pipe
-        self._answer()
-
-    def _answer(self):
-        try:
-            good, answer = self.connection.recv()
-        except EOFError:
-            self._process.join()
-            raise RuntimeError(
-                f"{describe(self.contender)}: the process ended with code {self._process.exitcode}."
-            ) from None
-        if not good:
-            raise RuntimeError(f"{describe(self.contender)} failed:\n{answer}")
-        return answer
-
-    def ask(self, command, *arguments):
-        """The answer of the process; a RuntimeError if it failed or died."""
-        self.connection.send((command, *arguments))
-        return self._answer()
-
-    def close(self):
-        """End the process."""
-        self.connection.close()
-        self._process.join(5)
-        self._process.terminate()
+def start(contender, settings):
+    """The process of a contender."""
+    plain = contender.process in (PLAIN, TORCHVISION)
+    library = PLAIN if plain else contender.process
+    return Process(describe(contender), library, settings, Plain if plain else Ours, contender, settings)
 
 
 def describe(contender):
@@ -470,9 +433,9 @@ def run_group(group, settings, rounds):
     try:
         for contender in group:
             print(f"Preparing {describe(contender)}", flush=True)
-            start = time.perf_counter()
+            begin = time.perf_counter()
             try:
-                processes[contender] = Process(contender, settings)
+                processes[contender] = start(contender, settings)
                 answer = processes[contender].ask("first")
             except RuntimeError as error:
                 if contender.network != "retinanet":
@@ -480,7 +443,7 @@ def run_group(group, settings, rounds):
                 reason = str(error).strip().splitlines()[-1]
                 print(f"  left out: {reason}", flush=True)  # what others make of it is no reason to stop
                 continue
-            first_seconds[contender] = time.perf_counter() - start
+            first_seconds[contender] = time.perf_counter() - begin
             if contender == group[0]:
                 wanted = answer
             elif contender.network == "mask_rcnn" and contender.classes == group[0].classes:
@@ -523,11 +486,7 @@ def run_group(group, settings, rounds):
 def run(options):
     """Measure everything and write the JSON file."""
     settings = Settings(*options.image, options.threads)
-    if hasattr(os, "sched_setaffinity"):  # also what JAX takes its number of threads from
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    load = os.getloadavg()[0]
-    if load > os.cpu_count() - options.threads + 0.5 and not options.quick:
-        sys.exit(f"{options.threads} threads need as many idle cores, and the load is {load:.1f}: wait, or --threads.")
+    load = take_cores(options)
     if importlib.util.find_spec("keras_hub") is None:
         print("keras-hub is not installed: its RetinaNet is left out.", flush=True)
     if importlib.util.find_spec("torchvision") is None:
@@ -538,18 +497,13 @@ def run(options):
     for done, group in enumerate(everything, start=1):
         rows += run_group(group, settings, options.rounds)
         results = {
-            "machine": inference.machine(),
-            "threads": options.threads,
-            "load_before": round(load, 2),
-            "versions": inference.versions(),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": shlex.join(["python", "benchmarks/detection.py", *sys.argv[1:]]),
+            **about("detection.py", options, load),
             "image": list(options.image),
             "objects": OBJECTS,
             "rounds": options.rounds,
             "results": rows,
         }
-        inference.write(partial, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        write(partial, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
         left = (time.perf_counter() - begin) / done * (len(everything) - done)
         print(f"About {math.ceil(left / 60)} minutes left", flush=True)
     os.replace(partial, options.results)
@@ -592,13 +546,13 @@ def section(results):
 
 
 def write_docs(page, results):
-    """Put the tables into the page; errors as `inference.put_section`."""
-    inference.put_section(page, START, END, section(results))
+    """Put the tables into the page; errors as `put_section`."""
+    put_section(page, START, END, section(results))
 
 
 def main():
     """The command line."""
-    available = inference.available_cores()
+    available = available_cores()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", type=int, nargs=2, help="height and width in pixels, at least 64; default 800 1333")
     parser.add_argument("--rounds", type=int, help="default 3")
@@ -617,10 +571,10 @@ def main():
     for name, default in zip(("image", "rounds", "results"), defaults, strict=True):
         if getattr(options, name) is None:
             setattr(options, name, default)
-    if inference.show(options, table, write_docs, PAGE):
+    if show(options, table, write_docs, PAGE):
         return
     least = (("image", min(options.image), 64), ("rounds", options.rounds, 1), ("classes", min(options.classes), 1))
-    inference.check_options(parser, options, available, least)
+    check_options(parser, options, available, least)
     run(options)
 
 

@@ -26,29 +26,35 @@ kept by renaming it, and says how many rounds it had.
 import argparse
 import copy
 import dataclasses
-import datetime
 import importlib.metadata
 import importlib.util
 import json
 import math
-import multiprocessing
 import os
 import pathlib
-import platform
 import random
-import shlex
 import sys
 import tempfile
 import time
-import traceback
 
 import numpy as np
+from workers import (
+    BACKENDS,
+    PLAIN,
+    Process,
+    about,
+    available_cores,
+    check_options,
+    put_section,
+    show,
+    take_cores,
+    torch_device,
+    write,
+)
 
 RESULTS = pathlib.Path(__file__).with_suffix(".json")
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "speed.md"
 START, END = "<!-- benchmarks/inference.py --docs -->\n", "<!-- end -->\n"
-PLAIN = "plain PyTorch"
-BACKENDS = ("tensorflow", "jax", "torch")
 MODES = {
     "tensorflow": ("tf.function", "tf.function, jit_compile"),
     "jax": ("jit",),
@@ -97,33 +103,9 @@ class Contender:
 # In the process of one backend, or of plain PyTorch.
 
 
-def serve(connection, process, settings):
-    """Answer the commands that come over the pipe, each with `(True, answer)` or `(False, traceback)`."""
-    try:
-        _set_environment(process, settings)
-        networks = PlainNetworks(settings) if process == PLAIN else KerasNetworks(process, settings)
-        connection.send((True, networks.device))
-        while True:
-            command, *arguments = connection.recv()
-            connection.send((True, getattr(networks, command)(*arguments)))
-    except EOFError:  # the parent closed the pipe
-        pass
-    except Exception:
-        connection.send((False, traceback.format_exc()))
-
-
-def _set_environment(process, settings):
-    """What the libraries read when they are imported."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.environ["OMP_NUM_THREADS"] = str(settings.threads)
-    # Four processes share a GPU: none may take all of its memory.
-    os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
-    if process != PLAIN:
-        os.environ["KERAS_BACKEND"] = process
-    if settings.device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-        os.environ["JAX_PLATFORMS"] = "cpu"
+def make_networks(process, settings):
+    """What a process answers with."""
+    return PlainNetworks(settings) if process == PLAIN else KerasNetworks(process, settings)
 
 
 class Networks:
@@ -178,7 +160,7 @@ class KerasNetworks(Networks):
             device = jax.devices()[0]
             self.device = "cpu" if device.platform == "cpu" else device.device_kind
         else:
-            self.device = _torch_device(settings.threads)
+            self.device = torch_device(settings.threads)
 
     def make(self, network, arrays=None):
         """Make a network; `arrays`: the state dict of one of ours."""
@@ -251,7 +233,7 @@ class PlainNetworks(Networks):
 
     def __init__(self, settings):
         super().__init__(settings)
-        self.device = _torch_device(settings.threads)
+        self.device = torch_device(settings.threads)
 
     def make(self, network, arrays):
         """Make one of our networks from its state dict."""
@@ -279,14 +261,6 @@ class PlainNetworks(Networks):
         return _torch_function(model, mode)
 
 
-def _torch_device(threads):
-    """Set the threads of PyTorch; the name of its device."""
-    import torch
-
-    torch.set_num_threads(threads)
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
-
-
 def _torch_function(function, mode):
     import torch
 
@@ -303,46 +277,12 @@ def _torch_function(function, mode):
 # In the parent, which computes nothing while a process does.
 
 
-class Process:
-    """A worker process, asked one thing at a time."""
-
-    def __init__(self, name, settings):
-        context = multiprocessing.get_context("spawn")
-        self.name = name
-        self.connection, other_end = context.Pipe()
-        self._process = context.Process(target=serve, args=(other_end, name, settings), daemon=True)
-        self._process.start()
-        other_end.close()  # so that the death of the process is seen as the end of the pipe
-        self.device = self._answer()
-
-    def _answer(self):
-        try:
-            good, answer = self.connection.recv()
-        except EOFError:
-            self._process.join()
-            raise RuntimeError(f"The process of {self.name} ended with code {self._process.exitcode}.") from None
-        if not good:
-            raise RuntimeError(f"The process of {self.name} failed:\n{answer}")
-        return answer
-
-    def ask(self, command, *arguments):
-        """The answer of the process; a RuntimeError if it failed or died."""
-        self.connection.send((command, *arguments))
-        return self._answer()
-
-    def close(self):
-        """End the process."""
-        self.connection.close()
-        self._process.join(5)
-        self._process.terminate()
-
-
 def start(names, settings):
     """The processes by name, all on the same device; which one, as text."""
     processes = {}
     try:
         for name in names:
-            processes[name] = Process(name, settings)
+            processes[name] = Process(name, name, settings, make_networks, name, settings)
     except BaseException:
         close(processes)
         raise
@@ -465,63 +405,26 @@ def summarize(times, differences):
 def run(options):
     """Time everything and write the JSON file."""
     settings = Settings(options.images, options.threads, options.device)
-    if hasattr(os, "sched_setaffinity"):  # also what JAX takes its number of threads from
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    load = os.getloadavg()[0]
-    if load > os.cpu_count() - options.threads + 0.5 and not options.quick:
-        # PyTorch's OpenMP threads wait for one another: on busy cores two took ten times as long as one.
-        sys.exit(f"{options.threads} threads need as many idle cores, and the load is {load:.1f}: wait, or --threads.")
+    load = take_cores(options)
     everyone = contenders(options.backends, options.batches, options.compile)
     processes, device = start((PLAIN, *options.backends), settings)
     partial = options.results.with_suffix(".partial.json")
     try:
         differences = prepare(processes, everyone, LIMITS["cpu" if device == "cpu" else "gpu"])
-        about = {
-            "machine": machine(),
+        described = {
+            **about("inference.py", options, load),
             "device": device,
-            "threads": options.threads,
-            "load_before": round(load, 2),
-            "versions": versions(),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": shlex.join(["python", "benchmarks/inference.py", *sys.argv[1:]]),
             "images": options.images,
             "largest_difference": max(differences.values()),
         }
         seconds = SECONDS / 10 if options.quick else SECONDS
         for rounds, times in enumerate(measure(processes, everyone, options.rounds, seconds), start=1):
-            results = {**about, "rounds": rounds, "results": summarize(times, differences)}
+            results = {**described, "rounds": rounds, "results": summarize(times, differences)}
             write(partial, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     finally:
         close(processes)
     os.replace(partial, options.results)
     print(f"Wrote {options.results}")
-
-
-def write(path, text):
-    """Write a text file that appears when it is complete."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def machine():
-    """The processor and the number of its cores."""
-    details = pathlib.Path("/proc/cpuinfo")
-    lines = details.read_text().splitlines() if details.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.machine()
-    return f"{platform.system()}, {name}, {os.cpu_count()} CPU cores"
-
-
-def versions():
-    """Versions of what is timed."""
-    found = {"python": platform.python_version()}
-    for package in ("keras-apa", "keras", "tensorflow", "jax", "torch", "keras-hub"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def table(results):
@@ -562,55 +465,9 @@ def write_docs(page, results):
     put_section(page, START, END, section(results))
 
 
-def put_section(page, start, end, text):
-    """Put `text`, which has both markers, in the place of what stands between them in the page.
-
-    Raises: ValueError: If the page has not both markers.
-    """
-    before, found, rest = page.read_text(encoding="utf-8").partition(start)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"{page} has no {start.strip()} ... {end.strip()}, between which the tables stand.")
-    write(page, f"{before}{text}{after}")
-
-
 def _digits(number):
     """Three significant digits, without an exponent."""
     return f"{number:.{max(0, 2 - math.floor(math.log10(number)))}f}"
-
-
-def available_cores():
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def show(options, table, write_docs, page):
-    """What `--table` and `--docs` ask for; whether one of them was given."""
-    if not (options.table or options.docs):
-        return False
-    if not options.results.exists():
-        sys.exit(f"{options.results} does not exist; run the script without --table and --docs first.")
-    results = json.loads(options.results.read_text(encoding="utf-8"))
-    if options.table:
-        print(table(results))
-    if options.docs:
-        write_docs(page, results)
-        print(f"Wrote {page}")
-    return True
-
-
-def check_options(parser, options, available, least):
-    """End with a parser's error where an option cannot be; `least` has names, values and the least allowed."""
-    for name, value, low in least:
-        if value < low:
-            parser.error(f"--{name} must be at least {low}; given: {value}.")
-    if not 1 <= options.threads <= available:
-        parser.error(f"--threads must be from 1 to {available}, the cores of this machine; given: {options.threads}.")
-    if not options.results.parent.is_dir():
-        parser.error(f"--results must lie in a folder that exists; given: {options.results}.")
-    missing = [name for name in {"torch", *options.backends} if importlib.util.find_spec(name) is None]
-    if missing:
-        parser.error(f"{', '.join(missing)} is not installed (plain PyTorch needs torch, each backend its library).")
 
 
 def main():
