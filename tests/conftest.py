@@ -61,7 +61,7 @@ def pytest_collection_finish(session):
                 stderr=subprocess.STDOUT,
                 cwd=session.config.rootpath,
                 # One thread each: the suites share the cores, and more threads than cores wait for each other.
-                env=environment(backend, OMP_NUM_THREADS="1", **{_CHILD: "1"}),
+                env=environment(backend, OMP_NUM_THREADS="1", JAX_DISABLE_MOST_OPTIMIZATIONS="0", **{_CHILD: "1"}),
             )
         _suites[backend] = (process, log)
 

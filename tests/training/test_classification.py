@@ -20,7 +20,8 @@ BACKEND = keras.backend.backend()
 def small(name="digits10_lt", **changes):
     """A training of some seconds: ten classes, few images."""
     data = {"largest_class": 40, "imbalance_factor": 4.0, "test_images_per_class": 5}
-    changes = {"epochs": 2, "batch_size": 32, **changes}
+    # 216 images: a last batch of another size would be compiled again on JAX.
+    changes = {"epochs": 2, "batch_size": 36, **changes}
     return get_recipe(name).replace(**{"data": data, **changes})
 
 
@@ -74,10 +75,10 @@ def test_a_saved_model_gives_the_same_accuracies(trained, tmp_path):
 
 
 def test_training_learns():
-    recipe = small(data={"largest_class": 150, "imbalance_factor": 2.0, "noise": 0.1}, epochs=5)
+    recipe = small(data={"largest_class": 55, "imbalance_factor": 1.5, "noise": 0.1}, batch_size=16, epochs=6)
     _, outcome = train(recipe, load_source(recipe.data))
-    assert outcome.history["loss"][-1] < 0.5 * outcome.history["loss"][0]
-    assert outcome.accuracies["all"] > 0.5  # chance is 0.1
+    assert outcome.history["loss"][-1] < 0.65 * outcome.history["loss"][0]
+    assert outcome.accuracies["all"] > 0.35  # chance is 0.1
 
 
 def test_losses_with_state_train_too():

@@ -28,7 +28,7 @@ from training.recipes import get_recipe, recipes
 from training.tasks import task_of
 
 SMALL = [
-    "--data.largest-class", "30", "--data.imbalance-factor", "5", "--data.test-images-per-class", "5",
+    "--data.largest-class", "30", "--data.imbalance-factor", "4", "--data.test-images-per-class", "5",
     "--batch-size", "32", "--epochs", "2",
 ]  # fmt: skip
 

@@ -278,6 +278,7 @@ def check_files(part):
 
 def check_image_files(part):
     """An error that lists the images which cannot be opened, or have another size than the annotations say."""
+
     def wrong(number):
         image = part.images[number]
         try:

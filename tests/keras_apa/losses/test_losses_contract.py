@@ -184,8 +184,10 @@ def test_labels_that_do_not_exist_are_errors_in_eager_calls(make, label):
 
 @pytest.mark.slow if keras.backend.backend() == "torch" else (lambda test: test)
 def test_labels_that_do_not_exist_are_nan_in_a_compiled_step():
-    # All losses in one program: each torch compilation takes long.
-    losses = [make() for make in LOSSES.values()]
+    # All losses in one program: each torch compilation takes long, and of all of them minutes.
+    some = ("balanced_softmax", "balanced_sigmoid", "gumbel", "seesaw")
+    losses = [make() for name, make in LOSSES.items() if keras.backend.backend() != "torch" or name in some]
+    assert len(losses) >= 4
     for loss in losses:
         # Losses with state refuse to be compiled without a model; here only their formula is of interest.
         loss.check_state = lambda: None
