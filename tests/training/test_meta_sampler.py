@@ -145,7 +145,7 @@ DATA = {"largest_class": 60, "imbalance_factor": 10.0, "test_images_per_class": 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     """The second stage of a network whose backbone never learned anything: what counts here is how it is trained."""
-    first = get_recipe("digits10_lt").replace(data=DATA, epochs=3, batch_size=60)
+    first = get_recipe("digits10_lt").replace(data=DATA, epochs=3, batch_size=64)
     path = tmp_path_factory.mktemp("first") / "first.keras"
     build_model(first, load_source(first.data)).save(path)
     return first.replace(
