@@ -39,8 +39,8 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(items):
-    """The tests that wait for the other backends come last."""
-    items.sort(key=lambda item: item.path.name == "test_other_backends.py")
+    """The trainings come after the numbers, as XLA optimizes less there; the tests that wait for the others last."""
+    items.sort(key=lambda item: (item.path.name == "test_other_backends.py", item.path.parent.name == "training"))
 
 
 def pytest_collection_finish(session):
@@ -71,6 +71,7 @@ def pytest_sessionfinish():
     for process, _ in _suites.values():
         if process.poll() is None:
             process.terminate()
+            process.wait(60)
     if _COMPILED:
         shutil.rmtree(_COMPILED, ignore_errors=True)
 

@@ -187,7 +187,7 @@ class Predict:
     image_size: Annotated[tuple[int, int] | None, _sides(), tyro.conf.arg(help_behavior_hint="")] = None
     """Pixels to feed, instead of the model's own size. Of a detector: the bounds of the shorter and the longer side."""
     min_score: Annotated[float | None, tyro.conf.arg(metavar="NUMBER", help_behavior_hint="")] = None
-    """Of a detector: detections with a lower score are left out. If not given: 0.5."""
+    """Of a detector: what scores higher is detected, instead of its own threshold. If not given: 0.5."""
     pictures: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
     """Of a detector: a new folder for the images with boxes and masks drawn."""
     debug: bool = False

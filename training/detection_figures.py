@@ -15,6 +15,9 @@ from training.figures import COLOURS, QUIET
 
 # Detections with a lower score are not drawn.
 DRAWN_SCORE = 0.5
+_OPAQUE = 0.45
+# The height of a name in a picture.
+_TEXT_PIXELS = 14
 
 
 def loss_curves(outcomes: Sequence[Any]) -> Figure:
@@ -128,31 +131,47 @@ def picture(image: np.ndarray, found: Sequence[Mapping[str, Any]], class_names: 
     height, width = image.shape[:2]
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
     axis = figure.add_axes((0, 0, 1, 1))
+    # Into the pixels: a layer of its own for each mask would be 32 bytes for every pixel of a photo.
+    image = image.copy()
+    colours = [COLOURS[each["category_id"] % len(COLOURS)] for each in found]
+    for each, colour in zip(found, colours, strict=True):
+        if each.get("segmentation"):
+            mask = decode_mask(each["segmentation"], height, width).astype(bool)
+            image[mask] = (1 - _OPAQUE) * image[mask] + _OPAQUE * 255 * np.array(_rgb(colour))
     axis.imshow(image, aspect="auto")
     axis.set_axis_off()
-    for each in found:
-        label = each["category_id"]
-        _draw(axis, each, COLOURS[label % len(COLOURS)], class_names[label], image.shape)
+    for each, colour in zip(found, colours, strict=True):
+        _frame(axis, each, colour, class_names[each["category_id"]], inside=True)
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     return figure
 
 
 def _draw(axis, each, colour, name, shape):
-    x, y, width, height = each["bbox"]
-    axis.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=colour, linewidth=1.2))
     if each.get("segmentation"):
         mask = decode_mask(each["segmentation"], *shape[:2]).astype(bool)
         layer = np.zeros((*shape[:2], 4))
-        layer[mask] = [*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), 0.45]
+        layer[mask] = [*_rgb(colour), _OPAQUE]
         axis.imshow(layer)
+    _frame(axis, each, colour, name)
+
+
+def _rgb(colour):
+    return [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+
+
+def _frame(axis, each, colour, name, inside=False):
+    """The box with its class above it, or within it at the upper border of a picture."""
+    x, y, width, height = each["bbox"]
+    axis.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=colour, linewidth=1.2))
+    below = inside and y < _TEXT_PIXELS
     text = name if "score" not in each else f"{name} {each['score']:.2f}"
     axis.text(
         x,
-        y - 1,
+        y + 1 if below else y - 1,
         text,
         fontsize=7,
         color="white",
-        va="bottom",
-        clip_on=True,
+        va="top" if below else "bottom",
+        parse_math=False,
         bbox={"facecolor": colour, "edgecolor": QUIET, "linewidth": 0, "pad": 1},
     )

@@ -68,13 +68,15 @@ def run_predict(
         if min_score is not None:
             check_number("--min-score", min_score, at_least=0.0, below=1.0)
         if pictures is not None:
-            _check_pictures(Path(pictures))
+            _check_pictures(Path(pictures), output)
     # What libraries print while they load must not get into the JSON.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         with usage():
             predictor = load_predictor(
                 model, class_names=class_names, image_size=image_size, min_score=min_score, pictures=pictures
             )
+            if pictures is not None:
+                make_writable(Path(pictures).absolute(), "--pictures")
         if isinstance(predictor, DetectionPredictor):
             found, step = detect_files(predictor, files), 1
         else:
@@ -90,16 +92,16 @@ def run_predict(
     document = {"model": os.fspath(model), "images": results}
     if as_json:
         print(json.dumps(document, indent=2, allow_nan=False))
-    elif any("error" not in result for result in results):
+    elif any("predictions" in result or "detections" in result for result in results):
         table = _detection_table if isinstance(predictor, DetectionPredictor) else _table
         (console or Console()).print(table(results))
     failed = sum("error" in result for result in results)
     if failed:
-        _warn(f"{failed} of {len(results)} not predicted")
+        _warn(f"{failed} of {len(results)} not predicted" + " or drawn" * (pictures is not None))
     if output is not None:
         write_json(output, document)
         print(f"Wrote {Path(output).resolve()}", file=sys.stderr if as_json else sys.stdout)
-    if pictures is not None:
+    if any("picture" in result for result in results):
         print(f"Wrote pictures to {Path(pictures).resolve()}", file=sys.stderr if as_json else sys.stdout)
     return 1 if failed else 0
 
@@ -177,18 +179,22 @@ def load_predictor(
         class_names: A text file with a name a line, instead of the model's own names.
         image_size: Height and width to feed, instead of the model's own; `resize_size` grows with them. Of a detector
             the bounds of the shorter and the longer side.
-        min_score: Of a detector: detections with a lower score are left out; `None` for 0.5.
+        min_score: Of a detector: what scores higher is detected, instead of its own threshold; `None` for 0.5.
         pictures: Of a detector: a folder for pictures with what was found.
 
     Raises: ValueError: If there is no such model, or it cannot be fed with images, or an argument does not fit it.
     """
     loaded = _load(os.fspath(model))
     if isinstance(loaded, keras.Model):
+        if not all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in loaded.weights):
+            raise ValueError(f"{model} has weights that are not finite, so it can detect nothing")
+        # Before masks are pasted, which are as large as the image.
+        threshold = MIN_SCORE if min_score is None else min_score
+        loaded.options = dataclasses.replace(loaded.options, score_threshold=threshold)
         return DetectionPredictor(
             loaded,
             _choose_names(model, class_names, loaded.class_names, loaded.num_classes),
             True if image_size is None else (min(image_size), max(image_size)),
-            MIN_SCORE if min_score is None else min_score,
             None if pictures is None else Path(pictures),
         )
     for name, value in (("--min-score", min_score), ("--pictures", pictures)):
@@ -416,7 +422,7 @@ def _detection_table(results: list[dict[str, Any]]) -> Table:
     for column in table.columns[2:]:
         column.justify = "right"
     for result in results:
-        if "error" in result:
+        if "detections" not in result:
             continue
         name = Text(printable(result["file"]))
         if not result["detections"]:
@@ -446,10 +452,11 @@ def _check_output(path: Path) -> None:
     make_writable(path.absolute().parent)
 
 
-def _check_pictures(folder: Path) -> None:
+def _check_pictures(folder: Path, output: Path | None) -> None:
+    if output is not None and Path(output).absolute() == folder.absolute():
+        raise ValueError(f"--output and --pictures are both {str(folder)!r}; one is a file, the other a folder")
     if folder.exists() and not is_empty(folder):
         raise ValueError(f"--pictures {str(folder)!r} is there already and no empty folder; choose another one")
-    make_writable(folder.absolute(), "--pictures")
 
 
 def _warn(message: str) -> None:

@@ -27,14 +27,12 @@ class DetectionPredictor:
         detector: A `zoo.FasterRCNN` or `zoo.MaskRCNN`.
         class_names: A name for each label.
         resize: As `predict_images` takes it.
-        min_score: Detections with a lower score are left out.
         pictures: A folder for pictures with boxes and masks drawn, or `None`.
     """
 
     detector: keras.Model
     class_names: tuple[str, ...]
     resize: bool | tuple[int, int] = True
-    min_score: float = MIN_SCORE
     pictures: Path | None = None
 
 
@@ -43,8 +41,8 @@ def detect_files(predictor: DetectionPredictor, files: Sequence[str]) -> Iterato
 
     Yields: `{"file", "detections": [{"index", "class", "score", "bbox", "segmentation"}, ...]}`, the best first: `bbox`
         as COCO has it, `[x, y, width, height]` in pixels of the upright image, `segmentation` (of Mask R-CNN) its run
-        lengths. With pictures also `"picture"`, the path of this one. Of a file that cannot be read
-        `{"file", "error"}`.
+        lengths. With pictures also `"picture"`, the path of this one, or `"error"` if it cannot be drawn. Of a file
+        that cannot be read `{"file", "error"}`.
     """
     taken = set()
     for file in files:
@@ -54,22 +52,24 @@ def detect_files(predictor: DetectionPredictor, files: Sequence[str]) -> Iterato
             yield {"file": file, "error": str(error).removeprefix(f"{file}: ")}
             continue
         (found,) = predictor.detector.predict_images([pixels], resize=predictor.resize)
-        result = {"file": file, "detections": _above(found, predictor)}
+        result = {"file": file, "detections": _described(found, predictor.class_names)}
         if predictor.pictures is not None:
             path = _free(predictor.pictures, Path(file).stem, taken)
-            _draw(path, pixels, result["detections"], predictor.class_names)
-            result["picture"] = str(path)
+            try:
+                _draw(path, pixels, result["detections"], predictor.class_names)
+                result["picture"] = str(path)
+            except (OSError, ValueError) as error:  # such as one of too many pixels; what was found is not lost
+                result["error"] = f"no picture: {error}"
         yield result
 
 
-def _above(found: dict[str, np.ndarray], predictor: DetectionPredictor) -> list[dict[str, Any]]:
+def _described(found: dict[str, np.ndarray], class_names: Sequence[str]) -> list[dict[str, Any]]:
     detections = []
-    for place in np.flatnonzero(found["scores"] >= predictor.min_score):
-        label = int(found["labels"][place])
+    for place, label in enumerate(found["labels"].tolist()):
         x1, y1, x2, y2 = (float(x) for x in found["boxes"][place])
         detection = {
             "index": label,
-            "class": predictor.class_names[label],
+            "class": class_names[label],
             "score": float(found["scores"][place]),
             "bbox": [x1, y1, x2 - x1, y2 - y1],
         }
@@ -81,6 +81,7 @@ def _above(found: dict[str, np.ndarray], predictor: DetectionPredictor) -> list[
 
 def _free(folder: Path, stem: str, taken: set[str]) -> Path:
     """A name of a picture that no earlier file has: files of several folders may have the same."""
+    stem = stem.encode()[:200].decode(errors="ignore")  # names of files are at most 255 bytes
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     name = next(name for name in names if name.casefold() not in taken)
     taken.add(name.casefold())

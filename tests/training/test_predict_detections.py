@@ -6,10 +6,11 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import zoo
 from training.cli import UsageError
-from training.data.coco_masks import decode_mask
+from training.data.coco_masks import decode_mask, encode_mask
 from training.detection_figures import picture
 from training.predict import run_predict
 from zoo.detection import DetectionPreprocessing
@@ -59,7 +60,7 @@ def test_detections_are_those_of_predict_images(folder, tmp_path, capsys):
     images = [np.asarray(Image.open(file)) for file in files(folder)]
     total = 0
     for image, one, wanted in zip(images, found, detector.predict_images(images), strict=True):
-        kept = wanted["scores"] >= 0.3
+        kept = wanted["scores"] > 0.3
         total += kept.sum()
         assert [each["class"] for each in one["detections"]] == [NAMES[label] for label in wanted["labels"][kept]]
         assert [each["index"] for each in one["detections"]] == wanted["labels"][kept].tolist()
@@ -78,18 +79,25 @@ def test_detections_are_those_of_predict_images(folder, tmp_path, capsys):
 def test_the_table_names_files_and_classes(folder, tmp_path, capsys):
     (tmp_path / "names.txt").write_text("x\ny\nz\n")
     options = {"class_names": tmp_path / "names.txt", "output": tmp_path / "found.json", "image_size": (32, 48)}
+    options["console"] = Console(width=300)  # wide enough for any temporary folder
     assert run_predict(folder / "detector.keras", files(folder), min_score=0.0, **options) == 0
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "found.json").read_text())["images"]
-    assert {each["class"] for one in found for each in one["detections"]} <= set("xyz")
+    assert {each["class"] for one in found for each in one["detections"]} & set("xyz")
     assert printed.count("photo.png") == 2 and "Wrote" in printed
-    assert run_predict(folder / "detector.keras", files(folder), min_score=0.999) == 0
+    assert run_predict(folder / "detector.keras", files(folder), min_score=0.999, console=options["console"]) == 0
     assert capsys.readouterr().out.count("nothing found") == 2
 
 
 def test_a_picture_keeps_the_pixels_beside_what_is_drawn():
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), "uint8")
-    figure = picture(image, [{"bbox": [40, 30, 20, 20], "category_id": 1, "score": 0.75}], NAMES)
+    mask = np.zeros((60, 80), "uint8")
+    mask[35:45, 45:55] = 1
+    objects = [
+        {"bbox": [40, 30, 20, 20], "category_id": 1, "score": 0.75, "segmentation": encode_mask(mask)},
+        {"bbox": [40, 0, 20, 20], "category_id": 0},
+    ]
+    figure = picture(image, objects, ("US$ and A$", r"a $\foo$ b", "owl"))
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -98,6 +106,9 @@ def test_a_picture_keeps_the_pixels_beside_what_is_drawn():
     assert drawn.shape == image.shape
     np.testing.assert_array_equal(drawn[:, :30], image[:, :30])
     assert (drawn[30:50, 40] != image[30:50, 40]).any()
+    assert (drawn[mask.astype(bool)] != image[mask.astype(bool)]).any(axis=-1).mean() > 0.9
+    # The name at the upper border stands within the picture.
+    assert (drawn[2:12, 42:70] != image[2:12, 42:70]).mean() > 0.5
 
 
 def test_options_that_do_not_fit_are_refused(folder, tmp_path):
@@ -110,8 +121,18 @@ def test_options_that_do_not_fit_are_refused(folder, tmp_path):
         ("classifier.keras", {"pictures": tmp_path / "new"}, "--pictures is for detectors"),
         (folder / "detector.keras", {"min_score": 2.0}, "--min-score must be a finite number"),
         (folder / "detector.keras", {"pictures": tmp_path / "full"}, "is there already and no empty folder"),
+        (folder / "detector.keras", {"pictures": tmp_path / "x", "output": tmp_path / "x"}, "are both"),
         (folder / "detector.keras", {"class_names": tmp_path / "two.txt"}, "has 2 class names, but .* has 3 classes"),
     ):
         with pytest.raises(UsageError, match=message):
             run_predict(tmp_path / model, files(folder), **options)
     assert (tmp_path / "full" / "photo.png").read_bytes() == b"mine"
+    assert not (tmp_path / "new").exists() and not (tmp_path / "x").exists()
+
+
+def test_a_detector_that_is_broken_is_named(folder, tmp_path):
+    detector = keras.saving.load_model(folder / "detector.keras")
+    detector.weights[0].assign(keras.ops.full_like(detector.weights[0], np.nan))
+    detector.save(tmp_path / "nan.keras")
+    with pytest.raises(UsageError, match="weights that are not finite"):
+        run_predict(tmp_path / "nan.keras", files(folder))

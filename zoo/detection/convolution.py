@@ -25,7 +25,8 @@ def convolve(x, kernel, strides=1, padding="same"):
 
     Args:
         x: `(batch, height, width, channels)`.
-        kernel: `(tall, wide, channels, filters)`, a tensor or a variable.
+        kernel: `(tall, wide, channels, filters)`, a tensor or a variable; with fewer channels than `x` a convolution of
+            groups, whose gradients are the backend's own.
         strides, padding: As `keras.ops.conv` takes them.
 
     Returns: `(batch, height, width, filters)`, height and width divided by the strides.
@@ -38,7 +39,8 @@ def convolve(x, kernel, strides=1, padding="same"):
         x = ops.transpose(x, (0, 3, 1, 2))
         return ops.transpose(ops.conv(x, kernel, strides, padding, data_format="channels_first"), (0, 2, 3, 1))
     odd = kernel.shape[0] % 2 == kernel.shape[1] % 2 == 1
-    if strides in (1, (1, 1)) and padding == "same" and odd and _on_cpu():
+    grouped = kernel.shape[2] != x.shape[-1]
+    if strides in (1, (1, 1)) and padding == "same" and odd and not grouped and _on_cpu():
         return _with_own_gradients(ops.convert_to_tensor(x), _read(kernel))
     return ops.conv(x, kernel, strides, padding, data_format="channels_last")
 
@@ -102,7 +104,7 @@ def kernel_gradient(upstream, x, kernel_size):
     height, width, channels = x.shape[1:]
     batch, filters = upstream.shape[0], upstream.shape[-1]
     tall, wide = kernel_size
-    most = max(_PIXELS // (width * batch), 1)
+    most = max(_PIXELS // max(width * batch, 1), 1)
     rows = next(rows for rows in range(min(most, height), 0, -1) if height % rows == 0)
     x = ops.pad(x, ((0, 0), (tall // 2, tall // 2), (wide // 2, wide // 2), (0, 0)))
 

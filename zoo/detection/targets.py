@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -153,8 +154,11 @@ def _numbers(value, key):
         array = np.asarray(value)
     except ValueError as error:  # lists of different lengths
         raise ValueError(f"{key} must be one array, padded to as many objects in each image; given: lists.") from error
+    if array.dtype.kind == "V" and keras.backend.is_float_dtype(str(array.dtype)):
+        return array.astype("float32")  # bfloat16, which NumPy does not know as a number
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"{key} must be numbers; given: {array.dtype} such as {array.ravel()[:1].tolist()[0]!r:.40}.")
+        example = f" such as {array.ravel()[:1].tolist()[0]!r:.40}" if array.size else ""
+        raise ValueError(f"{key} must be numbers; given: {array.dtype}{example}.")
     return array
 
 

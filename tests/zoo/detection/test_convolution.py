@@ -46,6 +46,26 @@ def test_value_and_gradients(few_at_a_time, size, kernel_size):
     np.testing.assert_allclose(of_x, by_definition(weight, mirrored)[1], rtol=1e-4, atol=1e-4)
 
 
+def test_groups_as_in_resnext():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 6, 5, 4)).astype("float32")
+    kernel = rng.normal(size=(3, 3, 2, 6)).astype("float32")
+    weight = rng.normal(size=(2, 6, 5, 6)).astype("float32")
+    value, (of_x, of_kernel) = value_and_gradient(
+        lambda x, kernel: convolve(x, kernel) * ops.convert_to_tensor(weight), x, kernel
+    )
+    for group in range(2):
+        read, made = slice(2 * group, 2 * group + 2), slice(3 * group, 3 * group + 3)
+        places, expected = by_definition(x[..., read], kernel[..., made])
+        np.testing.assert_allclose(value[..., made], expected * weight[..., made], rtol=1e-4, atol=1e-5)
+        for i, j, place in places:
+            expected = np.einsum("bhwc,bhwf->cf", place, weight[..., made])
+            np.testing.assert_allclose(of_kernel[i, j][:, made], expected, rtol=1e-4, atol=1e-4)
+        mirrored = np.transpose(kernel[::-1, ::-1, :, made], (0, 1, 3, 2))
+        expected = by_definition(weight[..., made], mirrored)[1]
+        np.testing.assert_allclose(of_x[..., read], expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision(few_at_a_time, dtype):
     rng = np.random.default_rng(0)

@@ -365,6 +365,7 @@ def test_bad_targets_are_named_before_training():
         ({"labels": changed(labels, 3)}, r"labels must be 0\.\.2, or -1 for padding; image 1 has 3"),
         ({"labels": labels[:, :2]}, "labels must have the shape"),
         ({"labels": np.where(labels < 0, "", "cat")}, "labels must be numbers; given: <U3 such as 'cat'"),
+        ({"labels": np.zeros((4, 0), object)}, "labels must be numbers; given: object"),
         ({"boxes": boxes.tolist()}, "boxes must be one array, padded to as many objects in each image; given: a list"),
         ({"boxes": np.array([None, *boxes[:3]], object)}, "boxes must be numbers; given: object such as None"),
         ({"masks": targets["masks"][..., :9]}, "masks must have the size of the images"),
