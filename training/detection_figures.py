@@ -16,8 +16,6 @@ from training.figures import COLOURS, QUIET
 # Detections with a lower score are not drawn.
 DRAWN_SCORE = 0.5
 _OPAQUE = 0.45
-# The height of a name in a picture.
-_TEXT_PIXELS = 14
 
 
 def loss_curves(outcomes: Sequence[Any]) -> Figure:
@@ -129,7 +127,9 @@ def picture(image: np.ndarray, found: Sequence[Mapping[str, Any]], class_names: 
         class_names: By `category_id`.
     """
     height, width = image.shape[:2]
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    # Names and lines grow with the image; a little more than its size, of which the part of a pixel is cut off.
+    dpi = max(100, max(height, width) // 8)
+    figure = Figure(figsize=((width + 0.01) / dpi, (height + 0.01) / dpi), dpi=dpi)
     axis = figure.add_axes((0, 0, 1, 1))
     # Into the pixels: a layer of its own for each mask would be 32 bytes for every pixel of a photo.
     image = image.copy()
@@ -141,7 +141,7 @@ def picture(image: np.ndarray, found: Sequence[Mapping[str, Any]], class_names: 
     axis.imshow(image, aspect="auto")
     axis.set_axis_off()
     for each, colour in zip(found, colours, strict=True):
-        _frame(axis, each, colour, class_names[each["category_id"]], inside=True)
+        _frame(axis, each, colour, class_names[each["category_id"]], text_pixels=0.14 * dpi)
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     return figure
 
@@ -159,11 +159,11 @@ def _rgb(colour):
     return [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
 
 
-def _frame(axis, each, colour, name, inside=False):
+def _frame(axis, each, colour, name, text_pixels=0.0):
     """The box with its class above it, or within it at the upper border of a picture."""
     x, y, width, height = each["bbox"]
     axis.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=colour, linewidth=1.2))
-    below = inside and y < _TEXT_PIXELS
+    below = y < text_pixels
     text = name if "score" not in each else f"{name} {each['score']:.2f}"
     axis.text(
         x,
