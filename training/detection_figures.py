@@ -138,7 +138,7 @@ def picture(image: np.ndarray, found: Sequence[Mapping[str, Any]], class_names: 
         if each.get("segmentation"):
             mask = decode_mask(each["segmentation"], height, width).astype(bool)
             image[mask] = (1 - _OPAQUE) * image[mask] + _OPAQUE * 255 * np.array(_rgb(colour))
-    axis.imshow(image, aspect="auto")
+    figure.figimage(image, zorder=-1)
     axis.set_axis_off()
     for each, colour in zip(found, colours, strict=True):
         _frame(axis, each, colour, class_names[each["category_id"]], text_pixels=0.14 * dpi)
