@@ -9,6 +9,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from backends import once
 
 import keras_apa
 import zoo
@@ -505,6 +506,7 @@ PARAMETERS = {
 }
 
 
+@once
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_the_options_make_the_authors_network(name):
