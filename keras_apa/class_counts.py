@@ -48,6 +48,12 @@ class ClassCounts:
         counts.setflags(write=False)
         object.__setattr__(self, "counts", counts)
         object.__setattr__(self, "names", names)
+        # As Python's numbers: in a loss, torch.compile traces what numpy computes, and breaks its graph at each number
+        # that is read from an array.
+        values = counts.tolist()
+        object.__setattr__(self, "_total", sum(values))  # not numpy's, which wraps round at 2**63 without a word
+        object.__setattr__(self, "_largest", max(values))
+        object.__setattr__(self, "_empty", tuple(index for index, value in enumerate(values) if not value))
 
     @classmethod
     def from_labels(cls, labels, num_classes=None, names=None):
@@ -129,8 +135,7 @@ class ClassCounts:
     @property
     def total(self) -> int:
         """Number of images of all classes."""
-        # Not numpy's sum, which wraps round at 2**63 without a word.
-        return sum(self.counts.tolist())
+        return self._total
 
     @property
     def prior(self) -> np.ndarray:
@@ -428,8 +433,8 @@ def _check_num_classes(counts, num_classes, argument):
 
 
 def _refuse_zero(counts, argument):
-    empty = np.flatnonzero(counts.counts == 0)
-    if len(empty):
+    empty = counts._empty
+    if empty:
         others = f" and {len(empty) - 1} more classes have" if len(empty) > 1 else " has"
         raise ValueError(
             f"{argument} must be positive, but {counts.describe(empty[0])}{others} no images; "

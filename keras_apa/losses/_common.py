@@ -7,6 +7,7 @@ shape are dense: one-hot, multi-hot or soft.
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import NamedTuple
 
@@ -192,6 +193,11 @@ def full_precision(x):
 
 def row(values, like):
     """One number a class, as a constant in the dtype of `like`."""
+    if keras.backend.backend() == "torch":
+        # torch.compile breaks its graph where Keras asks an array for its dtype.
+        import torch
+
+        return torch.as_tensor(np.asarray(values, "float64"), dtype=like.dtype, device=like.device)
     return ops.convert_to_tensor(np.asarray(values, "float64"), dtype=like.dtype)
 
 
@@ -240,7 +246,7 @@ def check_choice(value, allowed, argument):
 
 def check_number(value, argument, low=-np.inf, high=np.inf, open_low=False, open_high=False):
     """`value` as a float if it is a finite number in the interval; otherwise a ValueError that says so."""
-    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value)
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if good:
         good = (value > low if open_low else value >= low) and (value < high if open_high else value <= high)
     if not good:
@@ -289,7 +295,7 @@ def image_frequency(image_counts, num_images):
     """`ClassCounts`, and the share of the annotated images that show each class."""
     counts = as_class_counts(image_counts, argument="image_counts", allow_zero=True)
     num_images = check_integer(num_images, "num_images", low=1)
-    most = int(np.max(counts.counts))
+    most = counts._largest
     if most > num_images:
         raise ValueError(
             f"num_images is the number of annotated images, so that no class can be on more; got "
