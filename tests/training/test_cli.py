@@ -211,6 +211,7 @@ def test_ctrl_c_inside_the_first_epoch_ends_with_130(seconds, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(CURRENT == "jax", reason="compiles for minutes; Ctrl-C is pressed there in the others")
 def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(tmp_path):
     folder = tmp_path / "out"
     arguments = ["demo", "--data", "digits10_lt", "--epochs", "1", "--backend", CURRENT, "--output", folder]
@@ -227,18 +228,18 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_saves_a_training_and_the_same_command_goes_on(tmp_path):
-    arguments = ["train", "digits10_lt", "--backend", CURRENT, "--output", tmp_path / "run", "--epochs", "20"]
+    arguments = ["train", "digits10_lt", "--backend", CURRENT, "--output", tmp_path / "run", "--epochs", "8"]
     arguments += ["--data.largest-class", "30", "--data.imbalance-factor", "4", "--batch-size", "32"]
     process = start(*arguments)
     wait_for(tmp_path / "run" / "checkpoints", process)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors[-3000:]
-    saved = int(re.search(r"Saved up to step (\d+) of 100", errors).group(1))
-    assert 0 <= saved < 100 and f"Continue with: keras-apa train digits10_lt --backend {CURRENT}" in errors
+    saved = int(re.search(r"Saved up to step (\d+) of 40", errors).group(1))
+    assert 0 <= saved < 40 and f"Continue with: keras-apa train digits10_lt --backend {CURRENT}" in errors
     resumed = command(*arguments)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
-    assert not saved or f"Going on from step {saved} of 100" in resumed.stdout
+    assert not saved or f"Going on from step {saved} of 40" in resumed.stdout
 
 
 def start(*arguments):

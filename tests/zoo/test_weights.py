@@ -515,6 +515,7 @@ def test_the_options_make_the_authors_network(name):
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == PARAMETERS[name]
 
 
+@once
 @pytest.mark.slow
 def test_an_imagenet_lt_file_loads_with_its_correction(monkeypatch, tmp_path):
     torch = pytest.importorskip("torch")
