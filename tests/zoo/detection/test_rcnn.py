@@ -476,9 +476,9 @@ def test_a_compiled_step_gives_the_losses_of_an_eager_one(monkeypatch):
 @pytest.mark.skipif(CURRENT == "jax", reason="compiles for minutes; its networks and convolutions are compared alone")
 def test_any_network_of_the_zoo_is_a_backbone():
     options = {"activation": "aglu", "gate": "apa", "frozen_batch_norm": True, "input_shape": (None, None, 3)}
-    network = zoo.create_model("se_resnext50_32x4d", pyramid=True, **options)
+    network = zoo.create_model("se_resnet50", pyramid=True, **options)
     detector = compile_for(FasterRCNN(network, 3, **{**SMALL, "anchor_sizes": ((8,), (16,), (32,), (48,), (64,))}))
     images, targets = scenes(masks=False)
     assert np.isfinite(detector.fit(images, targets, batch_size=4, verbose=0).history["loss"]).all()
     loaded = FasterRCNN.from_torch(zoo.detection.to_torchvision(detector))
-    assert loaded.backbone.name == "se_resnext50_32x4d"
+    assert loaded.backbone.name == "se_resnet50"
