@@ -98,7 +98,8 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path):
     result = process(*arguments, "--output", tmp_path / "whole")
     assert result.returncode == 0, result.stderr[-3000:]
     whole = weights(tmp_path / "whole")
-    for every in (0, 3):
+    # A minute or two each; where checkpoints are only at the ends of epochs is the same on each backend.
+    for every in (0, 3) if CURRENT == "tensorflow" else (3,):
         killed = tmp_path / f"killed{every}"
         saving = [*arguments, "--checkpoint-steps", every, "--output", killed]
         # 149 images, 5 steps an epoch, the last a short one: killed at the end of the second epoch, one step after the
@@ -263,6 +264,8 @@ def test_a_dry_run_says_what_a_run_would_need(capsys, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_dry_run_of_each_family(name, capsys, tmp_path):
+    if CURRENT == "jax" and name == "imagenet_lt":
+        pytest.skip("compiles a start value for each layer, minutes in all; the other families are small")
     dry_run(name, capsys, tmp_path)
 
 

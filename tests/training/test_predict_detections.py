@@ -132,7 +132,7 @@ def test_options_that_do_not_fit_are_refused(folder, tmp_path):
 
 def test_a_detector_that_is_broken_is_named(folder, tmp_path):
     detector = keras.saving.load_model(folder / "detector.keras")
-    detector.weights[0].assign(keras.ops.full_like(detector.weights[0], np.nan))
+    detector.weights[0].assign(np.full(detector.weights[0].shape, np.nan, "float32"))
     detector.save(tmp_path / "nan.keras")
     with pytest.raises(UsageError, match="weights that are not finite"):
         run_predict(tmp_path / "nan.keras", files(folder))
