@@ -141,7 +141,7 @@ def test_one_network_with_every_layer_trains_in_mixed_precision(policy):
 )
 def test_a_network_trains_on_the_sum_of_all_losses(jit_compile):
     """One output for each loss, so that one compilation covers them all; PyTorch would take minutes for all of them."""
-    some = ("balanced_softmax", "balanced_sigmoid", "gol", "seesaw")
+    some = ("gol", "seesaw")  # random, and with counts
     keras.utils.set_random_seed(2)
     inputs = keras.Input((8, 8, 4))
     x = keras.layers.GlobalAveragePooling2D()(inputs)

@@ -270,7 +270,7 @@ def test_a_dry_run_of_each_family(name, capsys, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CURRENT != "tensorflow", reason="all recipes on one backend, one of each family on the others")
+@pytest.mark.skipif(CURRENT != "torch", reason="all recipes on one backend, one of each family on the others")
 @pytest.mark.parametrize(
     "name",
     [
