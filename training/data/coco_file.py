@@ -15,6 +15,7 @@ from PIL import Image
 
 from training.data.coco_masks import check_segmentation, is_finite, is_number
 from training.data.list_files import _entry, _read_json
+from training.files import missing_files
 from training.images import FORMATS, exif_orientation, why_unreadable
 
 _SHOWN = 5
@@ -248,17 +249,8 @@ def _bounds(segmentation):
 
 def check_files(part):
     """An error if a file is not there; a note on files that several images name."""
-    # A look into every folder instead of at every file: hundreds of thousands of these are slow on a network's disk.
-    present, missing = {}, []
-    for number, image in part.images.items():
-        folder, name = os.path.split(image["path"])
-        if folder not in present:
-            try:
-                present[folder] = {*os.listdir(folder or ".")}
-            except OSError:
-                present[folder] = frozenset()
-        if name not in present[folder]:
-            missing.append(f"{image['path']} (id {number})")
+    absent = {*missing_files(image["path"] for image in part.images.values())}
+    missing = [f"{image['path']} (id {number})" for number, image in part.images.items() if image["path"] in absent]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(part.images)} images of {part.file} are not there: {some(missing)}. Is that "

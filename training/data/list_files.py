@@ -12,6 +12,7 @@ import numpy as np
 from keras_apa.class_counts import ClassCounts
 from training.checks import check_flag, check_whole
 from training.data.source import FileImages, Source, refuse_empty_classes, unreadable_images
+from training.files import missing_files
 from zoo import Preprocessing
 from zoo.preprocessing import imagenet
 
@@ -191,17 +192,7 @@ def _source(name, parts, class_counts, relabel_by_count, check_images, preproces
 
 
 def _check_files(part, paths):
-    # A look into every folder instead of at every file: hundreds of thousands of these are slow on a network's disk.
-    present, missing = {}, []
-    for path in paths:
-        folder, name = os.path.split(path)
-        if folder not in present:
-            try:
-                present[folder] = {*os.listdir(folder or ".")}
-            except OSError:
-                present[folder] = frozenset()
-        if name not in present[folder]:
-            missing.append(path)
+    missing = missing_files(paths)
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(paths)} images that the {part} list names are not there: {_some(missing)}. "
