@@ -12,6 +12,7 @@ from keras_apa import ops
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
 
+@pytest.mark.any_backend
 def test_the_script_writes_the_committed_page(tmp_path):
     make_activations.main(["--output", str(tmp_path)])
     assert (tmp_path / "activations.md").read_text() == (DOCS / "activations.md").read_text()

@@ -26,6 +26,7 @@ def test_every_block_is_of_a_kind_that_is_run_here():
     assert all(command.startswith(known) for command in COMMANDS)
 
 
+@pytest.mark.any_backend
 def test_python_blocks_run(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), [120, 30, 6]).astype("int32")

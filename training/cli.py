@@ -1,7 +1,7 @@
 """The `keras-apa` command: parsing, errors and exit codes. The sub-commands are in `training/commands.py`.
 
 Keras is imported only when a command needs it: the backend has to be chosen before, and `--help` should not
-wait for it. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+wait for it. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from training.quiet import quiet_tensorflow
 
 _OPTION = re.compile(r"(augment|data|evaluation|loss|meta_sampler|model|optimizer|start)\.\w+ ")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+_NO_READER = 141  # what a shell says of a program that SIGPIPE has ended
 EXTRA = 'pip install "keras-apa[training]"'
 
 
@@ -49,6 +50,12 @@ def console() -> int:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `keras-apa list | head`: Python would flush again at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _NO_READER
     return code
 
 
@@ -66,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(arguments)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except BrokenPipeError:
+        return _NO_READER
     except Exception as error:
         if debug:
             raise

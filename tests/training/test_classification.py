@@ -41,6 +41,7 @@ def test_same_seed_gives_the_same_result(trained):
     assert second.predictions == first.predictions
 
 
+@pytest.mark.any_backend
 def test_another_seed_gives_another_result(trained):
     recipe, _, first = trained
     _, other = train(recipe.replace(seed=1), load_source(recipe.data))
@@ -167,6 +168,7 @@ def test_soft_targets_need_a_loss_that_takes_them():
         {"loss": {"name": "CategoricalFocalCrossentropy"}},  # one-hot, but nothing mixed
     ],
 )
+@pytest.mark.any_backend
 def test_soft_targets_are_trained_on_and_validated(changes):
     recipe = small("digits10_lt_baseline", epochs=1, **changes)
     _, outcome = train(recipe, load_source(recipe.data))
@@ -198,6 +200,7 @@ def test_class_weights_have_a_mean_of_one(kind, expected):
     assert (expected is None and weights is None) or np.allclose(weights, expected)
 
 
+@pytest.mark.any_backend
 def test_a_recipe_with_prior_correction_gives_both_numbers_and_a_model_that_carries_it(tmp_path):
     recipe = small("digits10_lt_baseline", epochs=1, evaluation={"prior_correction": "raw"})
     source = load_source(recipe.data)

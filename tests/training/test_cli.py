@@ -133,6 +133,17 @@ def test_errors_are_two_lines_in_a_process_of_its_own(tmp_path):
     assert len(result.stderr.strip().splitlines()) <= 2, result.stderr
 
 
+@pytest.mark.any_backend
+def test_a_reader_that_goes_away_gets_no_traceback():
+    """`keras-apa train digits10_lt --help | head -1`"""
+    arguments = [sys.executable, "-c", PROGRAM, "train", "digits10_lt", "--help"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(arguments, env=environment(CURRENT), **pipes) as process:
+        process.stdout.close()
+        error = process.stderr.read().decode()
+    assert process.returncode == 141 and not error, error
+
+
 def test_what_is_optional_stands_in_brackets(capsys):
     assert main(["list", "--help"]) == 0
     assert "[KIND] [PATTERN]" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from zoo.checkpoint_files import read_state_dict, write_state_dict
 from zoo.preprocessing import cifar, imagenet
 
 
+@pytest.mark.any_backend
 def test_the_authors_network_there_and_back_without_options(tmp_path, capsys):
     description = load_json("models/se_resnet32_gumbel.json")
     state = {key: np.asarray(value) for key, value in state_dict(description).items()}
@@ -32,6 +33,7 @@ def test_the_authors_network_there_and_back_without_options(tmp_path, capsys):
     assert model.preprocessing == cifar()
 
 
+@pytest.mark.any_backend
 def test_how_images_are_prepared_is_an_option(tmp_path, capsys):
     write_state_dict(zoo.to_torch_state_dict(zoo.create_model("resnet18", classes=3)), tmp_path / "net.safetensors")
     for name, expected in ((None, imagenet()), ("none", None)):
@@ -45,6 +47,7 @@ def test_how_images_are_prepared_is_an_option(tmp_path, capsys):
     assert "imagenet, cifar, none" in capsys.readouterr().err
 
 
+@pytest.mark.any_backend
 def test_what_a_checkpoint_cannot_tell_is_an_option(tmp_path):
     model = zoo.create_model("se_resnet8", classes=3, activation="gelu", gate="gumbel", input_shape=(16, 16, 1))
     write_state_dict(zoo.to_torch_state_dict(model), tmp_path / "net.safetensors")

@@ -164,6 +164,7 @@ def test_a_dry_run_on_boxes_alone(own_data, tmp_path, capsys):
         (["demo", "--task", "detection", "--data", "digits10_lt"], ["--data", "--task classification"]),
     ],
 )
+@pytest.mark.any_backend
 def test_what_cannot_be_is_said_before_training(arguments, parts, capsys, tmp_path):
     output = [] if "--classifier-learning" in arguments else ["--output", str(tmp_path / "run")]
     assert main([*arguments, "--backend", CURRENT, *output]) == 2

@@ -128,6 +128,7 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.mark.any_backend
 def test_own_images_are_trained_on_with_one_command(photos, tmp_path, capsys):
     """What the command line leaves open is chosen by number and size of the images, and kept with the run."""
     run = tmp_path / "run"
@@ -189,6 +190,7 @@ def test_a_damaged_checkpoint_is_not_what_a_training_goes_on_from(run, tmp_path,
     assert "step-0000000010.npz' is damaged" in printed.err and "Saved up to step 5 of 10" in printed.err
 
 
+@pytest.mark.any_backend
 def test_a_second_stage_trains_the_classifier_only(run, tmp_path):
     first = keras.saving.load_model(run / "digits10_lt_baseline.keras")
     arguments = [*SMALL, "--epochs", "1", "--output", tmp_path / "crt", "--start.weights", run,
@@ -204,6 +206,7 @@ def test_a_second_stage_trains_the_classifier_only(run, tmp_path):
             assert same != before.name.startswith("moving"), before.path
 
 
+@pytest.mark.any_backend
 def test_learnable_weight_scaling_ends_in_the_classifier(run, tmp_path):
     recipe = learn_classifier(get_recipe("digits10_lt_baseline").replace(start={"weights": str(run)}), "lws")
     assert recipe.start.trainable == "class_scale" and recipe.name == "digits10_lt_baseline_lws"
@@ -249,6 +252,7 @@ def dry_run(name, capsys, tmp_path):
     return printed
 
 
+@pytest.mark.any_backend
 def test_a_dry_run_says_what_a_run_would_need(capsys, tmp_path):
     printed = dry_run("cifar100_lt", capsys, tmp_path)
     assert "Changed from the published recipe (APA Table 3b: 52.3): model.name se_resnet8 (was se_resnet32)" in printed
@@ -315,6 +319,7 @@ def test_a_dry_run_of_every_recipe(name, capsys, tmp_path):
         ("imagenet_lt", ["--data.train-list", "list.txt"], ["data.test_list"]),
     ],
 )
+@pytest.mark.any_backend
 def test_what_cannot_be_is_said_before_training(recipe, arguments, parts, capsys, tmp_path):
     assert train(recipe, *arguments, "--output", tmp_path / "run") in (1, 2)
     error = capsys.readouterr().err
@@ -324,6 +329,7 @@ def test_what_cannot_be_is_said_before_training(recipe, arguments, parts, capsys
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.any_backend
 def test_a_bad_line_of_a_list_is_named_with_its_number(tmp_path, capsys):
     (tmp_path / "train.txt").write_text("a.jpg 0\nb.jpg one\n")
     lists = ["--data.train-list", tmp_path / "train.txt", "--data.test-list", tmp_path / "train.txt"]
@@ -362,6 +368,7 @@ def folder_of(path, counts, seed=0):
     return path
 
 
+@pytest.mark.any_backend
 def test_other_images_are_measured_by_the_classes_and_counts_of_the_training(tmp_path, capsys):
     first = folder_of(tmp_path / "first", {"ant": 30, "bee": 12, "cat": 5})
     options = ["--data.image-size", "16", "--model.name", "se_resnet8", "--epochs", "1", "--batch-size", "8"]
@@ -383,6 +390,7 @@ def test_other_images_are_measured_by_the_classes_and_counts_of_the_training(tmp
     assert accuracies["medium"] is not None and accuracies["many"] is None
 
 
+@pytest.mark.any_backend
 def test_a_normalized_classifier_is_not_normalized_again(tmp_path, capsys):
     output = tmp_path / "run"
     arguments = [*SMALL, "--classifier-learning", "tau_normalization", "--output", output]
@@ -395,6 +403,7 @@ def test_a_normalized_classifier_is_not_normalized_again(tmp_path, capsys):
     assert "tau_normalization must be 0.5, with which the model was saved" in capsys.readouterr().err
 
 
+@pytest.mark.any_backend
 def test_lists_name_images_that_do_not_decode_before_training(tmp_path, capsys):
     images = folder_of(tmp_path / "images", {"ant": 3, "bee": 3})
     (images / "bee" / "0.png").write_bytes(b"broken")

@@ -167,6 +167,7 @@ class Stop(keras.callbacks.Callback):
             raise RuntimeError("broken off")
 
 
+@pytest.mark.any_backend
 def test_a_training_that_was_broken_off_draws_what_it_would_have_drawn(recipe, tmp_path):
     source = load_source(recipe.data)
     model, outcome = train(recipe, source)

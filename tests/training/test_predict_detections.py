@@ -76,6 +76,7 @@ def test_detections_are_those_of_predict_images(folder, tmp_path, capsys):
     assert sorted(path.name for path in out.iterdir()) == ["photo-2.png", "photo.png"]
 
 
+@pytest.mark.any_backend
 def test_the_table_names_files_and_classes(folder, tmp_path, capsys):
     (tmp_path / "names.txt").write_text("x\ny\nz\n")
     options = {"class_names": tmp_path / "names.txt", "output": tmp_path / "found.json", "image_size": (32, 48)}
@@ -130,6 +131,7 @@ def test_options_that_do_not_fit_are_refused(folder, tmp_path):
     assert not (tmp_path / "new").exists() and not (tmp_path / "x").exists()
 
 
+@pytest.mark.any_backend
 def test_a_detector_that_is_broken_is_named(folder, tmp_path):
     detector = keras.saving.load_model(folder / "detector.keras")
     detector.weights[0].assign(np.full(detector.weights[0].shape, np.nan, "float32"))

@@ -20,6 +20,7 @@ def test_only_log_lines_are_dropped(capfd):
     assert capfd.readouterr().err == "keep this\nF0000 and why it ends\n"
 
 
+@pytest.mark.any_backend
 def test_tensorflow_is_imported_in_silence_and_whole():
     program = (
         "import sys\n"

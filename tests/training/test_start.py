@@ -89,6 +89,7 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
+@pytest.mark.any_backend
 def test_own_images_are_trained_on_from_published_weights(published, photos, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     arguments = ["train", "folder", "--backend", CURRENT, "--data.path", photos, "--model.name", "se_resnet8",

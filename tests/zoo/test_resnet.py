@@ -80,6 +80,7 @@ def test_parameter_counts_equal_torchvision(name):
 
 
 @pytest.mark.parametrize("size", [(32, 64), (47, 33)])
+@pytest.mark.any_backend
 def test_non_square_and_odd_images_in_both_data_formats(size):
     options = {"classes": 3, "activation": "aglu", "spatial_gate": "apa"}
     last = zoo.create_model("sp_resnet18", input_shape=(*size, 3), data_format="channels_last", **options)

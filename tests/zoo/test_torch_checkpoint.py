@@ -332,6 +332,7 @@ def test_what_is_no_checkpoint_is_refused(kind, message, tmp_path):
     assert not os.path.exists("/tmp/keras-apa-was-run")
 
 
+@pytest.mark.any_backend
 def test_safetensors_are_read_where_torch_is_not_installed(tmp_path):
     from backends import BLOCK
 
@@ -350,6 +351,7 @@ def test_safetensors_are_read_where_torch_is_not_installed(tmp_path):
     assert "keras-apa[torch]" in result.stdout
 
 
+@pytest.mark.any_backend
 def test_bfloat16_safetensors_are_read(tmp_path):
     import safetensors.torch
 

@@ -138,6 +138,7 @@ def test_padding_beyond_the_image_size_does_not_matter(trained):
     assert first["boxes"][..., [1, 3]].max() <= 48
 
 
+@pytest.mark.any_backend
 def test_padding_is_told_by_the_targets_too():
     detector = faster()
     detector.compile(keras.optimizers.SGD(1e-3), run_eagerly=True)
@@ -229,6 +230,7 @@ def test_a_named_loss_is_that_of_keras_apa(name):
     assert float(region.mean(labels, logits, keras.ops.zeros((4,), "bool"))) == 0.0
 
 
+@pytest.mark.any_backend
 def test_masks_of_boxes_train():
     images, targets = scenes()
     cropped = [zoo.detection.crop_masks(m, b, 28) for m, b in zip(targets["masks"], targets["boxes"], strict=True)]
@@ -241,6 +243,7 @@ def test_masks_of_boxes_train():
     assert values["box_loss"] == pytest.approx(expected["box_loss"], rel=1e-5)
 
 
+@pytest.mark.any_backend
 def test_ignored_regions_are_no_negatives():
     """With all of the image ignored and nothing else in it, there is nothing to learn."""
     images, _ = scenes(masks=False)
@@ -254,6 +257,7 @@ def test_ignored_regions_are_no_negatives():
     assert values["objectness_loss"] < nothing["objectness_loss"]
 
 
+@pytest.mark.any_backend
 def test_images_without_any_object():
     images, _ = scenes()
     targets = {
@@ -278,6 +282,7 @@ def test_frozen_stages_and_norms_stay():
     assert FasterRCNN.from_config(detector.get_config()).frozen_stages == 1
 
 
+@pytest.mark.any_backend
 def test_dropout_is_off_in_frozen_stages_only():
     from zoo.detection.backbone import as_backbone, freeze, run_stages
 
@@ -403,6 +408,7 @@ def test_more_objects_than_places_keeps_the_largest():
         zoo.detection.pad_targets(boxes, [0, 1, 2], 0)
 
 
+@pytest.mark.any_backend
 def test_checkpoints_go_there_and_back():
     made = MaskRCNN(
         zoo.create_model("resnet18", pyramid=True, frozen_batch_norm=True, input_shape=(None, None, 3)),
