@@ -119,6 +119,7 @@ def test_killed_training_goes_on_to_the_weights_of_the_one_never_killed(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.any_backend
 def test_training_killed_while_it_saves_goes_on_from_the_checkpoint_before(tmp_path):
     finish(start(tmp_path / "whole", tmp_path / "run", "--kill-while-saving", 20), -signal.SIGKILL)
     assert (tmp_path / "run" / "checkpoints" / ".step-0000000020.npz.partial").exists()

@@ -208,6 +208,7 @@ def test_what_is_not_installed_is_named_with_its_extra(blocked, arguments, parts
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [1, 12])
+@pytest.mark.any_backend
 def test_ctrl_c_inside_the_first_epoch_ends_with_130(seconds, tmp_path):
     """Data threads and compiled steps are at work then, and must not crash Python on its way out."""
     folder = tmp_path / "out"
@@ -238,6 +239,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.any_backend
 def test_ctrl_c_saves_a_training_and_the_same_command_goes_on(tmp_path):
     arguments = ["train", "digits10_lt", "--backend", CURRENT, "--output", tmp_path / "run", "--epochs", "8"]
     arguments += ["--data.largest-class", "30", "--data.imbalance-factor", "4", "--batch-size", "32"]

@@ -378,6 +378,7 @@ def test_scenes_as_files_give_the_same_batches_as_in_memory(scenes, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.any_backend
 def test_mask_rcnn_trains_on_both_sources(scenes, tmp_path):
     """A few steps of `fit`, from files and from memory; the losses are finite, and the weights move."""
     recipe = Recipe(epochs=1, batch_size=2, augment=JITTER)

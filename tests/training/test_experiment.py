@@ -85,6 +85,7 @@ def test_report_is_written_again_from_the_numbers(run):
 
 
 @pytest.mark.slow
+@pytest.mark.any_backend
 def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path):
     """With Dropout (APA* gates), a random loss, mixup-free augmentation and a sampler."""
     arguments = [
@@ -267,6 +268,7 @@ def test_a_dry_run_says_what_a_run_would_need(capsys, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.any_backend
 def test_a_dry_run_of_each_family(name, capsys, tmp_path):
     if CURRENT == "jax" and name == "imagenet_lt":
         pytest.skip("compiles a start value for each layer, minutes in all; the other families are small")

@@ -323,6 +323,7 @@ def test_a_broken_saved_model_is_an_error(tmp_path, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.any_backend
 def test_an_exported_model_predicts_as_the_model_itself(folder, tmp_path, capsys):
     from zoo.export import export
 

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from backends import run
 
 from training.quiet import _stderr_filtered

@@ -254,7 +254,6 @@ def test_wrong_arguments_are_named_before_any_work(model, tmp_path):
 
 
 @one_backend
-@pytest.mark.any_backend
 def test_missing_package_is_named_with_the_extra(tmp_path):
     program = BLOCK.format(blocked=("tensorflow", "tensorflow_serving", "tf2onnx", "onnxscript")) + (
         "import zoo\n"

@@ -56,7 +56,7 @@ def test_quantized_litert_is_smaller_and_near(quantization, tolerance, tmp_path)
 
 
 def test_the_smallest_lambda_survives(tmp_path):
-    """`log(1 + x)` is 0 where log1p is not, and is then divided by lambda: each activation of the network has another."""
+    """`log(1 + x)` is 0 where log1p is not, and is then divided by lambda: here each activation has its own."""
     model = classifier()
     lambdas = [variable for variable in model.variables if variable.name == "lambda"]
     given = [float(lam) for lam, _ in zip(itertools.cycle([-0.01, 0.0, 1e-6, 1e-3, 0.7, 4.0]), lambdas, strict=False)]

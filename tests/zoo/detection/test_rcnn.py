@@ -167,13 +167,18 @@ REGION_LOSSES = {
     "federated": lambda: losses.FederatedLoss(COUNTS, 2, background=True, seed=0),
     "keras": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
 }
-# Each makes, trains, writes and reads a detector; these two stand for the others in the fast part.
-FAST = ("gol", "balanced_sigmoid")
-# JAX compiles a detector for a minute: of the others, those with a state and without a background logit.
-SLOW = ("seesaw", "gumbel") if CURRENT == "jax" else tuple(name for name in REGION_LOSSES if name not in FAST)
+# Each makes, trains, writes and reads a detector, for a minute where it is compiled: GOL, which draws, on each backend.
+ELSEWHERE = [name for name in REGION_LOSSES if name not in ("gol", "balanced_sigmoid")]
 
 
-@pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gol",
+        pytest.param("balanced_sigmoid", marks=pytest.mark.any_backend),
+        *(pytest.param(name, marks=[pytest.mark.any_backend, pytest.mark.slow]) for name in ELSEWHERE),
+    ],
+)
 def test_region_losses_train_and_survive_a_file(name, tmp_path):
     keras.utils.set_random_seed(0)
     detector = compile_for(faster(roi_loss=REGION_LOSSES[name]()))
@@ -439,7 +444,7 @@ def test_checkpoints_go_there_and_back():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.any_backend)])
 def test_mixed_precision(policy, tmp_path):
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
