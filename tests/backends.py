@@ -6,15 +6,12 @@ import sys
 
 import keras
 import numpy as np
-import pytest
 
 ALL = ("tensorflow", "jax", "torch")
 CURRENT = keras.backend.backend()
 OTHERS = tuple(name for name in ALL if name != CURRENT)
 # With three suites, of which each takes the next, every backend reads and is read once.
 NEXT = ALL[(ALL.index(CURRENT) + 1) % len(ALL)]
-
-once = pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the same on each backend")
 
 
 def convolves_channels_first():

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from reference import DATA, load, load_json
 
 import zoo
 
-pytestmark = pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the same on each backend")
+pytestmark = pytest.mark.any_backend
 SCRIPT = pathlib.Path(inference.__file__)
 REFERENCES = {"se_resnet50": False, "se_resnet50_gumbel": True}
 
@@ -112,7 +111,7 @@ def test_the_detection_benchmark_knows_what_is_the_same_network():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="a minute and more; the script is the same")
+@pytest.mark.any_backend  # a minute and more
 def test_the_detection_benchmark_writes_every_key_and_its_table(tmp_path):
     path = tmp_path / "detection.json"
     # One thread: those of PyTorch wait for each other where other suites compute.
@@ -157,7 +156,7 @@ def test_bad_options_say_what_is_allowed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="a minute and more; the script is the same")
+@pytest.mark.any_backend  # a minute and more
 def test_the_inference_benchmark_writes_every_key_and_its_table(tmp_path):
     path = tmp_path / "inference.json"
     quick = ("--quick", "--images", 32, "--batches", 1, "--threads", 1, "--device", "cpu", "--backends", CURRENT)

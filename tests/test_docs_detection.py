@@ -1,7 +1,6 @@
 """The blocks of docs/detection.md run as they stand, and it holds the tables of the committed measurement."""
 
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -15,7 +14,7 @@ PAGE = pathlib.Path(__file__).parents[1] / "docs" / "detection.md"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the models are tested on each backend elsewhere")
+@pytest.mark.any_backend  # the models are tested on each backend elsewhere
 def test_blocks_run(tmp_path):
     program = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))
     result = subprocess.run(
@@ -31,7 +30,7 @@ def test_blocks_run(tmp_path):
     assert "models/things/1" in result.stdout
 
 
-@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the same on each backend")
+@pytest.mark.any_backend
 def test_the_page_holds_the_tables_of_the_committed_measurement():
     text = PAGE.read_text(encoding="utf-8")
     assert text.count(detection.START) == text.count(detection.END) == 1
@@ -46,7 +45,7 @@ def test_the_page_holds_the_tables_of_the_committed_measurement():
         assert detection.START + detection.END in text
 
 
-@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the same on each backend")
+@pytest.mark.any_backend
 def test_the_page_holds_the_later_measurement_of_the_training_step():
     path = detection.RESULTS.with_name("detection_training.json")
     results = json.loads(path.read_text(encoding="utf-8"))

@@ -1,14 +1,12 @@
 """The page of the models is what its script writes."""
 
-import os
-
 import make_models
 import pytest
 
 import zoo
 from zoo.weights import list_weights
 
-pytestmark = pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="counted on the main backend")
+pytestmark = pytest.mark.any_backend
 LINES = make_models.PAGE.read_text(encoding="utf-8").splitlines(keepends=True)
 
 

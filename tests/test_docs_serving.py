@@ -1,6 +1,5 @@
 """The Python blocks of the page on serving run, one after the other, in a fresh process."""
 
-import os
 import pathlib
 import re
 
@@ -11,7 +10,7 @@ PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "serving.md").read_text(enc
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="each export goes through TensorFlow: once is enough")
+@pytest.mark.any_backend  # each export goes through TensorFlow: once is enough
 def test_python_blocks_run(tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 4

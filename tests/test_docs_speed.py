@@ -2,12 +2,11 @@
 
 import datetime
 import json
-import os
 
 import inference
 import pytest
 
-pytestmark = pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the same on each backend")
+pytestmark = pytest.mark.any_backend
 
 
 def measured(batches=(1, 16), rounds=3):

@@ -1,13 +1,9 @@
 """What an import brings along: TensorFlow only where it is the backend, Keras not for `--help`."""
 
-import os
-
 import pytest
 from backends import BLOCK, run
 
-pytestmark = pytest.mark.skipif(
-    "KERAS_APA_CHILD_SUITE" in os.environ, reason="processes of each backend: once, by the suite that starts the others"
-)
+pytestmark = pytest.mark.any_backend  # processes of each backend
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

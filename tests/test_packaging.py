@@ -7,7 +7,7 @@ import sys
 import zipfile
 
 import pytest
-from backends import CURRENT, environment, once
+from backends import CURRENT, environment
 
 import keras_apa
 
@@ -20,7 +20,7 @@ def test_version_is_written_once():
     assert "version = " not in (ROOT / "pyproject.toml").read_text().replace("target-version = ", "")
 
 
-@once
+@pytest.mark.any_backend
 @pytest.mark.slow
 def test_an_installed_wheel_works_outside_the_repository(tmp_path):
     subprocess.run(

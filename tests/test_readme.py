@@ -1,7 +1,6 @@
 """Every code block of the README runs, and its table is the one that the benchmark measured."""
 
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -11,7 +10,7 @@ import tomllib
 import demo_seeds
 import numpy as np
 import pytest
-from backends import CURRENT, environment, once
+from backends import CURRENT, environment
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -47,7 +46,7 @@ def test_python_blocks_run(tmp_path):
     assert all(f"{group}: " in result.stdout for group in ("many", "medium", "few", "all"))
 
 
-@once
+@pytest.mark.any_backend
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -c ")])
 def test_one_line_checks_of_the_device_run(command):
     program = command.removeprefix('python -c "').removesuffix('"')
@@ -55,7 +54,7 @@ def test_one_line_checks_of_the_device_run(command):
     assert result.returncode == 0 and result.stdout.strip(), result.stderr[-2000:]
 
 
-@once
+@pytest.mark.any_backend
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("pip install ")])
 def test_install_lines_name_what_exists(command):
     """Own extras are those of pyproject.toml; `.ci/run` runs the line itself. Other packages are known to pip."""
@@ -75,7 +74,7 @@ def test_install_lines_name_what_exists(command):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the short demo of test_cli runs on each backend")
+@pytest.mark.any_backend  # the short demo of test_cli runs on each backend
 def test_the_demo_command_runs(tmp_path):
     """All images and classes on one backend, but three epochs; benchmarks/demo_seeds.py has what ten of them give."""
     (command,) = [c for c in COMMANDS if c.startswith("keras-apa")]

@@ -1,7 +1,5 @@
 """Augmentation is a pure function of its seed, agrees with Pillow, and has the statistics of the published rules."""
 
-import os
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +11,7 @@ from training.images import read_image
 from training.recipe import AugmentOptions
 from zoo.preprocessing import Preprocessing, cifar, imagenet
 
-pytestmark = pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="tf.data only: the same on each backend")
+pytestmark = pytest.mark.any_backend  # tf.data only: the same on each backend
 
 PLAIN = Preprocessing(image_size=(32, 32))
 EVERYTHING = AugmentOptions(

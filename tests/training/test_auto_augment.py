@@ -1,7 +1,6 @@
 """Image operations and whole policies equal to what Pillow makes of an image; the policy tables are complete."""
 
 import collections
-import os
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from training.data import auto_augment
 from training.data.auto_augment import POLICIES, apply_policy, magnitudes, move, rotation, shear, translation
 
-pytestmark = pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="tf.data only: the same on each backend")
+pytestmark = pytest.mark.any_backend  # tf.data only: the same on each backend
 
 RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR}
 FACTORS = (0.1, 0.28, 0.5, 0.91, 1.0, 1.27, 1.9)

@@ -17,10 +17,7 @@ from training.data import tfds_images
 from training.data.cifar import cifar10_lt, cifar100_lt, long_tailed_indices
 from zoo.download import DownloadError
 
-pytestmark = pytest.mark.skipif(
-    "KERAS_APA_CHILD_SUITE" in os.environ,
-    reason="no backend takes part in reading data sets: tested once, by the suite that starts the others",
-)
+pytestmark = pytest.mark.any_backend  # no backend takes part in reading data sets
 
 # First five ranks inside the class, as the authors' imbalanced_dataset.py chose them (numpy 2.4.6).
 RANKS = {

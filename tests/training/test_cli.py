@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from backends import BLOCK, CURRENT, OTHERS, environment, once, run
+from backends import BLOCK, CURRENT, OTHERS, environment, run
 
 from training.cli import main, unboxed, version
 
@@ -63,8 +63,8 @@ def test_demo_report_has_the_table_and_the_command(demo):
     assert config["backend"] == CURRENT and [r["epochs"] for r in config["recipes"]] == [1, 1]
 
 
-@once
-@pytest.mark.parametrize("backend", [CURRENT, OTHERS[0]])
+@pytest.mark.any_backend
+@pytest.mark.parametrize("backend", [CURRENT, OTHERS[0]], ids=["this", "another"])
 def test_demo_models_load_as_the_report_says(demo, backend):
     """In a fresh process, which knows the learning rate's schedule only if the file needs it."""
     folder, _ = demo
@@ -76,7 +76,7 @@ def test_demo_models_load_as_the_report_says(demo, backend):
     assert result.stdout.strip() == "(None, 10) 3", result.stderr[-2000:]
 
 
-@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="folders and files: the same on each backend")
+@pytest.mark.any_backend  # folders and files: the same on each backend
 def test_a_second_demo_does_not_touch_the_first(demo):
     folder, _ = demo
     before = {path: path.read_bytes() for path in folder.rglob("*.json")}
@@ -116,7 +116,7 @@ def test_wrong_usage_is_said_in_two_lines(arguments, parts, capsys):
         assert part in error
 
 
-@once
+@pytest.mark.any_backend
 def test_errors_are_two_lines_in_a_process_of_its_own(tmp_path):
     """TensorFlow, which reads the data on every backend, must not put its remarks before them."""
     variables = {k: v for k, v in environment(CURRENT).items() if k != "TF_CPP_MIN_LOG_LEVEL"}
@@ -185,7 +185,7 @@ def test_version_is_the_package_version(capsys):
     assert capsys.readouterr().out.strip() == f"keras-apa {keras_apa.__version__}" == f"keras-apa {version()}"
 
 
-@once
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("blocked", "arguments", "parts"),
     [

@@ -10,10 +10,7 @@ from PIL import Image
 from training.data.folder import folder, stratified_split
 from zoo import Preprocessing
 
-pytestmark = pytest.mark.skipif(
-    "KERAS_APA_CHILD_SUITE" in os.environ,
-    reason="no backend takes part in reading folders: tested once, by the suite that starts the others",
-)
+pytestmark = pytest.mark.any_backend  # no backend takes part in reading folders
 
 
 def write(path, shade=0):

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -15,10 +14,7 @@ from training.data.registry import load_source
 from training.recipe import DataOptions
 from zoo import Preprocessing
 
-pytestmark = pytest.mark.skipif(
-    "KERAS_APA_CHILD_SUITE" in os.environ,
-    reason="no backend takes part in reading lists: tested once, by the suite that starts the others",
-)
+pytestmark = pytest.mark.any_backend  # no backend takes part in reading lists
 
 PLACES_LT = pathlib.Path(__file__).parents[1] / "data" / "places_lt_counts.json"
 

@@ -1,7 +1,6 @@
 """One's own images: which settings are chosen for them, and what is said when they change during a run."""
 
 import json
-import os
 
 import pytest
 from PIL import Image
@@ -11,10 +10,7 @@ from training.data.folder import folder
 from training.own_images import check_same_images, describe_choice, fingerprint, suitable, with_suitable
 from training.recipes import get_recipe
 
-pytestmark = pytest.mark.skipif(
-    "KERAS_APA_CHILD_SUITE" in os.environ,
-    reason="no backend takes part in choosing and comparing: tested once, by the suite that starts the others",
-)
+pytestmark = pytest.mark.any_backend  # no backend takes part in choosing and comparing
 
 
 def fill(root, size=(9, 7), **counts):

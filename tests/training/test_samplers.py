@@ -1,6 +1,5 @@
 """What each sampler shows in an epoch: exact rules where there are such, frequencies where it draws."""
 
-import os
 import time
 
 import numpy as np
@@ -8,10 +7,7 @@ import pytest
 
 from training.data.samplers import SAMPLERS, epoch_length, epoch_order
 
-pytestmark = pytest.mark.skipif(
-    "KERAS_APA_CHILD_SUITE" in os.environ,
-    reason="no backend takes part in sampling: tested once, by the suite that starts the others",
-)
+pytestmark = pytest.mark.any_backend  # no backend takes part in sampling
 
 COUNTS = np.array([600, 150, 40, 10])
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(4), COUNTS))

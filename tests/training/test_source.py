@@ -24,10 +24,7 @@ from training.data.source import (
 from training.images import read_image
 from zoo import Preprocessing
 
-pytestmark = pytest.mark.skipif(
-    "KERAS_APA_CHILD_SUITE" in os.environ,
-    reason="no backend takes part in reading images: tested once, by the suite that starts the others",
-)
+pytestmark = pytest.mark.any_backend  # no backend takes part in reading images
 
 
 def loaded(images, indices=None):

@@ -1,7 +1,6 @@
 """Data sets of TFDS by index: its own fake data, and small data sets that it wrote itself in both of its formats."""
 
 import io
-import os
 import stat
 
 import numpy as np
@@ -14,10 +13,7 @@ from training.data import tfds_images
 from training.data.tfds_images import i_naturalist2018, imagenet2012, imagenet_lt, places365_small
 from zoo import Preprocessing
 
-pytestmark = pytest.mark.skipif(
-    "KERAS_APA_CHILD_SUITE" in os.environ,
-    reason="no backend takes part in reading data sets: tested once, by the suite that starts the others",
-)
+pytestmark = pytest.mark.any_backend  # no backend takes part in reading data sets
 
 ALL = [imagenet2012, imagenet_lt, i_naturalist2018, places365_small]
 CLASSES = {"imagenet2012": 1000, "imagenet_lt": 1000, "i_naturalist2018": 8142, "places365_small": 365}

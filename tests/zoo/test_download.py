@@ -17,10 +17,7 @@ import trustme
 from zoo import download as module
 from zoo.download import DownloadError, cache_folder, download, google_drive
 
-pytestmark = pytest.mark.skipif(
-    "KERAS_APA_CHILD_SUITE" in os.environ,
-    reason="no backend takes part in a download: tested once, by the suite that starts the others",
-)
+pytestmark = pytest.mark.any_backend  # no backend takes part in a download
 
 # 1 MB that begins as a file of PyTorch does, read backwards too.
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 4000 + b"\x04\x03KP"

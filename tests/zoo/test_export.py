@@ -19,7 +19,6 @@ from zoo._export_folder import write_version
 from zoo.export import FORMATS, export
 
 TOLERANCE = 1e-4
-one_backend = pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the same on each backend")
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +138,7 @@ def test_layer_of_a_user_s_module_goes_to_the_fresh_process(tmp_path, monkeypatc
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["1"]
 
 
-@one_backend
+@pytest.mark.any_backend
 def test_versions_count_on_and_a_given_one_is_kept(tmp_path):
     def write(path):
         assert not path.name.isdecimal() and path.parent == tmp_path / "a" / "birds"
@@ -158,7 +157,7 @@ def test_versions_count_on_and_a_given_one_is_kept(tmp_path):
     assert os.stat(name / "1").st_mode == os.stat(name).st_mode
 
 
-@one_backend
+@pytest.mark.any_backend
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_failed_export_leaves_nothing(tmp_path, error):
     def write(path):
@@ -172,7 +171,7 @@ def test_failed_export_leaves_nothing(tmp_path, error):
     assert [path.name for path in tmp_path.iterdir()] == ["kept"] and not list((tmp_path / "kept").iterdir())
 
 
-@one_backend
+@pytest.mark.any_backend
 def test_exports_at_once_get_versions_of_their_own(tmp_path):
     barrier, paths = threading.Barrier(8), []
 
@@ -188,7 +187,7 @@ def test_exports_at_once_get_versions_of_their_own(tmp_path):
     assert sorted(path.name for path in paths) == [str(i) for i in range(1, 9)]
 
 
-@one_backend
+@pytest.mark.any_backend
 def test_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"cannot write to '.*file/birds'"):
@@ -253,7 +252,7 @@ def test_wrong_arguments_are_named_before_any_work(model, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
 
 
-@one_backend
+@pytest.mark.any_backend
 def test_missing_package_is_named_with_the_extra(tmp_path):
     program = BLOCK.format(blocked=("tensorflow", "tensorflow_serving", "tf2onnx", "onnxscript")) + (
         "import zoo\n"
@@ -275,7 +274,7 @@ def test_missing_package_is_named_with_the_extra(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@one_backend
+@pytest.mark.any_backend
 @pytest.mark.slow
 def test_onnx_of_jax_goes_through_torch_without_tensorflow(tmp_path):
     program = BLOCK.format(blocked=("tensorflow", "tf2onnx")) + (

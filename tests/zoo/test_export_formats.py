@@ -1,7 +1,6 @@
 """ONNX through tf2onnx, and LiteRT. The TensorFlow backend writes them, so this runs there only."""
 
 import itertools
-import os
 
 import keras
 import numpy as np
@@ -134,7 +133,6 @@ def test_operation_that_a_format_lacks_is_an_error_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="every backend exports through the same graph")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),

@@ -1,7 +1,5 @@
 """Multiply-adds against what torchvision publishes for its networks."""
 
-import os
-
 import pytest
 
 import zoo
@@ -21,7 +19,7 @@ TORCHVISION = {
 }
 
 
-@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="counted on the main backend")
+@pytest.mark.any_backend
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_multiply_adds_equal_torchvisions(name):

@@ -1,7 +1,5 @@
 """The ImageNet networks against the authors' running code, and what only these networks have."""
 
-import os
-
 import keras
 import numpy as np
 import pytest
@@ -49,7 +47,6 @@ TORCHVISION = {
     "wide_resnet50_2": 68_883_240,
 }
 # A count is the same on every backend; the big networks take seconds each to make.
-one_backend = pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="counted on the main backend")
 
 
 @pytest.mark.parametrize("reference", IMAGENET)
@@ -61,7 +58,7 @@ def test_logits_and_stages_equal_the_authors(reference):
     check_outputs(model, load(f"models/{reference}.npz"), description, stages, 75)
 
 
-@one_backend
+@pytest.mark.any_backend
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options", "parameters", "buffers", "tensors"), COUNTS)
 def test_parameter_counts_equal_the_authors(name, options, parameters, buffers, tensors):
@@ -72,7 +69,7 @@ def test_parameter_counts_equal_the_authors(name, options, parameters, buffers, 
     assert sum(v.size for k, v in state.items() if k.rpartition(".")[2].startswith(("running", "num_"))) == buffers
 
 
-@one_backend
+@pytest.mark.any_backend
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_parameter_counts_equal_torchvision(name):

@@ -4,8 +4,6 @@ torchvision itself is not installed for the tests. What is written here from its
 by torchvision's names, and takes depths, widths and groups from the shapes.
 """
 
-import os
-
 import keras
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ import torch.nn.functional as F
 
 import zoo
 
-pytestmark = pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="run once: the others have parity tests")
+pytestmark = pytest.mark.any_backend  # the parity tests are for each
 # name -> (blocks in each stage, convolutions in a block, output over base channels, width of the middle, groups)
 NETWORKS = {
     "resnet10": ((1, 1, 1, 1), 2, 1, 64, 1),

@@ -9,7 +9,6 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from backends import once
 
 import keras_apa
 import zoo
@@ -506,7 +505,7 @@ PARAMETERS = {
 }
 
 
-@once
+@pytest.mark.any_backend
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_the_options_make_the_authors_network(name):
@@ -515,7 +514,7 @@ def test_the_options_make_the_authors_network(name):
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == PARAMETERS[name]
 
 
-@once
+@pytest.mark.any_backend
 @pytest.mark.slow
 def test_an_imagenet_lt_file_loads_with_its_correction(monkeypatch, tmp_path):
     torch = pytest.importorskip("torch")

@@ -1,7 +1,6 @@
 """Exported detectors: loaded as a server loads them, equal to Keras; images of any size; what is refused."""
 
 import json
-import os
 
 import keras
 import numpy as np
@@ -99,7 +98,7 @@ def test_served_detections_equal_those_of_keras(detector, folder):
     assert description["class_names"] == ["a", "b", "c"] and description["image_size"] == list(SIZE)
 
 
-@pytest.mark.skipif("KERAS_APA_CHILD_SUITE" in os.environ, reason="the same on each backend")
+@pytest.mark.any_backend
 def test_what_has_no_place_is_named(detector, tmp_path):
     for options, text in (
         ({"format": "onnx"}, "must be 'tf_saved_model' for a detector; given: 'onnx'"),
