@@ -42,7 +42,7 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """The trainings come after the numbers, as XLA optimizes less there; the tests that wait for the others last.
+    """The trainings come after the numbers; the tests that wait for the others last.
 
     When all three suites run, each test of the mark `any_backend` is run by one of them.
     """
@@ -124,6 +124,23 @@ def _programs_are_let_go():
         import jax
 
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compile_quickly(request):
+    """XLA leaves most of its optimizations out, which are most of its time; not where the numbers of layers and losses
+    are compared."""
+    import keras
+
+    if keras.backend.backend() != "jax" or "keras_apa" in request.path.relative_to(request.config.rootpath).parts:
+        yield
+        return
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(autouse=True)

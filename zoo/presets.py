@@ -300,7 +300,9 @@ def _read_config(folder):
 def _check_config(folder):
     config = _read_config(folder)
     if config.get("format") != FORMAT:
-        raise ValueError(f"{folder} is not a preset of keras-apa: its {CONFIG} does not say so.")
+        models = [path.name for path in sorted(folder.glob("*.keras"))]
+        hint = f" The folder holds {', '.join(models)}: name that file." if models else ""
+        raise ValueError(f"{folder} is not a preset of keras-apa: its {CONFIG} does not say so.{hint}")
     version = config.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(

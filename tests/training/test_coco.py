@@ -290,7 +290,15 @@ ANNOTATION = ("annotations", 1)
         # As shares of the image instead of pixels.
         (
             change([*ANNOTATION, "segmentation"], [[0.4, 0.1, 0.6, 0.1, 0.6, 0.4]]),
-            r"annotation 101 of image 5: its polygons, x from 0.4 to 0.6 .* lie outside its bbox \[20, 5",
+            r"annotation 101 of image 5: its segmentation, x from 0.4 to 0.6 .* lies outside its bbox \[20, 5",
+        ),
+        (
+            change([*ANNOTATION, "segmentation"], {"size": [40, 50], "counts": [1999, 1]}),
+            r"annotation 101 of image 5: its segmentation, x from 49 to 50 and y from 39 to 40, lies outside its bbox",
+        ),
+        (
+            change([*ANNOTATION, "id"], 2**70),
+            r"annotation at position 1: id must fit 64 bits, got 1180591620717411303424",
         ),
         (change([*ANNOTATION, "segmentation"], []), r"annotation 101 has no segmentation, but others have"),
         (as_corners, r"a.json: bbox must be x, y, width, height, but the boxes look like x1, y1, x2, y2: annotation 1"),
@@ -304,6 +312,12 @@ ANNOTATION = ("annotations", 1)
 def test_what_cannot_be_trained_on_is_named_with_its_id(place, changed, message):
     with pytest.raises(ValueError, match=message):
         place.source(changed(contents()))
+
+
+def test_a_mask_without_a_pixel_is_told(place):
+    value = change([*ANNOTATION, "segmentation"], {"size": [40, 50], "counts": [2000]})(contents())
+    (note,) = [note for note in place.source(value).notes if "without a pixel" in note]
+    assert note.endswith("a.json: masks without a pixel become their whole boxes (1): annotation 101")
 
 
 def test_corners_are_found_without_polygons_too(place):

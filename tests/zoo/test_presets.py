@@ -251,6 +251,13 @@ def test_a_folder_that_is_no_preset_is_said(tmp_path):
         from_preset(tmp_path)
 
 
+def test_a_folder_of_a_training_hints_at_its_model(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "cats.keras").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"is not a preset of keras-apa.*The folder holds cats\.keras: name that file"):
+        from_preset(tmp_path)
+
+
 class Hub(http.server.BaseHTTPRequestHandler):
     """As much of the Hugging Face Hub as `snapshot_download` asks for: revisions, the tree, and the files."""
 

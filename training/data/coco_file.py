@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from training.data.coco_masks import check_segmentation, is_finite, is_number
+from training.data.coco_masks import check_segmentation, is_finite, is_number, run_length_bounds
 from training.data.list_files import _entry, _read_json
 from training.files import missing_files
 from training.images import FORMATS, exif_orientation, why_unreadable
@@ -89,6 +89,8 @@ def _by_id(entries, one, many, file):
                 f"{file}, {one} at position {position} must have an id and more by name, got {entry!r:.80}"
             )
         number = _entry(entry, "id", int, f"{file}, {one} at position {position}")
+        if abs(number) >= 2**63:
+            raise ValueError(f"{file}, {one} at position {position}: id must fit 64 bits, got {number}")
         if number in seen:
             raise ValueError(f"{file}: two {many} have the id {number}, at positions {seen[number]} and {position}")
         seen[number] = position
@@ -152,7 +154,7 @@ def use_masks(parts, masks):
 def checked_annotations(part, masks):
     """Repairs boxes in place; notes on what was repaired."""
     _refuse_corners(part)
-    flat, cut = [], []
+    flat, cut, blank = [], [], []
     for number, own in part.objects.items():
         image = part.images[number]
         height, width = image["height"], image["width"]
@@ -179,11 +181,16 @@ def checked_annotations(part, masks):
                 wrong = check_segmentation(each["segmentation"], height, width)
                 if wrong:
                     raise ValueError(f"{place} of image {number}: {wrong}")
-                left, top, right, bottom = _bounds(each["segmentation"])
+                if isinstance(each["segmentation"], dict):
+                    left, top, right, bottom = run_length_bounds(each["segmentation"], height, width)
+                    if math.isnan(left) and not each["iscrowd"]:
+                        blank.append(each["id"])
+                else:
+                    left, top, right, bottom = _bounds(each["segmentation"])
                 if left > x2 or top > y2 or right < x1 or bottom < y1:
                     raise ValueError(
-                        f"{place} of image {number}: its polygons, x from {left:g} to {right:g} and y from {top:g} to "
-                        f"{bottom:g}, lie outside its bbox {each['bbox']} (x, y, width, height); both must be pixels"
+                        f"{place} of image {number}: its segmentation, x from {left:g} to {right:g} and y from {top:g} "
+                        f"to {bottom:g}, lies outside its bbox {each['bbox']} (x, y, width, height); both are pixels"
                     )
             kept.append(each)
         part.objects[number] = kept
@@ -194,6 +201,10 @@ def checked_annotations(part, masks):
         notes.append(
             f"{part.file}: boxes that reach beyond their image by more than a pixel are cut ({len(cut)}): annotation "
             f"{some(cut)}"
+        )
+    if blank:
+        notes.append(
+            f"{part.file}: masks without a pixel become their whole boxes ({len(blank)}): annotation {some(blank)}"
         )
     return notes
 

@@ -5,6 +5,7 @@ What is a pixel of a polygon is decided by the code of `faster_coco_eval`, as in
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -62,6 +63,18 @@ def decode_mask(segmentation: list | dict[str, Any], height: int, width: int) ->
         return coco_mask.decode(segmentation)
     parts = [[float(x) for x in part] for part in segmentation if len(part) >= 6]
     return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(parts, height, width)))
+
+
+def run_length_bounds(segmentation: dict[str, Any], height: int, width: int) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 of the pixels of a mask in run lengths; NaN if it has none.
+
+    >>> run_length_bounds({"size": [4, 4], "counts": [9, 2, 5]}, 4, 4)
+    (2.0, 1.0, 3.0, 3.0)
+    """
+    if isinstance(segmentation["counts"], list):
+        segmentation = coco_mask.frPyObjects(segmentation, height, width)
+    x, y, w, h = (float(value) for value in np.ravel(coco_mask.toBbox(segmentation)))
+    return (x, y, x + w, y + h) if w and h else (math.nan,) * 4
 
 
 def check_segmentation(segmentation: Any, height: int, width: int) -> str | None:

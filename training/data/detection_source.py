@@ -261,12 +261,16 @@ def categories_with_frequency(names, category_ids, image_counts) -> list[dict[st
 def frequency_threshold(image_counts: np.ndarray, num_images: int, common: int = 100) -> float:
     """Lies just above the frequency `image_count / num_images` of the last common class, so that this one is below it.
 
-    `GumbelOptimizedLoss` and its like treat classes below it as rare. Without a rare or common class it is the lowest
-    frequency that there can be, below which there is no class.
+    `GumbelOptimizedLoss` and its like treat classes below it as rare: they are no negatives of other classes' objects.
+    Where all classes are common, or none is, it is the lowest frequency that there can be, below which there is no
+    class: if all were rare, nothing would tell them apart.
 
     >>> frequency_threshold([5, 90, 300], num_images=1000)
     0.0905
+    >>> frequency_threshold([5, 90], num_images=1000)
+    0.0005
     """
     counts = np.asarray(image_counts)
     below = counts[counts <= common]
+    below = below[: 0 if below.size == counts.size else None]
     return float((below.max() if below.size else 0) + 0.5) / num_images

@@ -8,7 +8,7 @@ from keras_apa._names import check_name
 from zoo.detection.heads import MaskHead
 from zoo.detection.losses import mask_loss
 from zoo.detection.masks import mask_targets, paste_masks
-from zoo.detection.rcnn import FasterRCNN
+from zoo.detection.rcnn import FasterRCNN, positive
 from zoo.detection.targets import MASK_FORMATS
 
 
@@ -42,7 +42,10 @@ class MaskRCNN(FasterRCNN):
 
     def __init__(self, backbone, num_classes, mask_format="image", mask_filters=256, **kwargs):
         # Plain values, set before the layers that the parent makes with them.
-        self._mask_options = (check_name(mask_format, MASK_FORMATS, "mask_format"), mask_filters)
+        self._mask_options = (
+            check_name(mask_format, MASK_FORMATS, "mask_format"),
+            positive(mask_filters, "mask_filters"),
+        )
         super().__init__(backbone, num_classes, **kwargs)
 
     def _make_more_heads(self):

@@ -98,14 +98,15 @@ class FasterRCNN(keras.Model):
         # Pixels stay what they are: half precision would round them before they are normalised.
         super().__init__(name=name, dtype=dtype, autocast=False)
         self.options = make_options(conventions, options)
-        self.num_classes = _positive(num_classes, "num_classes")
+        self.num_classes = positive(num_classes, "num_classes")
         self.backbone = as_backbone(backbone)
         self.frozen_stages = freeze(self.backbone, frozen_stages)
         self.preprocessing = DetectionPreprocessing() if preprocessing is None else preprocessing
         self.class_names = None if class_names is None else tuple(class_names)
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(f"class_names must have {num_classes} names, one a class; given: {len(self.class_names)}.")
-        self.pyramid_filters, self.box_units = pyramid_filters, box_units
+        self.pyramid_filters = positive(pyramid_filters, "pyramid_filters")
+        self.box_units = positive(box_units, "box_units")
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.region_loss = RegionLoss(roi_loss, self.num_classes)
@@ -449,10 +450,17 @@ class FasterRCNN(keras.Model):
         return super().test_step(*args[:-1], _with_image_size(args[-1]))
 
     def fit(self, x=None, y=None, *args, **kwargs):
+        self._check_compiled()
+        if kwargs.get("class_weight") is not None:
+            raise ValueError("class_weight is not used by detectors; give roi_loss a loss that knows the class counts.")
         self._check_arrays(x, y)
+        validation = kwargs.get("validation_data")
+        if isinstance(validation, (tuple, list)):
+            self._check_arrays(*validation[:2])
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
+        self._check_compiled()
         self._check_arrays(x, y)
         with self._with_losses():
             return super().evaluate(x, y, *args, **kwargs)
@@ -465,12 +473,27 @@ class FasterRCNN(keras.Model):
         with self._with_losses():
             return super().test_on_batch(*args, **kwargs)
 
+    def _check_compiled(self):
+        """A detector has losses of its own; those of `compile` would fail within the first step."""
+        config = self.get_compile_config() if self.compiled else None
+        for argument in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if (config or {}).get(argument):
+                what = "the detector has its own losses, and roi_loss for the classes"
+                if "metrics" in argument:
+                    what = "average precisions are those of training.evaluation.DetectionEvaluation"
+                raise ValueError(f"{argument} of compile is not used by detectors: {what}.")
+
     def _check_arrays(self, x, y=None):
         """What is wrong is found before the first step where all of it can be seen.
 
         On JAX an error within a step would leave the model without its weights.
         """
         first = x.get("images") if isinstance(x, dict) else x
+        if isinstance(first, (list, tuple)):
+            raise ValueError(
+                "images must be one array, (batch, height, width, 3); given: a list. `predict_images` takes images of "
+                "any sizes."
+            )
         if isinstance(first, np.ndarray):
             self._check_image_shape(first)
             size = x.get("image_size") if isinstance(x, dict) else None
@@ -556,7 +579,8 @@ def _plain(value):
     return [_plain(x) for x in value] if isinstance(value, tuple) else value
 
 
-def _positive(value, argument):
+def positive(value, argument):
+    """The value as an int; an error that names the argument if it is no positive integer."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{argument} must be a positive integer; given: {value!r}.")
     return int(value)

@@ -37,8 +37,8 @@ class RegionLoss:
             labels and `num_classes + 1` logits.
         num_classes: Number of classes.
 
-    Raises: ValueError: For an unknown name, something that is no loss, a loss without `background=True`, or counts
-        of another number of classes.
+    Raises: ValueError: For an unknown name, something that is no loss, a loss without `background=True`, one that
+        does not take integer labels, or counts of another number of classes.
     Source: `"gumbel"` starts with N(0, 0.001) and bias -2: Gumbel Optimized Loss (ECCV 2022), Sec. 5.
 
     >>> from zoo.detection.roi_losses import RegionLoss
@@ -55,6 +55,7 @@ class RegionLoss:
             self.loss = roi_loss
             self.link = self._link_of(roi_loss)
             self._check_counts(roi_loss)
+            self._check_call(roi_loss)
         else:
             raise ValueError(f"roi_loss must be one of {', '.join(NAMES)} or a keras loss; given: {roi_loss!r}.")
         self.logits = num_classes + {"softmax": 1, "seesaw": 2}.get(self.link, 0)
@@ -87,6 +88,19 @@ class RegionLoss:
         given = getattr(loss, "num_classes", None)
         if given is not None and given != wanted:
             raise ValueError(f"num_classes of roi_loss must be {wanted}; given: {given}.")
+
+    def _check_call(self, loss):
+        """A loss of Keras or of the user's own is tried; those of `keras_apa` draw and count."""
+        if type(loss).__module__.startswith("keras_apa."):
+            return
+        given = f"{type(loss).__name__} cannot be roi_loss: it must take whole labels (N,) and logits (N, classes)"
+        try:
+            shape = tuple(loss.call(ops.zeros((2,), "int32"), ops.zeros((2, self.num_classes + 1))).shape)
+        except Exception as error:
+            first = next(iter(str(error).splitlines()), "")
+            raise ValueError(f"{given}. It failed with {type(error).__name__}: {first}") from error
+        if shape != (2,):
+            raise ValueError(f"{given} and give one value a row; given for 2 rows: the shape {shape}.")
 
     @property
     def classifier_initializer(self):

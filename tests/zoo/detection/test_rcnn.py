@@ -343,6 +343,10 @@ def test_options_are_checked_by_name():
         ({"frozen_stages": 9}, r"frozen_stages must be None or 0\.\.3; given: 9"),
         ({"class_names": ["cat"]}, "class_names must have 3 names"),
         ({"conventions": "mmdet3"}, "Unknown conventions"),
+        ({"pyramid_filters": 0}, "pyramid_filters must be a positive integer; given: 0"),
+        ({"box_units": "a"}, "box_units must be a positive integer; given: 'a'"),
+        ({"roi_loss": keras.losses.CategoricalCrossentropy()}, "CategoricalCrossentropy cannot be roi_loss: it must"),
+        ({"roi_loss": keras.losses.BinaryCrossentropy()}, "BinaryCrossentropy cannot be roi_loss: it must"),
     ):
         with pytest.raises(ValueError, match=text):
             faster(**options)
@@ -354,6 +358,8 @@ def test_options_are_checked_by_name():
         faster(0)
     with pytest.raises(ValueError, match="Unknown mask_format"):
         masked(mask_format="polygon")
+    with pytest.raises(ValueError, match="mask_filters must be a positive integer; given: -1"):
+        MaskRCNN(backbone(), 3, mask_filters=-1)
     assert Options(anchor_sizes=[[8], [16]]).anchor_sizes == ((8,), (16,))
 
 
@@ -384,6 +390,19 @@ def test_bad_targets_are_named_before_training():
     ):
         with pytest.raises(ValueError, match=text):
             detector.fit(images, {**targets, **wrong}, verbose=0)
+        with pytest.raises(ValueError, match=text):
+            detector.fit(images, targets, validation_data=(images, {**targets, **wrong}), verbose=0)
+    assert detector.optimizer.iterations == 0
+    with pytest.raises(ValueError, match="class_weight is not used by detectors; give roi_loss"):
+        detector.fit(images, targets, class_weight={0: 1.0}, verbose=0)
+    with pytest.raises(ValueError, match="images must be one array"):
+        detector.fit(list(images), targets, verbose=0)
+    for argument, value in (("loss", "mse"), ("metrics", ["accuracy"])):
+        detector.compile("sgd", **{argument: value})
+        for method in (detector.fit, detector.evaluate):
+            with pytest.raises(ValueError, match=f"{argument} of compile is not used by detectors"):
+                method(images, targets, verbose=0)
+    compile_for(detector)
     with pytest.raises(ValueError, match="must have the key 'masks'"):
         detector.fit(images, {"boxes": boxes, "labels": labels}, verbose=0)
     with pytest.raises(ValueError, match="at least 16 pixels"):
