@@ -308,8 +308,8 @@ ONE_UNIT = 3e-3
 
 @pytest.mark.parametrize("name", ["maskrcnn", "maskrcnn_stride", "fasterrcnn"])
 def test_losses_and_gradients(state, name):
-    if keras.backend.backend() == "jax" and name != "maskrcnn":
-        pytest.skip("on JAX the gradient of this network compiles for minutes: one of the three cases")
+    if keras.backend.backend() != "torch" and name != "maskrcnn":
+        pytest.skip("the gradient of this network compiles for minutes: one of the three cases, all on PyTorch")
     recorded, expected = load("detection/train.npz"), TRAIN["models"][name]
     with_masks = name.startswith("maskrcnn")
     if with_masks:
