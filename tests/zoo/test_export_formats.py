@@ -141,7 +141,6 @@ def test_operation_that_a_format_lacks_is_an_error_and_leaves_nothing(tmp_path):
         *(("resnet8", {"classifier": classifier}) for classifier in CLASSIFIERS),
         ("cb_resnet8", {"gate": "gumbel", "spatial_gate": "apa", "activation": "gelu"}),
         ("sp_resnet8", {"spatial_gate": "gumbel", "activation": "silu"}),
-        ("resnext50_32x4d", {"stem": "cifar"}),
     ],
 )
 def test_every_switch_runs_in_every_format(name, options, tmp_path):
