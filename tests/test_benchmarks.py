@@ -111,7 +111,6 @@ def test_the_detection_benchmark_knows_what_is_the_same_network():
 
 
 @pytest.mark.slow
-@pytest.mark.any_backend  # a minute and more
 def test_the_detection_benchmark_writes_every_key_and_its_table(tmp_path):
     path = tmp_path / "detection.json"
     # One thread: those of PyTorch wait for each other where other suites compute.
@@ -156,7 +155,6 @@ def test_bad_options_say_what_is_allowed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.any_backend  # a minute and more
 def test_the_inference_benchmark_writes_every_key_and_its_table(tmp_path):
     path = tmp_path / "inference.json"
     quick = ("--quick", "--images", 32, "--batches", 1, "--threads", 1, "--device", "cpu", "--backends", CURRENT)

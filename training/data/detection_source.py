@@ -272,5 +272,5 @@ def frequency_threshold(image_counts: np.ndarray, num_images: int, common: int =
     """
     counts = np.asarray(image_counts)
     below = counts[counts <= common]
-    below = below[: 0 if below.size == counts.size else None]
-    return float((below.max() if below.size else 0) + 0.5) / num_images
+    spared = 0 < below.size < counts.size
+    return float((below.max() if spared else 0) + 0.5) / num_images

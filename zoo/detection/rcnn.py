@@ -475,13 +475,17 @@ class FasterRCNN(keras.Model):
 
     def _check_compiled(self):
         """A detector has losses of its own; those of `compile` would fail within the first step."""
-        config = self.get_compile_config() if self.compiled else None
-        for argument in ("loss", "loss_weights", "metrics", "weighted_metrics"):
-            if (config or {}).get(argument):
-                what = "the detector has its own losses, and roi_loss for the classes"
-                if "metrics" in argument:
-                    what = "average precisions are those of training.evaluation.DetectionEvaluation"
-                raise ValueError(f"{argument} of compile is not used by detectors: {what}.")
+        loss, metrics = self.loss, self._compile_metrics
+        # Keras keeps them when a model is compiled again without: that must be the way out of this error.
+        self.loss = self._compile_loss = self._compile_metrics = None
+        if loss is not None:
+            raise ValueError(
+                "loss of compile is not used by detectors: they have losses of their own, and roi_loss for the classes."
+            )
+        if metrics is not None:
+            raise ValueError(
+                "metrics of compile is not used by detectors: training.evaluation.DetectionEvaluation has precisions."
+            )
 
     def _check_arrays(self, x, y=None):
         """What is wrong is found before the first step where all of it can be seen.

@@ -398,11 +398,12 @@ def test_bad_targets_are_named_before_training():
     with pytest.raises(ValueError, match="images must be one array"):
         detector.fit(list(images), targets, verbose=0)
     for argument, value in (("loss", "mse"), ("metrics", ["accuracy"])):
-        detector.compile("sgd", **{argument: value})
         for method in (detector.fit, detector.evaluate):
+            detector.compile("sgd", **{argument: value})
             with pytest.raises(ValueError, match=f"{argument} of compile is not used by detectors"):
                 method(images, targets, verbose=0)
     compile_for(detector)
+    assert np.isfinite(detector.evaluate(images, targets, verbose=0, return_dict=True)["loss"])
     with pytest.raises(ValueError, match="must have the key 'masks'"):
         detector.fit(images, {"boxes": boxes, "labels": labels}, verbose=0)
     with pytest.raises(ValueError, match="at least 16 pixels"):
