@@ -1,8 +1,7 @@
-"""ROIAlign over one feature map or a pyramid, as bilinear samples gathered one row after the other.
+"""ROIAlign over one feature map or a pyramid, as bilinear samples gathered one after the other.
 
-One gather and one multiplication for what lies in one row of each bin, added up: nothing as large as all samples
-together exists, in the forward pass or for the gradient, since the weights depend on the boxes alone and those get no
-gradient. Each gather has a gradient of the size of all maps, so there is not one for each corner of a sample.
+Each turn gathers one pixel for each bin and adds its share: nothing as large as all samples together exists, nor in the
+gradient, which adds to the maps in place in the same turns. Boxes, and with them the weights, get no gradient.
 """
 
 import math
@@ -143,7 +142,7 @@ def _align(features, boxes, image, level, output_size, scales, sampling_ratio, a
     x, weight_x = axis_samples(scaled[:, 0], scaled[:, 2], columns, width, most_x, adaptive, aligned)
     y = ops.reshape(start, (-1, 1, 1)) + y * ops.reshape(width, (-1, 1, 1))
     samples = (y, ops.cast(weight_y, flat.dtype), x, ops.cast(weight_x, flat.dtype))
-    return _weighted_sum(flat, *(ops.stop_gradient(tensor) for tensor in samples))
+    return _weighted_sum_in_place(flat, *(ops.stop_gradient(tensor) for tensor in samples))
 
 
 def _weighted_sum(flat, y, weight_y, x, weight_x):
@@ -156,38 +155,33 @@ def _weighted_sum(flat, y, weight_y, x, weight_x):
 
     Returns: `(N, rows, columns, channels)`.
     """
-    # Autograd of PyTorch adds up in place what a loop gives; the others would make a map a turn.
-    function = _add_up if keras.backend.backend() == "torch" else _add_up_in_place
-    return function(flat, y, weight_y, x, weight_x)
 
-
-def _add_up(flat, y, weight_y, x, weight_x):
-    def add_row(i, total):
-        index, weight = _row(i, y, weight_y, x, weight_x)
-        return total + ops.sum(ops.expand_dims(weight, -1) * ops.take(flat, index, axis=0), axis=3)
+    def add_sample(i, total):
+        index, weight = _sample(i, y, weight_y, x, weight_x)
+        return total + weight * ops.take(flat, index, axis=0)
 
     shape = (ops.shape(y)[0], y.shape[1], x.shape[1], flat.shape[-1])
-    return _repeat(add_row, y.shape[-1], ops.zeros(shape, flat.dtype))
+    return _repeat(add_sample, y.shape[-1] * x.shape[-1], ops.zeros(shape, flat.dtype))
 
 
-def _gradients(upstream, flat, *samples):
-    upstream = ops.expand_dims(upstream, 3)
+def _gradients(upstream, flat, y, weight_y, x, weight_x):
+    def add_sample(i, total):
+        index, weight = _sample(i, y, weight_y, x, weight_x)
+        return _add_at(total, index, weight * upstream)
 
-    def add_row(i, total):
-        index, weight = _row(i, *samples)
-        return _add_at(total, index, ops.expand_dims(weight, -1) * upstream)
-
-    of_flat = _repeat(add_row, samples[0].shape[-1], ops.zeros(ops.shape(flat), flat.dtype))
+    of_flat = _repeat(add_sample, y.shape[-1] * x.shape[-1], ops.zeros(ops.shape(flat), flat.dtype))
     return of_flat, None, None, None, None
 
 
-_add_up_in_place = differentiable(_add_up, _gradients)
+_weighted_sum_in_place = differentiable(_weighted_sum, _gradients)
 
 
-def _row(i, y, weight_y, x, weight_x):
-    """Indices and weights of row `i` of each bin, `(N, rows, columns, samples)`."""
-    y, weight_y = (ops.reshape(ops.take(tensor, i, axis=2), (-1, y.shape[1], 1, 1)) for tensor in (y, weight_y))
-    return y + ops.expand_dims(x, 1), weight_y * ops.expand_dims(weight_x, 1)
+def _sample(i, y, weight_y, x, weight_x):
+    """Index `(N, rows, columns)` and weight `(N, rows, columns, 1)` of sample `i` of each bin."""
+    row, column = i // x.shape[-1], i % x.shape[-1]
+    y, weight_y = (ops.expand_dims(ops.take(tensor, row, axis=2), 2) for tensor in (y, weight_y))
+    x, weight_x = (ops.expand_dims(ops.take(tensor, column, axis=2), 1) for tensor in (x, weight_x))
+    return y + x, ops.expand_dims(weight_y * weight_x, -1)
 
 
 def _repeat(function, times, value):
@@ -196,10 +190,13 @@ def _repeat(function, times, value):
         return ops.fori_loop(0, times, function, value)
     import tensorflow as tf
 
-    # Not its loop, which keeps far more than one turn needs: each turn waits for the one before.
-    for i in range(times):
-        with tf.control_dependencies([value]):
-            value = function(i, value)
+    # In Keras's loop 10 turns at once gather what they need.
+    _, value = tf.while_loop(
+        lambda i, value: i < times,
+        lambda i, value: (i + 1, function(i, value)),
+        (tf.constant(0), value),
+        parallel_iterations=1,
+    )
     return value
 
 
@@ -207,6 +204,8 @@ def _add_at(total, index, values):
     """Add the values to the rows `index` of a matrix."""
     if keras.backend.backend() == "jax":
         return total.at[index].add(values)
+    if keras.backend.backend() == "torch":
+        return total.index_add_(0, index.reshape(-1), values.reshape(-1, values.shape[-1]))
     import tensorflow as tf
 
     return tf.tensor_scatter_nd_add(total, ops.expand_dims(index, -1), values)
