@@ -23,7 +23,7 @@ from training.data.detection_pipeline import (
     detection_training_dataset,
 )
 from training.data.detection_registry import check_detection_data, load_detection_source
-from training.data.detection_source import DetectionSource
+from training.data.detection_source import DetectionSource, frequency_groups
 from training.detection_recipe import DetectionLossOptions, DetectionModelOptions, DetectionRecipe
 from training.evaluation import DetectionEvaluation
 from training.fitting import fit
@@ -274,6 +274,22 @@ def build_region_loss(
         "seed": recipe.seed,
     }
     return loss(**({key: value for key, value in known.items() if key in accepted} | dict(options.options)))
+
+
+def loss_notes(recipe: DetectionRecipe, source: DetectionSource) -> tuple[str, ...]:
+    """What the loss cannot do with the counts of the source, a sentence each."""
+    loss = region_losses().get(recipe.loss.name)
+    known = () if loss is None else inspect.signature(loss).parameters
+    if "frequency_threshold" not in known or "frequency_threshold" in recipe.loss.options:
+        return ()
+    groups = frequency_groups(source.image_counts)
+    if 0 < len(groups["f"]) < source.num_classes:
+        return ()
+    which = "all classes are" if len(groups["f"]) else "no class is"
+    return (
+        f"{which} in more than 100 training images, so {recipe.loss.name} takes none for rare; "
+        "--loss.options frequency_threshold VALUE, a share of the images, draws another line",
+    )
 
 
 def region_losses() -> dict[str, type[keras.losses.Loss]]:

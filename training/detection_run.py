@@ -23,6 +23,7 @@ from training.detection import (
     detection_evaluation,
     detection_options,
     load_source_of,
+    loss_notes,
     measured,
 )
 from training.detection_recipe import DetectionRecipe
@@ -59,7 +60,7 @@ def describe_detection_data(source: DetectionSource, recipe: DetectionRecipe, co
         + ", ".join(f"{len(groups[letter])} {name}" for letter, name in GROUP_NAMES.items()),
         highlight=False,
     )
-    for note in (*source.notes, *detection_notes(recipe, source)):
+    for note in (*source.notes, *detection_notes(recipe, source), *loss_notes(recipe, source)):
         console.print(note, highlight=False)
 
 

@@ -327,6 +327,17 @@ def test_corners_are_found_without_polygons_too(place):
         place.source(as_corners(value, segmentations=False), masks=False)
 
 
+@pytest.mark.parametrize("segmentations", [True, False])
+def test_boxes_as_shares_of_the_image_are_found(place, segmentations):
+    value = contents()
+    for each in value["annotations"]:
+        each["bbox"] = [0.25, 0.5, 0.5, 0.125]
+        if not segmentations:
+            del each["segmentation"]
+    with pytest.raises(ValueError, match=r"a.json: bbox must be in pixels, but all \d+ boxes look like shares of the"):
+        place.source(value, masks=segmentations)
+
+
 def test_one_box_of_corners_among_others_is_found_by_its_polygon(place):
     value = contents()
     value["annotations"][0]["bbox"] = [2, 3, 12, 23]

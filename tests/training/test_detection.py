@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from training.detection import (
     check_detection,
     classifier_weight_norms,
     compiled_detector,
+    loss_notes,
     train_detector,
     uncompiled,
 )
@@ -68,6 +70,20 @@ def test_gol_has_the_threshold_of_the_data_unless_it_is_given():
     assert loss.rare_classes.tolist() == [1, 2] and loss.num_images == 60
     given = SMALL.replace(loss={"options": {"frequency_threshold": 0.1}})
     assert build_region_loss(given, COUNTS, 60, 0.15).rare_classes.tolist() == [2]
+
+
+@pytest.mark.any_backend
+def test_that_a_loss_finds_no_rare_class_is_told():
+    def notes(counts, **loss):
+        source = SimpleNamespace(image_counts=np.array(counts), num_classes=3)
+        return loss_notes(SMALL.replace(loss=loss), source)
+
+    assert notes([300, 100, 5]) == ()
+    (note,) = notes([60, 30, 5])
+    assert note.startswith("no class is in more than 100 training images, so GumbelOptimizedLoss takes none for rare")
+    (note,) = notes([600, 300, 101], name="DropLoss")
+    assert note.startswith("all classes are in more than 100 training images, so DropLoss takes none for rare")
+    assert notes([60, 30, 5], options={"frequency_threshold": 0.1}) == notes([60, 30, 5], name="softmax") == ()
 
 
 def test_the_background_of_a_softmax_counts_as_often_as_it_is_drawn():

@@ -153,6 +153,7 @@ def use_masks(parts, masks):
 
 def checked_annotations(part, masks):
     """Repairs boxes in place; notes on what was repaired."""
+    _refuse_shares(part)
     _refuse_corners(part)
     flat, cut, blank = [], [], []
     for number, own in part.objects.items():
@@ -207,6 +208,19 @@ def checked_annotations(part, masks):
             f"{part.file}: masks without a pixel become their whole boxes ({len(blank)}): annotation {some(blank)}"
         )
     return notes
+
+
+def _refuse_shares(part):
+    """An error if boxes look like shares of the image, 0 to 1: all end within its first pixel."""
+    boxes = [(each["id"], each["bbox"]) for own in part.objects.values() for each in own]
+    if boxes and all(
+        -1e-3 <= x and 0 < x + w <= 1.001 and -1e-3 <= y and 0 < y + h <= 1.001 for _, (x, y, w, h) in boxes
+    ):
+        number, box = boxes[0]
+        raise ValueError(
+            f"{part.file}: bbox must be in pixels, but all {len(boxes)} boxes look like shares of the image, 0 to 1: "
+            f"annotation {number} has {box}; multiply x and width by the width of the image, y and height by its height"
+        )
 
 
 def _refuse_corners(part):

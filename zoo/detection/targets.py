@@ -93,7 +93,7 @@ def check_targets(targets, num_classes, padded_size=None, mask_format=None, name
     """Raise a ValueError that says what is wrong with the targets of a batch, before it is trained on.
 
     Looked for: keys and shapes, labels that are no class, NaN, boxes without area, boxes that lie outside the image,
-    boxes that look like xywh, masks of another size.
+    boxes that look like xywh or like shares of the image, masks of another size.
 
     Args:
         targets: The dict that `read_targets` takes, of NumPy arrays.
@@ -138,6 +138,13 @@ def check_targets(targets, num_classes, padded_size=None, mask_format=None, name
         image, index = wrong[0]
         raise ValueError(
             f"labels must be 0..{num_classes - 1}, or -1 for padding; {name(image)} has {labels[image, index]}."
+        )
+    given = boxes[present]
+    solid = given.size and (given[:, 2:] > given[:, :2]).all()
+    if solid and given.min() >= 0 and given.max() <= 1 and (padded_size is None or min(padded_size) > 1):
+        raise ValueError(
+            f"boxes must be in pixels, but all {len(given)} look like shares of the image, 0 to 1; the first is "
+            f"{given[0].tolist()}. Multiply x by the width of the image and y by its height."
         )
     for image in range(len(boxes)):
         size = targets.get("image_size")

@@ -377,6 +377,7 @@ def test_bad_targets_are_named_before_training():
         ({"boxes": changed(boxes, [0, 0, np.nan, 4])}, "boxes must be finite numbers; image 1 has"),
         ({"boxes": changed(boxes, [5, 5, 5, 9])}, "x2 > x1 and y2 > y1; image 1"),
         ({"boxes": changed(boxes, [30, 30, 8, 9])}, r"looks like \(x, y, width, height\)"),
+        ({"boxes": boxes / [64, 48, 64, 48]}, r"boxes must be in pixels, but all \d+ look like shares of the image"),
         ({"boxes": changed(boxes, [70, 0, 90, 9])}, "image 1 is 48 pixels high and 64 wide"),
         ({"labels": changed(labels, 3)}, r"labels must be 0\.\.2, or -1 for padding; image 1 has 3"),
         ({"labels": labels[:, :2]}, "labels must have the shape"),
