@@ -8,7 +8,7 @@ import keras
 from keras import layers, ops
 
 from keras_apa.layers import UnbiasedBatchNormalization
-from zoo.detection.convolution import convolve, pointwise, relu
+from zoo.detection.convolution import convolve, pointwise, relu, zeros_after
 from zoo.registry import create_model
 
 
@@ -152,7 +152,7 @@ def _convolve_and_normalize(convolution, norm, x):
     first = convolution.data_format == "channels_first"
     if first:
         shift = ops.reshape(shift, (-1, 1, 1))
-    kernel = convolution.kernel * scale
+    kernel = convolution.kernel * (scale + zeros_after(x))  # not those of all layers at the beginning
     if convolution.kernel_size == (1, 1) and convolution.groups == 1 and not first:
         # XLA's gradient of a 1x1 convolution with a stride takes ten times as long as that of the pixels it looks at.
         rows, columns = convolution.strides

@@ -133,7 +133,10 @@ def load_torchvision(detector, source, strict=True, skip_classifier=False):
         lines = [f"{kind}: {', '.join(items)}" for kind, items in report.items() if items]
         if not report["missing"] and not report["unexpected"]:
             if all(item.startswith(CLASSIFIER) for item in report["misshapen"]):
-                lines.append("Only the number of classes differs: skip_classifier=True loads the rest.")
+                lines.append(
+                    "Only the number of classes differs: load_torch_checkpoint with "
+                    "skip_classifier=True loads the rest."
+                )
         raise ValueError(f"The checkpoint does not fit {detector.name!r}; nothing was loaded.\n" + "\n".join(lines))
     for tensor in tensors:
         array = arrays.get(tensor.key)
@@ -177,15 +180,32 @@ def new_names(arrays):
 
 def build_from_torchvision(cls, source, batch_norm_epsilon, frozen_stages, arguments):
     """The detector of class `cls` that a state dict belongs to, with its weights; see `FasterRCNN.from_torch`."""
+    decided = {"backbone", "num_classes", "pyramid_filters", "box_units", "mask_filters"} & set(arguments)
+    if decided:
+        raise ValueError(
+            f"{min(decided)} is what the checkpoint has; load_torch_checkpoint loads into other detectors."
+        )
+    number = isinstance(batch_norm_epsilon, (int, float)) and not isinstance(batch_norm_epsilon, bool)
+    if not number or not 0 <= batch_norm_epsilon < 1:
+        raise ValueError(f"batch_norm_epsilon must be at least 0 and below 1; given: {batch_norm_epsilon!r}.")
     arrays = new_names(read_state_dict(source))
     shapes = {key: value.shape for key, value in arrays.items()}
-    needed = ("roi_heads.box_predictor.cls_score.weight", "roi_heads.box_head.fc6.weight", f"{BODY}conv1.weight")
+    needed = [
+        "roi_heads.box_predictor.cls_score.weight",
+        "roi_heads.box_head.fc6.weight",
+        f"{BODY}conv1.weight",
+        "backbone.fpn.inner_blocks.0.0.weight",
+    ]
+    if "roi_heads.mask_predictor.mask_fcn_logits.weight" in shapes:
+        needed.append("roi_heads.mask_head.0.0.weight")
     for key in needed:
         if key not in shapes:
             some = ", ".join(list(shapes)[:3]) or "no tensors"
             raise ValueError(
                 f"The checkpoint is not torchvision's Faster or Mask R-CNN: it has no {key}; found: {some}."
             )
+        if len(shapes[key]) < 2:
+            raise ValueError(f"The checkpoint is damaged: {key} has the shape {shapes[key]}.")
     has_masks = "roi_heads.mask_predictor.mask_fcn_logits.weight" in shapes
     if has_masks != cls.has_masks:
         right = "MaskRCNN" if has_masks else "FasterRCNN"
@@ -199,7 +219,7 @@ def build_from_torchvision(cls, source, batch_norm_epsilon, frozen_stages, argum
             layer.epsilon = batch_norm_epsilon
     units, channels = shapes["roi_heads.box_head.fc6.weight"][0], shapes["backbone.fpn.inner_blocks.0.0.weight"][0]
     if has_masks:
-        arguments = {"mask_filters": shapes["roi_heads.mask_head.0.0.weight"][0], **arguments}
+        arguments = {**arguments, "mask_filters": shapes["roi_heads.mask_head.0.0.weight"][0]}
     detector = cls(
         backbone,
         shapes["roi_heads.box_predictor.cls_score.weight"][0] - 1,

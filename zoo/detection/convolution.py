@@ -106,7 +106,8 @@ def kernel_gradient(upstream, x, kernel_size):
     tall, wide = kernel_size
     most = max(_PIXELS // max(width * batch, 1), 1)
     rows = next(rows for rows in range(min(most, height), 0, -1) if height % rows == 0)
-    x = ops.pad(x, ((0, 0), (tall // 2, tall // 2), (wide // 2, wide // 2), (0, 0)))
+    around = ((0, 0), (tall // 2, tall // 2), (wide // 2, wide // 2), (0, 0))
+    x = ops.pad(x, around, constant_values=zeros_after(upstream))
 
     def add_band(band, total):
         some = ops.slice(upstream, (0, band * rows, 0, 0), (batch, rows, width, filters))
@@ -119,6 +120,22 @@ def kernel_gradient(upstream, x, kernel_size):
     total = ops.zeros((tall * wide, channels, filters), "float32")
     total = ops.fori_loop(0, height // rows, add_band, total)
     return ops.cast(ops.reshape(total, (tall, wide, channels, filters)), x.dtype)
+
+
+def zeros_after(tensor, shape=()):
+    """Zeros in the dtype of the tensor that are not known before it; what is computed with them waits for the tensor.
+
+    XLA and TensorFlow compute what depends on weights or constants alone as soon as they can, and hold it until it is
+    needed.
+
+    >>> from zoo.detection.convolution import zeros_after
+    >>> float(zeros_after(keras.ops.convert_to_tensor([float("nan"), -2.0])))
+    0.0
+    """
+    if keras.backend.backend() == "torch":
+        return ops.zeros(shape, tensor.dtype)
+    first = ops.sum(tensor[(slice(0, 1),) * len(tensor.shape)])  # a sum, because there may be none
+    return ops.broadcast_to(ops.minimum(ops.cast(ops.equal(first, first), tensor.dtype), 0), shape)
 
 
 def _kernel_gradient_in_bands(upstream, x, kernel_size):

@@ -52,6 +52,7 @@ def detector_settings(detector, format, name, image_size=None, class_names=None,
     if image_size is None:
         image_size = transform.padded([(transform.max_size, transform.max_size)])
     least = detector.strides[-1]
+    given = image_size
     try:
         image_size = tuple(int(side) for side in image_size if int(side) == side)
     except (TypeError, ValueError):
@@ -59,7 +60,7 @@ def detector_settings(detector, format, name, image_size=None, class_names=None,
     if len(image_size) != 2 or min(image_size) < least:
         raise ValueError(
             f"image_size must be a height and a width of at least {least} pixels, the stride of the last stage; "
-            f"given: {image_size!r}."
+            f"given: {given!r}."
         )
     number = detector.num_classes
     if class_names is None:

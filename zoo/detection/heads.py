@@ -65,10 +65,14 @@ class ProposalHead(layers.Layer):
 
     def call(self, inputs):
         logits, deltas = [], []
+        # One product, whose gradient is one map.
+        kernel = ops.concatenate([self.objectness.kernel, self.deltas.kernel], axis=-1)
+        bias = ops.concatenate([self.objectness.bias, self.deltas.bias], axis=-1)
         for x in inputs:
             x = relu(convolve(x, self.conv.kernel) + self.conv.bias)
             number = x.shape[1] * x.shape[2] * self.anchors_per_cell
-            objectness, moves = (pointwise(x, layer.kernel) + layer.bias for layer in (self.objectness, self.deltas))
+            both = pointwise(x, kernel) + bias
+            objectness, moves = both[..., : self.anchors_per_cell], both[..., self.anchors_per_cell :]
             logits.append(ops.cast(ops.reshape(objectness, (-1, number)), "float32"))
             deltas.append(ops.cast(ops.reshape(moves, (-1, number, 4)), "float32"))
         return logits, deltas

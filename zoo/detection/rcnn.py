@@ -140,8 +140,6 @@ class FasterRCNN(keras.Model):
         self._make_more_heads()
         self.loss_trackers = [keras.metrics.Mean(name=name) for name in self._loss_names()]
         self._wants_losses = False
-        # Not a dict of the model's: TensorFlow would put it, functions and all, into what it exports.
-        self._predict_functions = types.SimpleNamespace(by_size={})
         self.built = True
         # As an attribute of its own, so that files hold the state of the loss.
         self.roi_loss = self.region_loss.loss
@@ -161,7 +159,7 @@ class FasterRCNN(keras.Model):
                 `fasterrcnn_resnet50_fpn` and `maskrcnn_resnet50_fpn` with the weights `COCO_V1` were trained, and run,
                 with 0 (`overwrite_eps(model, 0.0)` in their builders); what others train has 1e-5.
             frozen_stages: As in the constructor.
-            **arguments: Others of the constructor.
+            **arguments: Others of the constructor; not the backbone and the sizes, which the checkpoint decides.
 
         Raises: ValueError: If the tensors are those of no such detector.
         Source: torchvision 0.28.
@@ -323,21 +321,10 @@ class FasterRCNN(keras.Model):
             # Small images are padded up to what the network needs.
             missing = [max(self.strides[-1] - side, 0) for side in pixels.shape[1:3]]
             pixels = np.pad(pixels, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-            found = self._predict_one({"images": pixels, "image_size": sizes})
+            found = self.predict_on_batch({"images": pixels, "image_size": sizes})
             found = {key: np.asarray(value)[0] for key, value in found.items()}
             results.append(self.to_image(found, sizes[0], image.shape[:2]))
         return results
-
-    def _predict_one(self, inputs):
-        """`predict_on_batch` with a compiled function for each size: TensorFlow would make one for sizes unknown."""
-        size = (inputs["images"].shape, self.jit_compile, self.run_eagerly)
-        usual, self.predict_function = self.predict_function, self._predict_functions.by_size.get(size)
-        try:
-            found = self.predict_on_batch(inputs)
-            self._predict_functions.by_size[size] = self.predict_function
-        finally:
-            self.predict_function = usual
-        return found
 
     def to_image(self, found, resized, size):
         """The detections of one image, without padding, in the pixels that it had."""
@@ -469,6 +456,35 @@ class FasterRCNN(keras.Model):
         self._check_arrays(x)
         return super().predict(x, *args, **kwargs)
 
+    def make_train_function(self, force=False):
+        return self._make_function_by_size("train_function", super().make_train_function, force)
+
+    def make_test_function(self, force=False):
+        return self._make_function_by_size("test_function", super().make_test_function, force)
+
+    def make_predict_function(self, force=False):
+        return self._make_function_by_size("predict_function", super().make_predict_function, force)
+
+    def _make_function_by_size(self, name, make, force):
+        """On TensorFlow a function for each size: from the second on, Keras's would be one for images of any size."""
+        if keras.backend.backend() != "tensorflow" or self.run_eagerly:
+            return make(force)
+        functions = {}
+
+        def function(data):
+            if isinstance(data, types.GeneratorType):  # `train_on_batch`
+                data = list(data)
+            size = _sizes(getattr(data, "element_spec", data))
+            if size not in functions:
+                make(force=True)
+                functions[size] = getattr(self, name)
+                setattr(self, name, function)
+            return functions[size](data)
+
+        if force or getattr(self, name) is None:
+            setattr(self, name, function)
+        return None
+
     def test_on_batch(self, *args, **kwargs):
         with self._with_losses():
             return super().test_on_batch(*args, **kwargs)
@@ -577,6 +593,12 @@ def _with_image_size(data):
         images = x["images"] if isinstance(x, dict) else x
         x = {"images": images, "image_size": y["image_size"]}
     return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+
+
+def _sizes(batch):
+    """What tells batches apart that need functions of their own: the shapes but for the number of images."""
+    leaves = keras.tree.flatten(batch)
+    return tuple(str(x.shape[1:]) if hasattr(x, "shape") else str(x) for x in leaves if x is not None)
 
 
 def _plain(value):

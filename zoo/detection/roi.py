@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_apa._kernels import differentiable
 from zoo.detection.boxes import box_area
+from zoo.detection.convolution import zeros_after
 
 
 def pyramid_level(boxes, first_level=2, last_level=5, canonical_size=224.0, canonical_level=4, epsilon_inside=None):
@@ -141,8 +142,7 @@ def _align(features, boxes, image, level, output_size, scales, sampling_ratio, a
     y, weight_y = axis_samples(scaled[:, 1], scaled[:, 3], rows, height, most_y, adaptive, aligned)
     x, weight_x = axis_samples(scaled[:, 0], scaled[:, 2], columns, width, most_x, adaptive, aligned)
     y = ops.reshape(start, (-1, 1, 1)) + y * ops.reshape(width, (-1, 1, 1))
-    samples = (y, ops.cast(weight_y, flat.dtype), x, ops.cast(weight_x, flat.dtype))
-    return _weighted_sum_in_place(flat, *(ops.stop_gradient(tensor) for tensor in samples))
+    return _weighted_sum_in_place(flat, *(ops.stop_gradient(tensor) for tensor in (y, weight_y, x, weight_x)))
 
 
 def _weighted_sum(flat, y, weight_y, x, weight_x):
@@ -150,7 +150,8 @@ def _weighted_sum(flat, y, weight_y, x, weight_x):
 
     Args:
         flat: `(pixels, channels)`.
-        y, weight_y: `(N, rows, samples)`, where in `flat` the rows of the maps begin.
+        y, weight_y: `(N, rows, samples)`, where in `flat` the rows of the maps begin; the sums have the dtype of the
+            weights.
         x, weight_x: `(N, columns, samples)`.
 
     Returns: `(N, rows, columns, channels)`.
@@ -158,19 +159,24 @@ def _weighted_sum(flat, y, weight_y, x, weight_x):
 
     def add_sample(i, total):
         index, weight = _sample(i, y, weight_y, x, weight_x)
-        return total + weight * ops.take(flat, index, axis=0)
+        return total + weight * ops.cast(ops.take(flat, index, axis=0), total.dtype)
 
     shape = (ops.shape(y)[0], y.shape[1], x.shape[1], flat.shape[-1])
-    return _repeat(add_sample, y.shape[-1] * x.shape[-1], ops.zeros(shape, flat.dtype))
+    total = zeros_after(weight_y, shape)
+    return ops.cast(_repeat(add_sample, y.shape[-1] * x.shape[-1], total), flat.dtype)
 
 
 def _gradients(upstream, flat, y, weight_y, x, weight_x):
+    # In half precision too: hundreds of regions may add to one pixel.
+    upstream = ops.cast(upstream, weight_y.dtype)
+
     def add_sample(i, total):
         index, weight = _sample(i, y, weight_y, x, weight_x)
         return _add_at(total, index, weight * upstream)
 
-    of_flat = _repeat(add_sample, y.shape[-1] * x.shape[-1], ops.zeros(ops.shape(flat), flat.dtype))
-    return of_flat, None, None, None, None
+    of_flat = zeros_after(upstream, ops.shape(flat))
+    of_flat = _repeat(add_sample, y.shape[-1] * x.shape[-1], of_flat)
+    return ops.cast(of_flat, flat.dtype), None, None, None, None
 
 
 _weighted_sum_in_place = differentiable(_weighted_sum, _gradients)

@@ -41,7 +41,7 @@ def read_targets(targets, num_classes, padded_size, image_size=None):
         image_size: `(batch, 2)`, or `None` to take that of the dict.
 
     Returns: `Targets`.
-    Raises: ValueError: For a missing key or a wrong shape.
+    Raises: ValueError: For a missing key, a wrong shape, or a number of objects that TensorFlow does not know.
 
     >>> from zoo.detection.targets import read_targets
     >>> boxes = [[[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 0.0, 0.0]]]
@@ -58,6 +58,11 @@ def read_targets(targets, num_classes, padded_size, image_size=None):
         raise ValueError(
             f"boxes must have the shape (batch, N, 4) and labels (batch, N); given: {tuple(boxes.shape)} and "
             f"{tuple(labels.shape)}."
+        )
+    if boxes.shape[1] is None:
+        raise ValueError(
+            "boxes must have a known number of objects N, the same in every batch, with label -1 for padding (in "
+            f"tf.data, padded_batch with padded_shapes that say N); given: {tuple(boxes.shape)}."
         )
     masks, ignored = targets.get("masks"), targets.get("ignored")
     if boxes.shape[1] == 0:

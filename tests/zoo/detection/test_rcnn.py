@@ -125,6 +125,36 @@ def test_images_of_any_size(trained):
             assert (found["boxes"] >= 0).all() and (found["boxes"] <= [width, height, width, height]).all()
 
 
+@pytest.mark.slow  # six steps to compile
+def test_one_model_takes_batches_of_several_sizes():
+    detector = compile_for(faster())
+    seen = {name: [] for name in ("fit", "evaluate", "predict", "train_on_batch")}
+    for size in ((48, 64), (64, 80), (48, 64)):
+        images, targets = scenes(masks=False, size=size)
+        seen["predict"].append(detector.predict(images[:3], batch_size=2, verbose=0)["boxes"].shape)
+        seen["evaluate"].append(np.isfinite(detector.evaluate(images, targets, verbose=0)))
+        seen["train_on_batch"].append(np.isfinite(detector.train_on_batch(images, targets)))
+        seen["fit"].append(np.isfinite(detector.fit(images, targets, verbose=0).history["loss"]).all())
+    assert seen.pop("predict") == [(3, 5, 4)] * 3
+    assert all(all(finite) for finite in seen.values())
+
+
+@pytest.mark.skipif(CURRENT != "tensorflow", reason="only TensorFlow compiles for sizes that it does not know")
+def test_an_unknown_number_of_objects_is_an_error():
+    import tensorflow as tf
+
+    images, targets = scenes(masks=False)
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter([(images, targets)]),
+        output_signature=(
+            tf.TensorSpec((None, 48, 64, 3), "uint8"),
+            {"boxes": tf.TensorSpec((None, None, 4), "float32"), "labels": tf.TensorSpec((None, None), "int32")},
+        ),
+    )
+    with pytest.raises(ValueError, match=r"boxes must have a known number of objects N, .* given: \(None, None, 4\)"):
+        compile_for(faster()).fit(dataset, verbose=0)
+
+
 def test_padding_beyond_the_image_size_does_not_matter(trained):
     detector, _ = trained
     images, _ = scenes()
@@ -460,6 +490,16 @@ def test_checkpoints_go_there_and_back():
     assert report == {"missing": [], "unexpected": [], "misshapen": []}
     with pytest.raises(ValueError, match="is not torchvision's"):
         FasterRCNN.from_torch({"fc.weight": np.zeros((2, 2))})
+    for key in ("backbone.fpn.inner_blocks.0.0.weight", "roi_heads.mask_head.0.0.weight"):
+        with pytest.raises(ValueError, match=f"it has no {key}"):
+            MaskRCNN.from_torch({name: value for name, value in state.items() if name != key})
+    with pytest.raises(ValueError, match=r"cls_score.weight has the shape \(\)"):
+        MaskRCNN.from_torch({**state, "roi_heads.box_predictor.cls_score.weight": np.float32(0)})
+    with pytest.raises(ValueError, match="num_classes is what the checkpoint has"):
+        MaskRCNN.from_torch(state, num_classes=5)
+    for epsilon in (-1, "x"):
+        with pytest.raises(ValueError, match="batch_norm_epsilon must be at least 0 and below 1"):
+            MaskRCNN.from_torch(state, batch_norm_epsilon=epsilon)
     with pytest.raises(ValueError, match="roi_loss='sigmoid'"):
         zoo.detection.to_torchvision(faster(roi_loss="sigmoid"))
 

@@ -95,6 +95,19 @@ def test_half_precision_keeps_the_dtype_and_the_places_of_the_samples():
     assert np.abs(difference).max() < 0.03
 
 
+def test_the_gradient_of_many_regions_in_one_place_is_exact_in_half_precision():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(1, 16, 16, 4)).astype("float32")
+    boxes = np.array([20, 20, 44, 44], "float32") + random.uniform(-2, 2, (128, 4)).astype("float32")
+    upstream = ops.convert_to_tensor(random.uniform(0.5, 1.5, (128, 7, 7, 4)).astype("float32"))
+    function = align(np.concatenate([np.zeros((128, 1), "float32"), boxes], axis=1), 7, 1 / 4)
+    _, (exact,) = value_and_gradient(lambda x: function(x) * upstream, features)
+    _, (found,) = value_and_gradient(
+        lambda x: ops.cast(function(ops.cast(x, "bfloat16")), "float32") * upstream, features
+    )
+    assert np.linalg.norm(found - exact) < 0.01 * np.linalg.norm(exact)
+
+
 def test_a_negative_sampling_ratio_is_an_error():
     with pytest.raises(ValueError, match="sampling_ratio must be at least 0"):
         roi_align(ops.ones((1, 4, 4, 1)), ops.ones((1, 4)), ops.zeros((1,), "int32"), 7, 1.0, sampling_ratio=-1)
