@@ -46,9 +46,10 @@ def test_the_page_holds_the_tables_of_the_committed_measurement():
 
 
 @pytest.mark.any_backend
-def test_the_page_holds_the_later_measurement_of_the_training_step():
-    path = detection.RESULTS.with_name("detection_training.json")
+def test_the_page_holds_the_later_measurement():
+    path = detection.RESULTS.with_name("detection_later.json")
     results = json.loads(path.read_text(encoding="utf-8"))
     assert results["image"] == [800, 1333] and path.name in results["command"]
-    assert {row["process"] for row in results["results"]} >= {detection.PLAIN, *detection.BACKENDS}
+    found = {(row["process"], row["task"]) for row in results["results"]}
+    assert found >= {(p, task) for p in (detection.PLAIN, *detection.BACKENDS) for task in detection.TASKS}
     assert detection.table(results) in PAGE.read_text(encoding="utf-8")
