@@ -128,6 +128,10 @@ def zeros_after(tensor, shape=()):
     XLA and TensorFlow compute what depends on weights or constants alone as soon as they can, and hold it until it is
     needed.
 
+    Args:
+        tensor: What to wait for, of any shape and values; no gradient flows to it.
+        shape: Of the zeros.
+
     >>> from zoo.detection.convolution import zeros_after
     >>> float(zeros_after(keras.ops.convert_to_tensor([float("nan"), -2.0])))
     0.0

@@ -161,7 +161,7 @@ class FasterRCNN(keras.Model):
             frozen_stages: As in the constructor.
             **arguments: Others of the constructor; not the backbone and the sizes, which the checkpoint decides.
 
-        Raises: ValueError: If the tensors are those of no such detector.
+        Raises: ValueError: If the tensors are those of no such detector, or an argument is theirs to decide.
         Source: torchvision 0.28.
 
         >>> import zoo.detection
@@ -457,18 +457,19 @@ class FasterRCNN(keras.Model):
         return super().predict(x, *args, **kwargs)
 
     def make_train_function(self, force=False):
-        return self._make_function_by_size("train_function", super().make_train_function, force)
+        self._make_function_by_size("train_function", super().make_train_function, force)
 
     def make_test_function(self, force=False):
-        return self._make_function_by_size("test_function", super().make_test_function, force)
+        self._make_function_by_size("test_function", super().make_test_function, force)
 
     def make_predict_function(self, force=False):
-        return self._make_function_by_size("predict_function", super().make_predict_function, force)
+        self._make_function_by_size("predict_function", super().make_predict_function, force)
 
     def _make_function_by_size(self, name, make, force):
         """On TensorFlow a function for each size: from the second on, Keras's would be one for images of any size."""
         if keras.backend.backend() != "tensorflow" or self.run_eagerly:
-            return make(force)
+            make(force)
+            return
         functions = {}
 
         def function(data):
@@ -476,14 +477,13 @@ class FasterRCNN(keras.Model):
                 data = list(data)
             size = _sizes(getattr(data, "element_spec", data))
             if size not in functions:
-                make(force=True)
+                make(force=True)  # puts what it makes in the place of this one
                 functions[size] = getattr(self, name)
                 setattr(self, name, function)
             return functions[size](data)
 
         if force or getattr(self, name) is None:
             setattr(self, name, function)
-        return None
 
     def test_on_batch(self, *args, **kwargs):
         with self._with_losses():
