@@ -25,6 +25,7 @@ from training.data.detection_pipeline import (
 from training.data.detection_registry import check_detection_data, load_detection_source
 from training.data.detection_source import DetectionSource, frequency_groups
 from training.detection_recipe import DetectionLossOptions, DetectionModelOptions, DetectionRecipe
+from training.detection_start import check_start, load_start
 from training.evaluation import DetectionEvaluation
 from training.fitting import fit
 from training.network import precision
@@ -197,13 +198,14 @@ def compiled_detector(
 def build_detector(recipe: DetectionRecipe, source: DetectionSource) -> keras.Model:
     """The zoo's detector with as many classes as the data has, and their names.
 
-    Raises: ValueError: An unknown network, option or loss, or data without masks for Mask R-CNN.
+    Raises: ValueError: An unknown network, option or loss, data without masks for Mask R-CNN, or weights to start from
+        that do not fit.
     """
     options = recipe.model
     check_masks(recipe, source)
     masks = {"mask_format": "box", "mask_filters": options.mask_filters} if options.has_masks else {}
     with precision(recipe.precision):
-        return DETECTORS[options.name](
+        detector = DETECTORS[options.name](
             build_backbone(options),
             source.num_classes,
             roi_loss=build_region_loss(recipe, source.image_counts, source.num_images, source.frequency_threshold),
@@ -220,6 +222,8 @@ def build_detector(recipe: DetectionRecipe, source: DetectionSource) -> keras.Mo
             **masks,
             **detection_options(recipe),
         )
+    load_start(options, detector)
+    return detector
 
 
 def detection_options(recipe: DetectionRecipe) -> dict[str, Any]:
@@ -304,7 +308,8 @@ def region_losses() -> dict[str, type[keras.losses.Loss]]:
 def check_detection(recipe: DetectionRecipe) -> None:
     """Raises the error of a wrong name or option now, instead of after some training.
 
-    Raises: ValueError: The data, the network, one of its options or the loss is unknown, or sizes do not fit.
+    Raises: ValueError: The data, the network, one of its options or the loss is unknown, or sizes or the weights to
+        start from do not fit.
     """
     check_detection_data(recipe.data)
     backbone = as_backbone(build_backbone(dataclasses.replace(recipe.model, backbone_weights="")))
@@ -321,6 +326,7 @@ def check_detection(recipe: DetectionRecipe) -> None:
     if min(sizes) > smallest:
         raise ValueError(f"model.anchor_sizes must have one below the image, {smallest} pixels; given: {list(sizes)}")
     make_options("torchvision", recipe.model.options)
+    check_start(recipe.model, backbone)
     RegionLoss(build_region_loss(recipe, [2, 2], 4, 0.1), 2)
     build_optimizer(recipe.optimizer, epochs=recipe.epochs, steps_per_epoch=max(recipe.optimizer.accumulation_steps, 1))
 

@@ -113,8 +113,11 @@ class DetectionModelOptions:
     """mask_rcnn or faster_rcnn."""
     backbone: str = "resnet50"
     """A network; keras-apa list models names them."""
+    weights: str = ""
+    """Detector to start from, but for the layers of the classes: a .keras file, or a .pth, .pt or .safetensors file of
+    torchvision's Faster or Mask R-CNN; none: random weights."""
     backbone_weights: str = ""
-    """Weights of the network to start from, as zoo.create_model takes them; none: random ones."""
+    """Weights of the network alone to start from, as zoo.create_model takes them; none: random ones."""
     backbone_options: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
     """Further arguments of zoo.create_model, such as activation and gate."""
     frozen_batch_norm: bool = True
@@ -137,10 +140,13 @@ class DetectionModelOptions:
     def __post_init__(self):
         check_choice("model.name", self.name, DETECTORS)
         check_text("model.backbone", self.backbone)
-        if not isinstance(self.backbone_weights, str):
-            raise ValueError(f"model.backbone_weights must be text, not {self.backbone_weights!r}")
-        if self.backbone_weights == "none":  # what a command line can say
-            object.__setattr__(self, "backbone_weights", "")
+        for field in ("weights", "backbone_weights"):
+            if not isinstance(getattr(self, field), str):
+                raise ValueError(f"model.{field} must be text, not {getattr(self, field)!r}")
+            if getattr(self, field) == "none":  # what a command line can say
+                object.__setattr__(self, field, "")
+        if self.weights and self.backbone_weights:
+            raise ValueError("model.weights has the weights of the network too; leave out model.backbone_weights")
         check_plain_mapping("model.backbone_options", self.backbone_options)
         check_plain_mapping("model.options", self.options)
         check_flag("model.frozen_batch_norm", self.frozen_batch_norm)

@@ -28,6 +28,7 @@ from training.detection import (
 )
 from training.detection_recipe import DetectionRecipe
 from training.detection_report import metrics_table
+from training.detection_start import start_notes
 from training.files import atomic_path, write_json
 from training.fitting import try_steps
 from training.run_folder import save_finished
@@ -60,7 +61,7 @@ def describe_detection_data(source: DetectionSource, recipe: DetectionRecipe, co
         + ", ".join(f"{len(groups[letter])} {name}" for letter, name in GROUP_NAMES.items()),
         highlight=False,
     )
-    for note in (*source.notes, *detection_notes(recipe, source), *loss_notes(recipe, source)):
+    for note in (*source.notes, *detection_notes(recipe, source), *loss_notes(recipe, source), *start_notes(recipe)):
         console.print(note, highlight=False)
 
 

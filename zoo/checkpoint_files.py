@@ -103,6 +103,21 @@ def check_ending(path):
     return ending
 
 
+def check_finite(arrays):
+    """A ValueError that names the array with a NaN or an infinite number, if there is one.
+
+    Args:
+        arrays: `(key, array)` of each tensor that is about to be loaded.
+    """
+    for key, array in arrays:
+        if not np.isfinite(array).all():
+            wrong = array.size - np.count_nonzero(np.isfinite(array))
+            raise ValueError(
+                f"The checkpoint is damaged, or of a training that diverged: {wrong} of the {array.size} numbers of "
+                f"{key} are NaN or infinite; nothing was loaded."
+            )
+
+
 def _read_file(path):
     ending = check_ending(path)
     if not path.is_file():

@@ -19,7 +19,7 @@ from keras_apa.layers import (
     WrappedCauchyDense,
 )
 from zoo.blocks import PadShortcut
-from zoo.checkpoint_files import read_state_dict
+from zoo.checkpoint_files import check_finite, read_state_dict
 from zoo.classifier import Classifier
 
 COUNTER = ".num_batches_tracked"
@@ -188,7 +188,8 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
 
     Raises:
         ValueError: With `strict`, naming every tensor that does not fit, or does not hold real numbers; nothing is
-            loaded then. Or if the file cannot be read, or holds more than tensors and plain values.
+            loaded then. Or if a tensor holds NaN or infinite numbers, if the file cannot be read, or if it holds more
+            than tensors and plain values.
         ImportError: If the file needs PyTorch or safetensors, and it is not installed.
 
     >>> import zoo
@@ -247,6 +248,7 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
             way = "zoo.load_torch_checkpoint with skip_classifier=True loads the rest"
             lines.append(f"Only the classifier differs: {way}.")
         raise ValueError(f"The checkpoint does not fit {model.name!r}; nothing was loaded.\n" + "\n".join(lines))
+    check_finite((tensor.key, array) for tensor, array in fitting)
     for tensor, array in fitting:
         tensor.variable.assign(array)
     if isinstance(model, Classifier):

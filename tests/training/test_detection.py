@@ -1,4 +1,5 @@
 import json
+import re
 from types import SimpleNamespace
 
 import keras
@@ -22,8 +23,10 @@ from training.detection import (
     train_detector,
     uncompiled,
 )
+from training.detection_start import start_notes
 from training.files import write_json
 from training.recipes import get_recipe
+from zoo.checkpoint_files import write_state_dict
 from zoo.detection.roi_losses import RegionLoss
 
 SMALL = get_recipe("digit_scenes_lt").replace(
@@ -108,6 +111,70 @@ def test_the_background_of_a_softmax_counts_as_often_as_it_is_drawn():
 def test_a_wrong_name_or_option_is_found_before_training(change, message):
     with pytest.raises(ValueError, match=message):
         check_detection(SMALL.replace(**change))
+
+
+def with_checkpoint(folder, **changes):
+    """A detector of the recipe with softmax, and the recipe with GOL that starts from its checkpoint."""
+    softmax = SMALL.replace(loss={"name": "softmax", "options": {}})
+    made = build_detector(softmax.replace(seed=1), small_source())
+    state = {**zoo.detection.to_torchvision(made), **changes}
+    path = folder / "detector.safetensors"
+    write_state_dict({key: value for key, value in state.items() if value is not None}, path)
+    return made, SMALL.replace(model={"weights": str(path)})
+
+
+@pytest.mark.any_backend
+def test_a_training_starts_from_a_detector_but_for_the_layers_of_the_classes(tmp_path):
+    made, recipe = with_checkpoint(tmp_path)
+    check_detection(recipe)
+    detector, fresh = (compiled_detector(each, small_source(), steps=1) for each in (recipe, SMALL))
+    assert start_notes(recipe) == (
+        f"starts from the detector in {recipe.model.weights}, but for the layers of the classes",
+    )
+    of_classes = 0
+    for first, mine, own in zip(made.weights, detector.weights, fresh.weights, strict=False):
+        classes = any(name in mine.path for name in ("classifier", "regressor", "mask_head/predictor"))
+        of_classes += classes
+        expected = own if classes else first
+        if "seed" not in mine.path:
+            np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (mine, expected)), err_msg=mine.path)
+    assert of_classes == 6
+    boxes = recipe.replace(model={"name": "faster_rcnn"})
+    check_detection(boxes)
+    build_detector(boxes, small_source())
+    detector.save(tmp_path / "gol.keras")
+    again = SMALL.replace(model={"weights": str(tmp_path / "gol.keras")}, loss={"name": "softmax"})
+    check_detection(again)
+    loaded = build_detector(again, small_source())
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(x.box_head.dense2.kernel) for x in (loaded, made)))
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("changes", "model", "message"),
+    [
+        ({}, {"box_units": 24}, "has 16 channels where model.box_units is 24"),
+        ({}, {"backbone": "resnet14"}, "is not of a resnet14: it has no backbone.body"),
+        ({}, {"options": {"anchor_ratios": [1.0]}}, "has not 1 anchors a pixel, one a ratio"),
+        (
+            {"roi_heads.mask_head.0.0.weight": None},
+            {},
+            "is no Mask R-CNN of torchvision's layout: it has no roi_heads.mask",
+        ),
+        (
+            {"roi_heads.box_head.fc7.bias": np.full(16, np.nan, "float32")},
+            {},
+            "16 of the 16 numbers of roi_heads.box_head",
+        ),
+        ({}, {"weights": "nowhere.pth"}, "model.weights: There is no file 'nowhere.pth'"),
+        ({}, {"weights": "nowhere.keras"}, "model.weights: there is no file 'nowhere.keras'"),
+        ({}, {"weights": "resnet50"}, "model.weights: a PyTorch checkpoint ends in"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_found_before_training(tmp_path, changes, model, message):
+    _, recipe = with_checkpoint(tmp_path, **changes)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_detection(recipe.replace(model=model))
 
 
 def test_mask_rcnn_on_boxes_alone_is_an_error():

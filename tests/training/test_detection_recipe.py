@@ -43,7 +43,7 @@ def test_bad_values_are_named(change, message):
 
 
 def test_none_on_the_command_line_means_random_weights():
-    assert DetectionModelOptions(backbone_weights="none").backbone_weights == ""
+    assert DetectionModelOptions(backbone_weights="none", weights="none") == DetectionModelOptions()
 
 
 def test_the_three_recipes_of_the_demo_differ_in_name_and_loss_alone():

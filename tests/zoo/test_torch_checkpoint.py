@@ -227,6 +227,20 @@ def test_a_tensor_that_is_no_real_number_is_named_before_anything_is_loaded(kind
     assert all((after[key] == value).all() for key, value in before.items())
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_tensor_of_a_training_that_diverged_is_named_before_anything_is_loaded(number):
+    model = zoo.create_model("resnet8", **OPTIONS)
+    before = zoo.to_torch_state_dict(model)
+    state = {key: value + 1 for key, value in before.items()}
+    state["linear.weight"][2, 3:5] = number
+    message = "2 of the 320 numbers of linear.weight are NaN or infinite; nothing was loaded"
+    for strict in (True, False):
+        with pytest.raises(ValueError, match=message):
+            zoo.load_torch_checkpoint(model, state, strict=strict)
+    after = zoo.to_torch_state_dict(model)
+    assert all((after[key] == value).all() for key, value in before.items())
+
+
 @pytest.mark.parametrize(
     "count", [np.array("x"), np.zeros(2), np.array(np.nan), np.array(0.5), np.array(2.0**63), np.array(-1)], ids=str
 )

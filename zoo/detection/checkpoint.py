@@ -10,10 +10,10 @@ import re
 import keras
 import numpy as np
 
-from zoo.checkpoint_files import read_state_dict
+from zoo.checkpoint_files import check_finite, read_state_dict
 from zoo.detect import detect_architecture
 from zoo.registry import create_model
-from zoo.torch_checkpoint import COUNTER, TorchTensor, torch_tensors
+from zoo.torch_checkpoint import COUNTER, REAL, TorchTensor, torch_tensors
 
 BODY = "backbone.body."
 CLASSIFIER = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
@@ -25,8 +25,12 @@ _OLD_NAMES = (
 )
 
 
-def torchvision_tensors(detector):
+def torchvision_tensors(detector, skip_classifier=False):
     """The tensors of torchvision's state dict of the detector, each with the variable that holds it.
+
+    Args:
+        detector: A `FasterRCNN` or `MaskRCNN`.
+        skip_classifier: Leave out class logits, box deltas and mask maps, which depend on the classes and on the loss.
 
     Raises: ValueError: For a detector that torchvision's layout has no place for: no softmax with background, another
         classifier than a linear one, deltas that all classes share.
@@ -38,13 +42,8 @@ def torchvision_tensors(detector):
     (3, 8, 1, 1)
     """
     head = detector.box_head
-    if detector.region_loss.link != "softmax" or not isinstance(head.classifier, keras.layers.Dense):
-        raise ValueError(
-            "torchvision's checkpoints have a linear classifier with softmax and a background class; the detector has "
-            f"roi_loss={detector.region_loss.given!r} and classifier={head.classifier_option!r}."
-        )
-    if head.delta_sets != detector.num_classes:
-        raise ValueError("torchvision's checkpoints have deltas of each class; the detector has class_agnostic_boxes.")
+    if not skip_classifier:
+        _check_classifier(detector)
     for tensor in torch_tensors(detector.backbone):
         yield dataclasses.replace(tensor, key=BODY + tensor.key)
     for level, (lateral, output) in enumerate(zip(detector.fpn.laterals, detector.fpn.outputs, strict=True)):
@@ -62,22 +61,41 @@ def torchvision_tensors(detector):
     )
     yield from _layer(head.dense1, "roi_heads.box_head.fc6", flatten)
     yield from _layer(head.dense2, "roi_heads.box_head.fc7", (np.transpose, np.transpose))
-    last_first = (lambda w: np.roll(w.T, 1, axis=0), lambda w: np.roll(w, -1, axis=0).T)
-    roll = (lambda b: np.roll(b, 1), lambda b: np.roll(b, -1))
-    yield from _layer(head.classifier, "roi_heads.box_predictor.cls_score", last_first, roll)
-    without = (lambda w: _prepend(w.T, 4), lambda w: w[4:].T)
-    yield from _layer(head.regressor, "roi_heads.box_predictor.bbox_pred", without, _dropping(4))
+    if not skip_classifier:
+        yield from _classifier_tensors(head)
     mask_head = getattr(detector, "mask_head", None)
     if mask_head is not None:
         for i, conv in enumerate(mask_head.convs):
             yield from _layer(conv, f"roi_heads.mask_head.{i}.0", _CONV)
         transposed = (lambda w: w.transpose(3, 2, 0, 1), lambda w: w.transpose(2, 3, 1, 0))
         yield from _layer(mask_head.upsample, "roi_heads.mask_predictor.conv5_mask", transposed)
-        maps = (lambda w: _prepend(w.transpose(3, 2, 0, 1), 1), lambda w: w[1:].transpose(2, 3, 1, 0))
-        yield from _layer(mask_head.predictor, "roi_heads.mask_predictor.mask_fcn_logits", maps, _dropping(1))
+        if not skip_classifier:
+            yield from _layer(mask_head.predictor, "roi_heads.mask_predictor.mask_fcn_logits", _MAPS, _dropping(1))
 
 
+def _check_classifier(detector):
+    head = detector.box_head
+    if detector.region_loss.link != "softmax" or not isinstance(head.classifier, keras.layers.Dense):
+        raise ValueError(
+            "torchvision's checkpoints have a linear classifier with softmax and a background class; the detector has "
+            f"roi_loss={detector.region_loss.given!r} and classifier={head.classifier_option!r}. load_torch_checkpoint "
+            "with skip_classifier=True loads all but the layers of the classes."
+        )
+    if head.delta_sets != detector.num_classes:
+        raise ValueError("torchvision's checkpoints have deltas of each class; the detector has class_agnostic_boxes.")
+
+
+def _classifier_tensors(head):
+    last_first = (lambda w: np.roll(w.T, 1, axis=0), lambda w: np.roll(w, -1, axis=0).T)
+    roll = (lambda b: np.roll(b, 1), lambda b: np.roll(b, -1))
+    yield from _layer(head.classifier, "roi_heads.box_predictor.cls_score", last_first, roll)
+    without = (lambda w: _prepend(w.T, 4), lambda w: w[4:].T)
+    yield from _layer(head.regressor, "roi_heads.box_predictor.bbox_pred", without, _dropping(4))
+
+
+# To PyTorch's layout, and back; the background's mask, which is first there, is dropped.
 _CONV = (lambda w: w.transpose(3, 2, 0, 1), lambda w: w.transpose(2, 3, 1, 0))
+_MAPS = (lambda w: _prepend(w.transpose(3, 2, 0, 1), 1), lambda w: w[1:].transpose(2, 3, 1, 0))
 
 
 def _prepend(array, rows):
@@ -102,11 +120,12 @@ def load_torchvision(detector, source, strict=True, skip_classifier=False):
         source: Path of a `.pth`, `.pt` or `.safetensors` file, or a mapping from key to array. The names that
             torchvision had before 0.13 are known.
         strict: Raise if a tensor is missing, unexpected or of another shape. Otherwise load what fits.
-        skip_classifier: Leave class logits, box deltas and mask maps as they are, for another number of classes.
+        skip_classifier: Leave class logits, box deltas and mask maps as they are, for other classes or another loss.
 
     Returns: A dict with the lists `missing`, `unexpected` and `misshapen`.
-    Raises: ValueError: With `strict`, naming every tensor that does not fit; nothing is loaded then. Or if the file
-        cannot be read, or the detector has options that torchvision's layout has no place for.
+    Raises: ValueError: With `strict`, naming every tensor that does not fit; nothing is loaded then. Or if a tensor
+        holds NaN or infinite numbers, if the file cannot be read, or if the detector has options that torchvision's
+        layout has no place for.
 
     >>> from zoo.detection import FasterRCNN
     >>> from zoo.detection.checkpoint import load_torchvision, to_torchvision
@@ -115,38 +134,47 @@ def load_torchvision(detector, source, strict=True, skip_classifier=False):
     []
     """
     arrays = new_names(read_state_dict(source))
-    tensors = list(torchvision_tensors(detector))
+    tensors = list(torchvision_tensors(detector, skip_classifier))
     if skip_classifier:
-        tensors = [tensor for tensor in tensors if not tensor.key.startswith(CLASSIFIER)]
         arrays = {key: value for key, value in arrays.items() if not key.startswith(CLASSIFIER)}
     known = {tensor.key for tensor in tensors}
     report = {
         "missing": [tensor.key for tensor in tensors if tensor.key not in arrays],
         "unexpected": [key for key in arrays if key not in known and not key.endswith(COUNTER)],
-        "misshapen": [
-            f"{tensor.key}: {arrays[tensor.key].shape} given, {tensor.shape} in the model"
-            for tensor in tensors
-            if tensor.key in arrays and arrays[tensor.key].shape != tensor.shape
-        ],
+        "misshapen": [],
     }
+    fitting = []
+    for tensor in tensors:
+        array = arrays.get(tensor.key)
+        if array is None:
+            continue
+        if array.dtype.kind not in REAL:
+            report["misshapen"].append(f"{tensor.key}: dtype {array.dtype} given, a real number is needed")
+        elif array.shape != tensor.shape:
+            report["misshapen"].append(f"{tensor.key}: {array.shape} given, {tensor.shape} in the model")
+        else:
+            fitting.append(tensor)
     if strict and any(report.values()):
         lines = [f"{kind}: {', '.join(items)}" for kind, items in report.items() if items]
         if not report["missing"] and not report["unexpected"]:
             if all(item.startswith(CLASSIFIER) for item in report["misshapen"]):
                 lines.append(
-                    "Only the number of classes differs: load_torch_checkpoint with "
+                    "Only the layers of the classes differ: load_torch_checkpoint with "
                     "skip_classifier=True loads the rest."
                 )
         raise ValueError(f"The checkpoint does not fit {detector.name!r}; nothing was loaded.\n" + "\n".join(lines))
-    for tensor in tensors:
-        array = arrays.get(tensor.key)
-        if array is not None and array.shape == tensor.shape:
-            tensor.variable.assign(np.reshape(tensor.to_keras(array), tensor.variable.shape))
+    check_finite((tensor.key, arrays[tensor.key]) for tensor in fitting)
+    for tensor in fitting:
+        tensor.variable.assign(np.reshape(tensor.to_keras(arrays[tensor.key]), tensor.variable.shape))
     return report
 
 
-def to_torchvision(detector):
+def to_torchvision(detector, skip_classifier=False):
     """The detector's weights as torchvision's state dict, a dict of NumPy arrays.
+
+    Args:
+        detector: A `FasterRCNN` or `MaskRCNN`.
+        skip_classifier: Leave out class logits, box deltas and mask maps: of a detector with another loss than softmax.
 
     Raises: ValueError: For a detector that the layout has no place for.
 
@@ -158,7 +186,7 @@ def to_torchvision(detector):
     """
     return {
         tensor.key: np.ascontiguousarray(tensor.to_torch(keras.ops.convert_to_numpy(tensor.variable)))
-        for tensor in torchvision_tensors(detector)
+        for tensor in torchvision_tensors(detector, skip_classifier)
     }
 
 

@@ -495,6 +495,11 @@ def test_checkpoints_go_there_and_back():
             MaskRCNN.from_torch({name: value for name, value in state.items() if name != key})
     with pytest.raises(ValueError, match=r"cls_score.weight has the shape \(\)"):
         MaskRCNN.from_torch({**state, "roi_heads.box_predictor.cls_score.weight": np.float32(0)})
+    key = "roi_heads.box_head.fc7.bias"
+    with pytest.raises(ValueError, match=f"1 of the 16 numbers of {key} are NaN or infinite; nothing was loaded"):
+        MaskRCNN.from_torch({**state, key: np.where(np.arange(16) == 3, np.nan, state[key])})
+    with pytest.raises(ValueError, match=f"{key}: dtype <U1 given, a real number is needed"):
+        MaskRCNN.from_torch({**state, key: np.full(16, "x")})
     with pytest.raises(ValueError, match="num_classes is what the checkpoint has"):
         MaskRCNN.from_torch(state, num_classes=5)
     for epsilon in (-1, "x"):
