@@ -47,7 +47,7 @@ def test_the_page_holds_the_tables_of_the_committed_measurement():
 
 @pytest.mark.any_backend
 def test_the_page_holds_the_later_measurement():
-    path = detection.RESULTS.with_name("detection_later.json")
+    path = detection.RESULTS.with_name("detection_avx512.json")
     results = json.loads(path.read_text(encoding="utf-8"))
     assert results["image"] == [800, 1333] and path.name in results["command"]
     found = {(row["process"], row["task"]) for row in results["results"]}
