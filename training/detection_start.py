@@ -64,8 +64,8 @@ def load_start(options: DetectionModelOptions, detector: keras.Model) -> None:
 def start_notes(recipe: DetectionRecipe) -> tuple[str, ...]:
     """What the training starts from, a sentence each.
 
-    >>> start_notes(DetectionRecipe(name="mine", model={"frozen_batch_norm": False}))
-    ()
+    >>> start_notes(DetectionRecipe(name="mine").replace(model={"weights": "detector.keras"}))
+    ('starts from the detector in detector.keras, but for the layers of the classes',)
     """
     options = recipe.model
     if options.weights:
