@@ -25,14 +25,14 @@ from training.data.detection_pipeline import (
 from training.data.detection_registry import check_detection_data, load_detection_source
 from training.data.detection_source import DetectionSource, frequency_groups
 from training.detection_recipe import DetectionLossOptions, DetectionModelOptions, DetectionRecipe
-from training.detection_start import check_start, load_start
+from training.detection_start import check_start, load_start, without_start
 from training.evaluation import DetectionEvaluation
 from training.fitting import fit
 from training.network import precision
 from training.optimization import build_optimizer
 from training.outcome import read_number
 from zoo.detection import DetectionPreprocessing
-from zoo.detection.backbone import as_backbone, stages_of
+from zoo.detection.backbone import as_backbone, set_batch_norm_epsilon, stages_of
 from zoo.detection.options import make_options
 from zoo.detection.roi_losses import NAMES as LINKS
 from zoo.detection.roi_losses import RegionLoss
@@ -106,7 +106,10 @@ def train_detector(
     started = time.perf_counter()
     source = load_source_of(recipe) if source is None else source
     steps = detection_steps_per_epoch(recipe, source)
-    model = compiled_detector(recipe, source, steps=steps, jit_compile=jit_compile)
+    goes_on = checkpoints is not None and checkpoints.newest_good() is not None
+    model = compiled_detector(
+        without_start(recipe) if goes_on else recipe, source, steps=steps, jit_compile=jit_compile
+    )
     evaluation = detection_evaluation(recipe, source)
     history, parameters = fit(
         model,
@@ -203,7 +206,6 @@ def build_detector(recipe: DetectionRecipe, source: DetectionSource) -> keras.Mo
     """
     options = recipe.model
     check_masks(recipe, source)
-    masks = {"mask_format": "box", "mask_filters": options.mask_filters} if options.has_masks else {}
     with precision(recipe.precision):
         detector = DETECTORS[options.name](
             build_backbone(options),
@@ -215,15 +217,23 @@ def build_detector(recipe: DetectionRecipe, source: DetectionSource) -> keras.Mo
                 min_size=recipe.data.shorter_side or min(recipe.data.image_size), max_size=max(recipe.data.image_size)
             ),
             class_names=source.class_names,
-            pyramid_filters=options.pyramid_filters,
-            box_units=options.box_units,
             seed=recipe.seed,
-            anchor_sizes=tuple((size,) for size in options.anchor_sizes),
-            **masks,
+            **layer_options(options),
             **detection_options(recipe),
         )
     load_start(options, detector)
     return detector
+
+
+def layer_options(options: DetectionModelOptions) -> dict[str, Any]:
+    """Arguments of the detector that decide the layers behind the network."""
+    masks = {"mask_format": "box", "mask_filters": options.mask_filters} if options.has_masks else {}
+    return {
+        "pyramid_filters": options.pyramid_filters,
+        "box_units": options.box_units,
+        "anchor_sizes": tuple((size,) for size in options.anchor_sizes),
+        **masks,
+    }
 
 
 def detection_options(recipe: DetectionRecipe) -> dict[str, Any]:
@@ -235,7 +245,7 @@ def detection_options(recipe: DetectionRecipe) -> dict[str, Any]:
 def build_backbone(options: DetectionModelOptions) -> keras.Model:
     """The network of the zoo, from random or given weights."""
     arguments = {"stem": "imagenet", **options.backbone_options}
-    return zoo.create_model(
+    network = zoo.create_model(
         options.backbone,
         weights=options.backbone_weights or None,
         pyramid=True,
@@ -244,6 +254,9 @@ def build_backbone(options: DetectionModelOptions) -> keras.Model:
         frozen_batch_norm=options.frozen_batch_norm,
         **arguments,
     )
+    if options.batch_norm_epsilon is not None:
+        set_batch_norm_epsilon(network, options.batch_norm_epsilon)
+    return network
 
 
 def build_region_loss(
@@ -326,7 +339,9 @@ def check_detection(recipe: DetectionRecipe) -> None:
     if min(sizes) > smallest:
         raise ValueError(f"model.anchor_sizes must have one below the image, {smallest} pixels; given: {list(sizes)}")
     make_options("torchvision", recipe.model.options)
-    check_start(recipe.model, backbone)
+    if recipe.model.weights:
+        detector = DETECTORS[recipe.model.name](backbone, 2, **layer_options(recipe.model), **detection_options(recipe))
+        check_start(recipe.model, detector)
     RegionLoss(build_region_loss(recipe, [2, 2], 4, 0.1), 2)
     build_optimizer(recipe.optimizer, epochs=recipe.epochs, steps_per_epoch=max(recipe.optimizer.accumulation_steps, 1))
 

@@ -122,6 +122,8 @@ class DetectionModelOptions:
     """Further arguments of zoo.create_model, such as activation and gate."""
     frozen_batch_norm: bool = True
     """Batch norms of the network use their moving statistics in training too."""
+    batch_norm_epsilon: float | None = None
+    """Of the network's batch norms, 0 for torchvision's published COCO_V1 detectors; none: as the network has it."""
     frozen_stages: int | None = None
     """Stem and this many stages of the network are not trained; none: all is."""
     classifier: str = "linear"
@@ -150,6 +152,8 @@ class DetectionModelOptions:
         check_plain_mapping("model.backbone_options", self.backbone_options)
         check_plain_mapping("model.options", self.options)
         check_flag("model.frozen_batch_norm", self.frozen_batch_norm)
+        if self.batch_norm_epsilon is not None:
+            check_number("model.batch_norm_epsilon", self.batch_norm_epsilon, at_least=0.0, below=1.0)
         if self.frozen_stages is not None:
             check_whole("model.frozen_stages", self.frozen_stages, at_least=0)
         check_text("model.classifier", self.classifier)

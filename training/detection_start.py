@@ -8,12 +8,11 @@ import numpy as np
 import zoo
 from training.detection_recipe import DetectionModelOptions, DetectionRecipe
 from training.models import load_model
-from zoo.checkpoint_files import check_finite, read_state_dict
+from zoo.checkpoint_files import read_state_dict
 from zoo.detection.checkpoint import BODY, new_names, to_torchvision
-from zoo.detection.options import make_options
 from zoo.torch_checkpoint import torch_tensors
 
-__all__ = ["check_start", "load_start", "start_notes"]
+__all__ = ["check_start", "load_start", "start_notes", "without_start"]
 
 # A tensor with as many rows as the model option says.
 _ROWS = {
@@ -21,19 +20,21 @@ _ROWS = {
     "roi_heads.box_head.fc6.weight": "box_units",
     "roi_heads.mask_head.0.0.weight": "mask_filters",
 }
+# What of a layer changes its values and not its tensors, and the option that makes it alike.
+_FUNCTIONS = {"epsilon": "model.batch_norm_epsilon", "activation": "model.backbone_options"}
 
 
-def check_start(options: DetectionModelOptions, backbone: keras.Model) -> None:
-    """Raises a ValueError where the checkpoint of `model.weights` is not of such a detector.
+def check_start(options: DetectionModelOptions, detector: keras.Model) -> None:
+    """Raises a ValueError where `model.weights` are not of such a detector; otherwise they are loaded.
 
     Args:
         options: With `weights`; nothing is checked without.
-        backbone: The network that the options say.
+        detector: As the options say, of any classes.
     """
     if not options.weights:
         return
-    arrays = _arrays(options)
     given = f"model.weights: {options.weights!r}"
+    arrays = _arrays(options, detector)
     for key, option in _ROWS.items():
         if option == "mask_filters" and not options.has_masks:
             continue
@@ -43,22 +44,26 @@ def check_start(options: DetectionModelOptions, backbone: keras.Model) -> None:
         rows = arrays[key].shape[0]
         if rows != getattr(options, option):
             raise ValueError(f"{given} has {rows} channels where model.{option} is {getattr(options, option)}")
-    ratios = len(make_options("torchvision", options.options).anchor_ratios)
-    anchors = arrays["rpn.head.cls_logits.weight"].shape[:1] if "rpn.head.cls_logits.weight" in arrays else None
-    if anchors != (ratios,):
-        raise ValueError(f"{given} has not {ratios} anchors a pixel, one a ratio")
-    for tensor in torch_tensors(backbone):
-        found = arrays.get(BODY + tensor.key)
-        if found is None or found.shape != tensor.shape:
-            has = f"no {BODY}{tensor.key}" if found is None else f"{BODY}{tensor.key} of shape {found.shape}"
-            raise ValueError(f"{given} is not of a {options.backbone}: it has {has}, not {tensor.shape}")
-    check_finite(arrays.items())
+    for tensor in torch_tensors(detector.backbone):
+        key = BODY + tensor.key
+        if key not in arrays:
+            raise ValueError(f"{given} is not of a {options.backbone}: it has no {key}")
+        if arrays[key].shape != tensor.shape:
+            raise ValueError(
+                f"{given} is not of a {options.backbone}: its {key} is {arrays[key].shape}, not {tensor.shape}"
+            )
+    _load(given, detector, arrays)
 
 
 def load_start(options: DetectionModelOptions, detector: keras.Model) -> None:
-    """Loads the checkpoint of `model.weights`, if there is one, but for the layers of the classes."""
+    """Loads `model.weights`, if there are any, but for the layers of the classes."""
     if options.weights:
-        zoo.load_torch_checkpoint(detector, _arrays(options), skip_classifier=True)
+        _load(f"model.weights: {options.weights!r}", detector, _arrays(options, detector))
+
+
+def without_start(recipe: DetectionRecipe) -> DetectionRecipe:
+    """The recipe of a training that goes on from a checkpoint of its own, which needs no other weights."""
+    return recipe.replace(model={"weights": "", "backbone_weights": ""})
 
 
 def start_notes(recipe: DetectionRecipe) -> tuple[str, ...]:
@@ -78,16 +83,45 @@ def start_notes(recipe: DetectionRecipe) -> tuple[str, ...]:
     return ()
 
 
-def _arrays(options: DetectionModelOptions) -> dict[str, np.ndarray]:
+def _load(given, detector, arrays):
+    try:
+        zoo.load_torch_checkpoint(detector, arrays, skip_classifier=True)
+    except ValueError as error:
+        raise ValueError(f"{given}: {error}") from error
+
+
+def _arrays(options: DetectionModelOptions, detector: keras.Model) -> dict[str, np.ndarray]:
     """The tensors of the checkpoint in torchvision's layout; without those of masks where none are trained."""
     try:
         if options.weights.endswith(".keras"):
-            detector = load_model(options.weights)
-            if not hasattr(detector, "proposal_head"):
+            loaded = load_model(options.weights)
+            if not hasattr(loaded, "proposal_head"):
                 raise ValueError(f"{options.weights!r} is no detector; model.backbone_weights takes networks")
-            arrays = to_torchvision(detector, skip_classifier=True)
+            if difference := _difference(loaded, detector):
+                raise ValueError(f"{options.weights!r} computes something else: {difference}")
+            arrays = to_torchvision(loaded, skip_classifier=True)
         else:
             arrays = new_names(read_state_dict(options.weights))
     except ValueError as error:
         raise ValueError(f"model.weights: {error}") from error
     return {key: x for key, x in arrays.items() if options.has_masks or not key.startswith("roi_heads.mask_")}
+
+
+def _difference(theirs: keras.Model, ours: keras.Model) -> str:
+    """What two detectors do not have in common although their tensors may be alike; empty if there is nothing."""
+    for name in ("mean", "std"):
+        numbers = [getattr(each.preprocessing, name) for each in (theirs, ours)]
+        if numbers[0] != numbers[1]:
+            return f"its images have the {name} {numbers[0]}, here {numbers[1]}"
+    here = {layer.name: layer for layer in ours.backbone.layers}
+    for layer in theirs.backbone.layers:
+        other = here.get(layer.name)
+        if other is None:
+            continue  # a network of other tensors, which tell more
+        if type(layer) is not type(other):
+            return f"its layer {layer.name} is {type(layer).__name__}, here {type(other).__name__}"
+        for key, option in _FUNCTIONS.items():
+            value, own = layer.get_config().get(key), other.get_config().get(key)
+            if value != own:
+                return f"{key} of its layer {layer.name} is {value!r}, here {own!r} ({option})"
+    return ""

@@ -65,10 +65,10 @@ def run_train(
     folder = output or RUNS / recipe.name
     now = describe_run()
     with usage():
-        task.check(recipe)
         earlier = None if overwrite else read_config(folder)
         if earlier is not None and not has_begun(folder):
             earlier, overwrite = None, True  # stopped before its first checkpoint, perhaps by what is now corrected
+        task.check(recipe if earlier is None else task.resumed(recipe))
         if earlier is not None:
             chosen = earlier.get("chosen", {})
             recipe = with_suitable(asked, chosen, given)

@@ -19,6 +19,8 @@ class Task:
     outcome: type
     check: Callable
     """`(recipe)`: raises the error of a wrong name or option."""
+    resumed: Callable
+    """`(recipe) -> recipe` without what a training needs only where it does not go on from a checkpoint of its own."""
     load: Callable
     """`(recipe) -> source`."""
     steps_per_epoch: Callable
@@ -80,6 +82,7 @@ def _classification() -> Task:
         recipe=Recipe,
         outcome=Outcome,
         check=classification.check,
+        resumed=lambda recipe: recipe,
         load=lambda recipe: prepared_as_started(recipe, load_source(recipe.data)),
         steps_per_epoch=steps_per_epoch,
         images_per_epoch=images_per_epoch,
@@ -98,13 +101,14 @@ def _classification() -> Task:
 
 @functools.cache
 def _detection() -> Task:
-    from training import detection, detection_report, detection_run
+    from training import detection, detection_report, detection_run, detection_start
     from training.data.detection_pipeline import detection_steps_per_epoch
 
     return Task(
         recipe=DetectionRecipe,
         outcome=detection.DetectionOutcome,
         check=detection.check_detection,
+        resumed=detection_start.without_start,
         load=detection.load_source_of,
         steps_per_epoch=detection_steps_per_epoch,
         images_per_epoch=lambda recipe, source: len(source.train),

@@ -137,7 +137,9 @@ def _read_file(path):
             "because anything else in a pickle can run code."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as a PyTorch checkpoint: {first_line(error)}") from error
+        raise ValueError(
+            f"{str(path)!r} cannot be read as a PyTorch checkpoint, or is damaged: {first_line(error)}"
+        ) from error
 
 
 def read_safetensors(path):

@@ -1,4 +1,6 @@
+import io
 import json
+import os
 import re
 from types import SimpleNamespace
 
@@ -6,10 +8,12 @@ import keras
 import numpy as np
 import pytest
 from backends import CURRENT
+from rich.console import Console
 
 import zoo
 from keras_apa import losses
 from training.checkpoint import Checkpoints, NotFiniteError
+from training.cli import UsageError
 from training.data.detection_pipeline import detection_steps_per_epoch
 from training.data.digit_scenes import digit_scenes_lt
 from training.detection import (
@@ -24,9 +28,11 @@ from training.detection import (
     uncompiled,
 )
 from training.detection_start import start_notes
+from training.experiment import run_train
 from training.files import write_json
 from training.recipes import get_recipe
 from zoo.checkpoint_files import write_state_dict
+from zoo.detection import DetectionPreprocessing
 from zoo.detection.roi_losses import RegionLoss
 
 SMALL = get_recipe("digit_scenes_lt").replace(
@@ -155,7 +161,8 @@ def test_a_training_starts_from_a_detector_but_for_the_layers_of_the_classes(tmp
     [
         ({}, {"box_units": 24}, "has 16 channels where model.box_units is 24"),
         ({}, {"backbone": "resnet14"}, "is not of a resnet14: it has no backbone.body"),
-        ({}, {"options": {"anchor_ratios": [1.0]}}, "has not 1 anchors a pixel, one a ratio"),
+        ({}, {"options": {"anchor_ratios": [1.0]}}, "rpn.head.cls_logits.weight: (3, 8, 1, 1) given, (1, 8, 1, 1) in"),
+        ({"roi_heads.box_head.fc7.bias": None}, {}, "nothing was loaded.\nmissing: roi_heads.box_head.fc7.bias"),
         (
             {"roi_heads.mask_head.0.0.weight": None},
             {},
@@ -175,6 +182,46 @@ def test_a_start_that_does_not_fit_is_found_before_training(tmp_path, changes, m
     _, recipe = with_checkpoint(tmp_path, **changes)
     with pytest.raises(ValueError, match=re.escape(message)):
         check_detection(recipe.replace(model=model))
+
+
+@pytest.mark.any_backend
+def test_a_detector_that_computes_something_else_is_no_start(tmp_path):
+    path = str(tmp_path / "made.keras")
+    recipe = SMALL.replace(model={"weights": path})
+
+    def save(preprocessing=None, **model):
+        made = build_detector(SMALL.replace(model=model), small_source())
+        made.preprocessing = preprocessing or made.preprocessing
+        made.save(path)
+
+    save(batch_norm_epsilon=0.0)
+    with pytest.raises(
+        ValueError, match=r"made.keras' computes something else: epsilon of .* 0.0, here 1e-05 \(model.b"
+    ):
+        check_detection(recipe)
+    check_detection(recipe.replace(model={"batch_norm_epsilon": 0.0}))
+    save(backbone_options={"activation": "gelu"})
+    with pytest.raises(ValueError, match=r"activation of its layer stem_activation is 'gelu', here 'relu' \(model.b"):
+        check_detection(recipe)
+    save(DetectionPreprocessing(mean=(0, 0, 0)))
+    with pytest.raises(ValueError, match=r"its images have the mean \(0.0, 0.0, 0.0\), here \(0.485"):
+        check_detection(recipe)
+
+
+@pytest.mark.any_backend
+def test_a_training_that_goes_on_needs_no_start(tmp_path):
+    _, recipe = with_checkpoint(tmp_path)
+    console = Console(file=io.StringIO())
+    run = {"output": tmp_path / "run", "command": ["keras-apa"], "console": console}
+    short = recipe.replace(data={"num_train": 12, "num_test": 2}, epochs=1)
+    assert run_train(short, **run) == 0
+    os.unlink(recipe.model.weights)
+    assert run_train(short, **run) == 0 and "This training is finished" in console.file.getvalue()
+    (tmp_path / "run" / f"{recipe.name}.json").unlink()
+    assert run_train(short, **run) == 0 and "Going on from step 3 of 3" in console.file.getvalue()
+    with pytest.raises(UsageError, match=r"model.weights: There is no file"):
+        run_train(short, **{**run, "output": tmp_path / "other"})
+    assert not (tmp_path / "other").exists()
 
 
 def test_mask_rcnn_on_boxes_alone_is_an_error():

@@ -57,6 +57,20 @@ def stages_of(backbone):
     return strides, [shape[-1 if last else 1] for shape in shapes]
 
 
+def set_batch_norm_epsilon(backbone, epsilon):
+    """Give every batch norm of the network this epsilon.
+
+    >>> from zoo.detection.backbone import as_backbone, set_batch_norm_epsilon
+    >>> network = as_backbone("resnet18")
+    >>> set_batch_norm_epsilon(network, 0.0)
+    >>> network.get_layer("stem_norm").epsilon
+    0.0
+    """
+    for layer in backbone.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.epsilon = epsilon
+
+
 def freeze(backbone, frozen_stages):
     """Never train the stem and the first stages, their norms included; returns `frozen_stages`.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from zoo.checkpoint_files import check_finite, read_state_dict
 from zoo.detect import detect_architecture
+from zoo.detection.backbone import set_batch_norm_epsilon
 from zoo.registry import create_model
 from zoo.torch_checkpoint import COUNTER, REAL, TorchTensor, torch_tensors
 
@@ -162,6 +163,8 @@ def load_torchvision(detector, source, strict=True, skip_classifier=False):
                     "Only the layers of the classes differ: load_torch_checkpoint with "
                     "skip_classifier=True loads the rest."
                 )
+        if report["unexpected"] and all(".mask_" in key for key in report["unexpected"]):
+            lines.append("It has a mask head, as zoo.MaskRCNN has; strict=False loads the rest.")
         raise ValueError(f"The checkpoint does not fit {detector.name!r}; nothing was loaded.\n" + "\n".join(lines))
     check_finite((tensor.key, arrays[tensor.key]) for tensor in fitting)
     for tensor in fitting:
@@ -242,9 +245,7 @@ def build_from_torchvision(cls, source, batch_norm_epsilon, frozen_stages, argum
     name, options = detect_architecture(body)
     options = {key: options[key] for key in _BODY_OPTIONS if key in options}
     backbone = create_model(name, pyramid=True, frozen_batch_norm=True, input_shape=(None, None, 3), **options)
-    for layer in backbone.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.epsilon = batch_norm_epsilon
+    set_batch_norm_epsilon(backbone, batch_norm_epsilon)
     units, channels = shapes["roi_heads.box_head.fc6.weight"][0], shapes["backbone.fpn.inner_blocks.0.0.weight"][0]
     if has_masks:
         arguments = {**arguments, "mask_filters": shapes["roi_heads.mask_head.0.0.weight"][0]}

@@ -475,12 +475,23 @@ class FasterRCNN(keras.Model):
         def function(data):
             if isinstance(data, types.GeneratorType):  # `train_on_batch`
                 data = list(data)
-            size = _sizes(getattr(data, "element_spec", data))
+            spec = getattr(data, "element_spec", None)
+            if spec is not None and _is_of_any_size(spec):
+                return batches_of_any_size(data)
+            size = _sizes(data if spec is None else spec)
             if size not in functions:
                 make(force=True)  # puts what it makes in the place of this one
                 functions[size] = getattr(self, name)
                 setattr(self, name, function)
             return functions[size](data)
+
+        def batches_of_any_size(iterator):
+            """Sizes that only the batches tell: they are taken out of the iterator one after the other."""
+            outputs = function([next(iterator)])
+            for _ in range(self.steps_per_execution - 1):
+                if (batch := next(iterator, None)) is not None:
+                    outputs = function([batch])
+            return outputs
 
         if force or getattr(self, name) is None:
             setattr(self, name, function)
@@ -593,6 +604,13 @@ def _with_image_size(data):
         images = x["images"] if isinstance(x, dict) else x
         x = {"images": images, "image_size": y["image_size"]}
     return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+
+
+def _is_of_any_size(spec):
+    """Whether an iterator of TensorFlow does not know the height and width of its images."""
+    x = keras.utils.unpack_x_y_sample_weight(spec)[0]
+    shape = getattr(x["images"] if isinstance(x, dict) else x, "shape", None)
+    return shape is not None and shape.rank == 4 and None in shape.as_list()[1:3]
 
 
 def _sizes(batch):

@@ -139,6 +139,31 @@ def test_one_model_takes_batches_of_several_sizes():
     assert all(all(finite) for finite in seen.values())
 
 
+@pytest.mark.slow  # six steps to compile
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+@pytest.mark.skipif(CURRENT != "tensorflow", reason="only TensorFlow compiles for sizes that it does not know")
+def test_one_iterator_gives_batches_of_several_sizes(steps_per_execution):
+    batches = [scenes(masks=False, size=size) for size in ((48, 64), (64, 80), (48, 64))]
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return len(batches)
+
+        def __getitem__(self, index):
+            return batches[index]
+
+    detector = faster()
+    detector.compile(keras.optimizers.SGD(0.001), steps_per_execution=steps_per_execution)
+    history = detector.fit(Batches(), epochs=2, verbose=0).history
+    assert detector.optimizer.iterations == 6 and np.isfinite(history["loss"]).all()
+    together = detector.evaluate(Batches(), verbose=0, return_dict=True)
+    alone = [detector.evaluate(*batch, batch_size=4, verbose=0, return_dict=True)["loss"] for batch in batches]
+    np.testing.assert_allclose(together["loss"], np.mean(alone), rtol=1e-5)
+    found = detector.predict(Batches(), verbose=0)["scores"]
+    expected = np.concatenate([detector.predict(images, verbose=0)["scores"] for images, _ in batches])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 @pytest.mark.skipif(CURRENT != "tensorflow", reason="only TensorFlow compiles for sizes that it does not know")
 def test_an_unknown_number_of_objects_is_an_error():
     import tensorflow as tf
