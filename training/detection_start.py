@@ -40,7 +40,9 @@ def check_start(options: DetectionModelOptions, detector: keras.Model) -> None:
             continue
         if key not in arrays or arrays[key].ndim < 2:
             kind = "Mask R-CNN" if options.has_masks else "Faster or Mask R-CNN"
-            raise ValueError(f"{given} is no {kind} of torchvision's layout: it has no {key}")
+            has = f"no {key}" if key not in arrays else f"{key} of the shape {arrays[key].shape}"
+            hint = "; model.name faster_rcnn needs no masks" if option == "mask_filters" else ""
+            raise ValueError(f"{given} is no {kind} of torchvision's layout: it has {has}{hint}")
         rows = arrays[key].shape[0]
         if rows != getattr(options, option):
             raise ValueError(f"{given} has {rows} channels where model.{option} is {getattr(options, option)}")
@@ -70,14 +72,14 @@ def start_notes(recipe: DetectionRecipe) -> tuple[str, ...]:
     """What the training starts from, a sentence each.
 
     >>> start_notes(DetectionRecipe(name="mine").replace(model={"weights": "detector.keras"}))
-    ('starts from the detector in detector.keras, but for the layers of the classes',)
+    ('start weights: those of the detector in detector.keras, but for the layers of the classes',)
     """
     options = recipe.model
     if options.weights:
-        return (f"starts from the detector in {options.weights}, but for the layers of the classes",)
+        return (f"start weights: those of the detector in {options.weights}, but for the layers of the classes",)
     if options.frozen_batch_norm and not options.backbone_weights:
         return (
-            "starts from random weights, whose batch norms have seen no images: --model.weights takes a detector, "
+            "start weights: random ones, whose batch norms have seen no images: --model.weights takes a detector, "
             "--model.backbone-weights a network, and --model.no-frozen-batch-norm trains the norms",
         )
     return ()
@@ -119,7 +121,8 @@ def _difference(theirs: keras.Model, ours: keras.Model) -> str:
         if other is None:
             continue  # a network of other tensors, which tell more
         if type(layer) is not type(other):
-            return f"its layer {layer.name} is {type(layer).__name__}, here {type(other).__name__}"
+            kinds = f"{type(layer).__name__}, here {type(other).__name__}"
+            return f"its layer {layer.name} is {kinds} (model.backbone_options)"
         for key, option in _FUNCTIONS.items():
             value, own = layer.get_config().get(key), other.get_config().get(key)
             if value != own:

@@ -68,7 +68,8 @@ def run_train(
         earlier = None if overwrite else read_config(folder)
         if earlier is not None and not has_begun(folder):
             earlier, overwrite = None, True  # stopped before its first checkpoint, perhaps by what is now corrected
-        task.check(recipe if earlier is None else task.resumed(recipe))
+        goes_on = earlier is not None and _goes_on(folder, recipe)
+        task.check(task.resumed(recipe) if goes_on else recipe)
         if earlier is not None:
             chosen = earlier.get("chosen", {})
             recipe = with_suitable(asked, chosen, given)
@@ -117,6 +118,11 @@ def run_train(
         progress.close()
     task.save(folder, model, outcome)
     return _close(folder, outcome, config, console)
+
+
+def _goes_on(folder: Path, recipe: Experiment) -> bool:
+    """Whether a run is finished, or has a checkpoint that its training would go on from."""
+    return (folder / f"{recipe.name}.json").is_file() or Checkpoints(folder / CHECKPOINTS).newest_good() is not None
 
 
 def _newest_step(checkpoints: Checkpoints) -> int:

@@ -104,17 +104,21 @@ def check_ending(path):
 
 
 def check_finite(arrays):
-    """A ValueError that names the array with a NaN or an infinite number, if there is one.
+    """A ValueError that names the array with a NaN, an infinite number or a negative variance, if there is one.
 
     Args:
-        arrays: `(key, array)` of each tensor that is about to be loaded.
+        arrays: `(key, array)` of each tensor that is about to be loaded as float32.
     """
     for key, array in arrays:
-        if not np.isfinite(array).all():
-            wrong = array.size - np.count_nonzero(np.isfinite(array))
+        with np.errstate(over="ignore"):
+            wrong = np.count_nonzero(~np.isfinite(array.astype("float32")))
+        kind = "NaN or infinite"
+        if not wrong and key.endswith("running_var"):
+            wrong, kind = np.count_nonzero(array < 0), "negative"
+        if wrong:
             raise ValueError(
                 f"The checkpoint is damaged, or of a training that diverged: {wrong} of the {array.size} numbers of "
-                f"{key} are NaN or infinite; nothing was loaded."
+                f"{key} are {kind}; nothing was loaded."
             )
 
 

@@ -188,8 +188,8 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
 
     Raises:
         ValueError: With `strict`, naming every tensor that does not fit, or does not hold real numbers; nothing is
-            loaded then. Or if a tensor holds NaN or infinite numbers, if the file cannot be read, or if it holds more
-            than tensors and plain values.
+            loaded then. Or if a tensor holds NaN, infinite numbers or negative variances, if the file cannot be read,
+            or if it holds more than tensors and plain values.
         ImportError: If the file needs PyTorch or safetensors, and it is not installed.
 
     >>> import zoo

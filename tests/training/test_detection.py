@@ -134,9 +134,8 @@ def test_a_training_starts_from_a_detector_but_for_the_layers_of_the_classes(tmp
     made, recipe = with_checkpoint(tmp_path)
     check_detection(recipe)
     detector, fresh = (compiled_detector(each, small_source(), steps=1) for each in (recipe, SMALL))
-    assert start_notes(recipe) == (
-        f"starts from the detector in {recipe.model.weights}, but for the layers of the classes",
-    )
+    (note,) = start_notes(recipe)
+    assert note.startswith(f"start weights: those of the detector in {recipe.model.weights}, but for")
     of_classes = 0
     for first, mine, own in zip(made.weights, detector.weights, fresh.weights, strict=False):
         classes = any(name in mine.path for name in ("classifier", "regressor", "mask_head/predictor"))
@@ -173,6 +172,8 @@ def test_a_training_starts_from_a_detector_but_for_the_layers_of_the_classes(tmp
             {},
             "16 of the 16 numbers of roi_heads.box_head",
         ),
+        ({"roi_heads.box_head.fc7.bias": np.full(16, 1e300)}, {}, "16 of the 16 numbers of roi_heads.box"),
+        ({"backbone.body.bn1.running_var": -np.ones(16, "float32")}, {}, "backbone.body.bn1.running_var are negative"),
         ({}, {"weights": "nowhere.pth"}, "model.weights: There is no file 'nowhere.pth'"),
         ({}, {"weights": "nowhere.keras"}, "model.weights: there is no file 'nowhere.keras'"),
         ({}, {"weights": "resnet50"}, "model.weights: a PyTorch checkpoint ends in"),
@@ -222,6 +223,11 @@ def test_a_training_that_goes_on_needs_no_start(tmp_path):
     with pytest.raises(UsageError, match=r"model.weights: There is no file"):
         run_train(short, **{**run, "output": tmp_path / "other"})
     assert not (tmp_path / "other").exists()
+    (tmp_path / "run" / f"{recipe.name}.json").unlink()
+    for checkpoint in (tmp_path / "run" / "checkpoints").glob("*.npz"):
+        checkpoint.write_bytes(b"damaged")
+    with pytest.raises(UsageError, match=r"model.weights: There is no file"):
+        run_train(short, **run)
 
 
 def test_mask_rcnn_on_boxes_alone_is_an_error():

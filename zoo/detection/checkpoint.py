@@ -83,7 +83,10 @@ def _check_classifier(detector):
             "with skip_classifier=True loads all but the layers of the classes."
         )
     if head.delta_sets != detector.num_classes:
-        raise ValueError("torchvision's checkpoints have deltas of each class; the detector has class_agnostic_boxes.")
+        raise ValueError(
+            "torchvision's checkpoints have deltas of each class; the detector has class_agnostic_boxes. "
+            "load_torch_checkpoint with skip_classifier=True loads all but the layers of the classes."
+        )
 
 
 def _classifier_tensors(head):
@@ -125,8 +128,8 @@ def load_torchvision(detector, source, strict=True, skip_classifier=False):
 
     Returns: A dict with the lists `missing`, `unexpected` and `misshapen`.
     Raises: ValueError: With `strict`, naming every tensor that does not fit; nothing is loaded then. Or if a tensor
-        holds NaN or infinite numbers, if the file cannot be read, or if the detector has options that torchvision's
-        layout has no place for.
+        holds NaN, infinite numbers or negative variances, if the file cannot be read, or if the detector has options
+        that torchvision's layout has no place for.
 
     >>> from zoo.detection import FasterRCNN
     >>> from zoo.detection.checkpoint import load_torchvision, to_torchvision
