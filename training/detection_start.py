@@ -23,6 +23,9 @@ _ROWS = {
 # What of a layer changes its values and not its tensors, and the option that makes it alike.
 _FUNCTIONS = {"epsilon": "model.batch_norm_epsilon", "activation": "model.backbone_options"}
 
+# What of the anchors and of the features of a region the layers were trained for; sizes of anchors may be others.
+_OPTIONS = ("anchor_ratios", "anchor_rounding", "roi_aligned", "roi_sampling_ratio", "roi_canonical_size")
+
 
 def check_start(options: DetectionModelOptions, detector: keras.Model) -> None:
     """Raises a ValueError where `model.weights` are not of such a detector; otherwise they are loaded.
@@ -115,6 +118,10 @@ def _difference(theirs: keras.Model, ours: keras.Model) -> str:
         numbers = [getattr(each.preprocessing, name) for each in (theirs, ours)]
         if numbers[0] != numbers[1]:
             return f"its images have the {name} {numbers[0]}, here {numbers[1]}"
+    for name in _OPTIONS:
+        value, own = getattr(theirs.options, name), getattr(ours.options, name)
+        if value != own:
+            return f"its {name} is {value!r}, here {own!r} (model.options)"
     here = {layer.name: layer for layer in ours.backbone.layers}
     for layer in theirs.backbone.layers:
         other = here.get(layer.name)

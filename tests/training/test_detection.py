@@ -204,6 +204,9 @@ def test_a_detector_that_computes_something_else_is_no_start(tmp_path):
     save(backbone_options={"activation": "gelu"})
     with pytest.raises(ValueError, match=r"activation of its layer stem_activation is 'gelu', here 'relu' \(model.b"):
         check_detection(recipe)
+    save(options={**SMALL.model.options, "roi_aligned": True})
+    with pytest.raises(ValueError, match=r"its roi_aligned is True, here False \(model.options\)"):
+        check_detection(recipe)
     save(DetectionPreprocessing(mean=(0, 0, 0)))
     with pytest.raises(ValueError, match=r"its images have the mean \(0.0, 0.0, 0.0\), here \(0.485"):
         check_detection(recipe)
