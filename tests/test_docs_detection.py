@@ -46,7 +46,7 @@ def test_the_page_holds_the_tables_of_the_committed_measurement():
 
 
 @pytest.mark.any_backend
-def test_the_page_holds_the_later_measurement():
+def test_the_page_holds_the_measurement_with_avx512():
     path = detection.RESULTS.with_name("detection_avx512.json")
     results = json.loads(path.read_text(encoding="utf-8"))
     assert results["image"] == [800, 1333] and path.name in results["command"]

@@ -22,7 +22,6 @@ _ROWS = {
 }
 # What of a layer changes its values and not its tensors, and the option that makes it alike.
 _FUNCTIONS = {"epsilon": "model.batch_norm_epsilon", "activation": "model.backbone_options"}
-
 # What of the anchors and of the features of a region the layers were trained for; sizes of anchors may be others.
 _OPTIONS = ("anchor_ratios", "anchor_rounding", "roi_aligned", "roi_sampling_ratio", "roi_canonical_size")
 
@@ -31,11 +30,9 @@ def check_start(options: DetectionModelOptions, detector: keras.Model) -> None:
     """Raises a ValueError where `model.weights` are not of such a detector; otherwise they are loaded.
 
     Args:
-        options: With `weights`; nothing is checked without.
+        options: With `weights`.
         detector: As the options say, of any classes.
     """
-    if not options.weights:
-        return
     given = f"model.weights: {options.weights!r}"
     arrays = _arrays(options, detector)
     for key, option in _ROWS.items():

@@ -79,13 +79,13 @@ def _check_classifier(detector):
     if detector.region_loss.link != "softmax" or not isinstance(head.classifier, keras.layers.Dense):
         raise ValueError(
             "torchvision's checkpoints have a linear classifier with softmax and a background class; the detector has "
-            f"roi_loss={detector.region_loss.given!r} and classifier={head.classifier_option!r}. load_torch_checkpoint "
-            "with skip_classifier=True loads all but the layers of the classes."
+            f"roi_loss={detector.region_loss.given!r} and classifier={head.classifier_option!r}; "
+            "skip_classifier=True leaves the layers of the classes out."
         )
     if head.delta_sets != detector.num_classes:
         raise ValueError(
-            "torchvision's checkpoints have deltas of each class; the detector has class_agnostic_boxes. "
-            "load_torch_checkpoint with skip_classifier=True loads all but the layers of the classes."
+            "torchvision's checkpoints have deltas of each class; the detector has class_agnostic_boxes; "
+            "skip_classifier=True leaves the layers of the classes out."
         )
 
 
