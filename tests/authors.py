@@ -3,6 +3,7 @@
 import fill_rule
 import keras
 import numpy as np
+import pytest
 from reference import load_json
 
 import zoo
@@ -28,6 +29,13 @@ IMAGENET = {
     "se_resnext50_32x4d_gumbel_cosine": ("se_resnext50_32x4d", {**FULL, "classifier": "cosine"}),
 }
 REFERENCES = {**CIFAR, **IMAGENET}
+# These have every kind of layer and are compared on each backend; of the others, each on one.
+EVERYWHERE = ("se_resnet32_gumbel", "cb_resnet32_gumbel", "cb_resnet50_gumbel_cb", "se_resnext50_32x4d_gumbel_cosine")
+
+
+def each_or_any_backend(names):
+    """The names as parameters of a test."""
+    return [name if name in EVERYWHERE else pytest.param(name, marks=pytest.mark.any_backend) for name in names]
 
 
 def filled(reference, **changes):

@@ -1,5 +1,6 @@
 """One run of the suite on the current backend, with child runs on the other two beside it."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -25,8 +26,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 _CHILD = "KERAS_APA_CHILD_SUITE"
 _suites = {}
-# Who runs a test of the mark `any_backend`: PyTorch two of four, which has nothing to compile.
-_ANY_BACKEND = ("torch", "tensorflow", "torch", "jax")
+# Who runs a test of the mark `any_backend`: PyTorch six of eight, which has nothing to compile.
+_ANY_BACKEND = ("torch", "tensorflow", "torch", "torch", "torch", "torch", "torch", "jax")
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -63,6 +64,10 @@ def _is_ours(item):
 
 def pytest_collection_finish(session):
     """Start the other suites as soon as it is known that they are asked for."""
+    # Python looks through all that TensorFlow has traced each time: a fifth of the time there. What is imported stays
+    # anyway, and what is left of tests goes in `_programs_are_let_go`.
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 1_000_000)
     wanted = [item for item in session.items if item.path.name == "test_other_backends.py"]
     if not wanted or session.config.option.collectonly:
         return
@@ -100,32 +105,38 @@ def other_suites():
     return _suites
 
 
-_MOST_MEMORY = 4 * 2**30
+_MUCH_MEMORY = 4 * 2**30
+_MORE_MEMORY = 2**30
+_memory_kept = 0
 
 
 def _memory():
-    """Bytes that this process holds; more than it may where the system does not tell."""
+    """Bytes that this process holds; unbounded where the system does not tell."""
     try:
         return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
-        return _MOST_MEMORY + 1
+        return float("inf")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs_are_let_go():
     """Backends keep compiled programs, and three suites run at once: what is kept goes when it is some gigabytes.
 
-    Not before, as Python takes seconds to look through what TensorFlow has traced.
+    Not before, as it takes seconds and what was compiled is then compiled again.
     """
+    global _memory_kept
     yield
     import keras
 
-    much = _memory() > _MOST_MEMORY
+    much = _memory() > max(_MUCH_MEMORY, _memory_kept + _MORE_MEMORY)
     keras.utils.clear_session(free_memory=much)
-    if much and keras.backend.backend() == "jax":
-        import jax
+    if much:
+        if keras.backend.backend() == "jax":
+            import jax
 
-        jax.clear_caches()
+            jax.clear_caches()
+        # The system gets little of it back, so that the next time would be the next module.
+        _memory_kept = _memory()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -106,7 +106,11 @@ def train(model, loss, jit_compile, epochs=6, learning_rate=0.02):
 COMPILED = [pytest.param(True, marks=pytest.mark.slow)] if CURRENT == "torch" else [True]
 
 
-@pytest.mark.parametrize("jit_compile", [False, *COMPILED], ids=lambda v: "compiled" if v else "eager")
+# Operation by operation JAX compiles more than a minute.
+EAGER = [pytest.param(False, marks=pytest.mark.slow)] if CURRENT == "jax" else [False]
+
+
+@pytest.mark.parametrize("jit_compile", [*EAGER, *COMPILED], ids=lambda v: "compiled" if v else "eager")
 def test_one_network_with_every_layer_trains(jit_compile):
     keras.utils.set_random_seed(1)
     below = not (jit_compile and CURRENT == "torch")  # what it compiles for minutes; eagerly it is the same there

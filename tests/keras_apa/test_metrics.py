@@ -5,6 +5,7 @@ import doctest
 import keras
 import numpy as np
 import pytest
+from backends import EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
@@ -87,7 +88,7 @@ CLASSES = 6
 SAMPLES = st.lists(st.tuples(*[st.integers(0, CLASSES - 1)] * 2, st.integers(0, 3)), min_size=1, max_size=30)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     SAMPLES,
     st.lists(st.integers(0, 200), min_size=CLASSES, max_size=CLASSES),

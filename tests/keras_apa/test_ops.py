@@ -6,6 +6,7 @@ import math
 import keras
 import numpy as np
 import pytest
+from backends import EXAMPLES
 from gradients import value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -259,7 +260,7 @@ def exact_extremes(name, x, kappa, lam):
     return value, dx, weight * x * sigma / lam, weight * slope
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     x=st.floats(-1e4, 1e4, width=32),
     kappa=st.floats(-100, 100, width=32),
@@ -272,7 +273,7 @@ def test_random_extremes_are_never_nan(x, kappa, lam):
         assert all(not np.isnan(g).any() for g in gradients)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     shape=hypothesis_arrays.array_shapes(min_dims=0, max_dims=4, max_side=4),
     dtype=st.sampled_from(["float16", "bfloat16", "float32"]),

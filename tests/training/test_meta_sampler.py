@@ -239,6 +239,7 @@ def test_the_recipe_survives_json(recipe):
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 
+@pytest.mark.any_backend
 def test_half_precision_trains_the_rates_too(recipe):
     short = recipe.replace(precision="mixed_float16", epochs=1)
     source = load_source(short.data)

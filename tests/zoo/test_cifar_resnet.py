@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from authors import CIFAR, check_outputs, check_state_dict, filled, nhwc, trainable_parameters
+from authors import CIFAR, check_outputs, check_state_dict, each_or_any_backend, filled, nhwc, trainable_parameters
 from gradients import value_and_gradient
 from reference import load, load_json
 
@@ -28,7 +28,7 @@ def predict(model, x):
     return keras.ops.convert_to_numpy(model(keras.ops.convert_to_tensor(x), training=False))
 
 
-@pytest.mark.parametrize("reference", CIFAR)
+@pytest.mark.parametrize("reference", each_or_any_backend(CIFAR))
 def test_logits_and_stages_equal_the_authors(reference):
     model, description = filled(reference)
     stages = {"stem_act": "stem_activation", **{f"layer{i}": f"stage{i}_block5_activation2" for i in (1, 2, 3)}}
@@ -36,11 +36,13 @@ def test_logits_and_stages_equal_the_authors(reference):
 
 
 @pytest.mark.parametrize("reference", CIFAR)
+@pytest.mark.any_backend
 def test_parameter_counts_equal_the_authors(reference):
     check_state_dict(*filled(reference))
 
 
 @pytest.mark.parametrize("combination", COUNTS, ids=lambda c: "-".join(str(v) for v in c if v))
+@pytest.mark.any_backend
 def test_parameter_counts_of_other_combinations(combination):
     name, classifier, activation, gate, spatial_gate = combination
     options = {"gate": gate, "spatial_gate": spatial_gate}

@@ -19,6 +19,7 @@ def test_both_are_listed_and_small():
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.any_backend
 def test_the_accuracy_measured_again_is_the_one_on_the_card(name):
     model = zoo.from_preset(name)
     assert model.class_names == tuple(f"{i:02d}" for i in range(100))

@@ -107,6 +107,7 @@ def test_pooling_is_ignored_with_the_top_as_in_keras_applications():
     assert layers == [layer.name for layer in zoo.create_model("resnet8").layers]
 
 
+@pytest.mark.any_backend
 def test_weights_from_a_file(tmp_path):
     model = zoo.create_model("se_resnet8", classes=3, activation="aglu", gate="apa")
     model.save_weights(tmp_path / "net.weights.h5")

@@ -3,7 +3,16 @@
 import keras
 import numpy as np
 import pytest
-from authors import FULL, IMAGENET, SPATIAL, check_outputs, check_state_dict, filled, trainable_parameters
+from authors import (
+    FULL,
+    IMAGENET,
+    SPATIAL,
+    check_outputs,
+    check_state_dict,
+    each_or_any_backend,
+    filled,
+    trainable_parameters,
+)
 from backends import convolves_channels_first
 from reference import load
 
@@ -49,7 +58,7 @@ TORCHVISION = {
 # A count is the same on every backend; the big networks take seconds each to make.
 
 
-@pytest.mark.parametrize("reference", IMAGENET)
+@pytest.mark.parametrize("reference", each_or_any_backend(IMAGENET))
 def test_logits_and_stages_equal_the_authors(reference):
     model, description = filled(reference)
     check_state_dict(model, description)

@@ -96,6 +96,7 @@ def forward(state, images, convolutions):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.any_backend
 def test_outputs_with_torchvisions_weights_are_torchvisions(name):
     depths, convolutions, expansion, width, groups = NETWORKS[name]
     state = random_state(depths, convolutions, expansion, width, groups)

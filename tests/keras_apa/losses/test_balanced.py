@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from backends import EXAMPLES
 from gradients import value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,7 +110,7 @@ def test_large_logits_stay_finite_and_exact():
     np.testing.assert_allclose(gradient, [[1.0, -1.0]], atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     st.sampled_from([2, 3, 9]),  # few shapes: JAX compiles every operation for each
     st.sampled_from([1, 6]),
@@ -130,7 +131,7 @@ def test_equal_counts_give_cross_entropy(classes, batch, count, tau, seed):
     assert_near(float(got), float(want), factor=5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     st.lists(st.integers(1, 10**6), min_size=2, max_size=12),
     st.sampled_from(["labels", "column", "one_hot", "sequence"]),

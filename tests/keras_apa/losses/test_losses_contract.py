@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from backends import EXAMPLES
 from gradients import value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -297,7 +298,7 @@ def test_per_class_losses_sum_over_classes_unless_told_otherwise(name):
         LOSSES[name](class_reduction="max")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     st.lists(st.sampled_from([0.0, 1.0, -3.0, 20.0, -20.0, 100.0, -100.0, 1e4, -1e4]), min_size=12, max_size=12),
     st.lists(st.integers(-1, 3), min_size=3, max_size=3),

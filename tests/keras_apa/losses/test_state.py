@@ -283,6 +283,7 @@ def test_attaching_to_what_cannot_hold_it_is_an_error():
         attach_loss_state(functional())
 
 
+@pytest.mark.any_backend
 def test_fit_lowers_every_loss():
     losses = {name: make() for name, make in EVERY.items()}
     model, targets = with_every_loss(losses)
