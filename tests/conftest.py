@@ -55,11 +55,13 @@ def pytest_collection_modifyitems(config, items):
 
 def _is_ours(item):
     """Whether this backend's suite runs the test: each one, and of those for any backend the share that is its own."""
-    if item.get_closest_marker("any_backend") is None:
+    mark = item.get_closest_marker("any_backend")
+    if mark is None:
         return True
     import keras
 
-    return _ANY_BACKEND[zlib.crc32(item.nodeid.encode()) % len(_ANY_BACKEND)] == keras.backend.backend()
+    (backend,) = mark.args or [_ANY_BACKEND[zlib.crc32(item.nodeid.encode()) % len(_ANY_BACKEND)]]
+    return backend == keras.backend.backend()
 
 
 def pytest_collection_finish(session):

@@ -111,6 +111,7 @@ def test_the_detection_benchmark_knows_what_is_the_same_network():
 
 
 @pytest.mark.slow
+@pytest.mark.any_backend("torch")  # the others compile a Mask R-CNN of full size
 def test_the_detection_benchmark_writes_every_key_and_its_table(tmp_path):
     path = tmp_path / "detection.json"
     # One thread: those of PyTorch wait for each other where other suites compute.

@@ -18,6 +18,7 @@ def test_the_counts_of_small_networks_are_up_to_date(name):
     assert make_models.row(name) in LINES
 
 
+@pytest.mark.any_backend("torch")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in zoo.list_models() if name not in SMALL][::6])
 def test_the_counts_of_the_other_networks_are_up_to_date(name):

@@ -19,7 +19,7 @@ TORCHVISION = {
 }
 
 
-@pytest.mark.any_backend
+@pytest.mark.any_backend("torch")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_multiply_adds_equal_torchvisions(name):

@@ -67,7 +67,7 @@ def test_logits_and_stages_equal_the_authors(reference):
     check_outputs(model, load(f"models/{reference}.npz"), description, stages, 75)
 
 
-@pytest.mark.any_backend
+@pytest.mark.any_backend("torch")
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options", "parameters", "buffers", "tensors"), COUNTS)
 def test_parameter_counts_equal_the_authors(name, options, parameters, buffers, tensors):
@@ -78,7 +78,7 @@ def test_parameter_counts_equal_the_authors(name, options, parameters, buffers, 
     assert sum(v.size for k, v in state.items() if k.rpartition(".")[2].startswith(("running", "num_"))) == buffers
 
 
-@pytest.mark.any_backend
+@pytest.mark.any_backend("torch")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_parameter_counts_equal_torchvision(name):

@@ -505,7 +505,7 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.any_backend
+@pytest.mark.any_backend("torch")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_the_options_make_the_authors_network(name):
