@@ -15,6 +15,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 
+# Python would look through all that TensorFlow has traced again and again, a fifth of the time there. What is imported
+# stays anyway, and what tests leave goes in `_programs_are_let_go`.
+gc.set_threshold(20_000, 50, 1_000_000)
+
 # What XLA has compiled once it need not compile again: not for another model of the same layers, nor in the processes
 # that tests start, which are half of the time on JAX. A folder that is named by the caller is kept.
 _COMPILED = None
@@ -66,10 +70,7 @@ def _is_ours(item):
 
 def pytest_collection_finish(session):
     """Start the other suites as soon as it is known that they are asked for."""
-    # Python looks through all that TensorFlow has traced each time: a fifth of the time there. What is imported stays
-    # anyway, and what is left of tests goes in `_programs_are_let_go`.
     gc.freeze()
-    gc.set_threshold(20_000, 50, 1_000_000)
     wanted = [item for item in session.items if item.path.name == "test_other_backends.py"]
     if not wanted or session.config.option.collectonly:
         return

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import doctest
 import pickle
 
 import numpy as np
@@ -11,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import load_json
 
-from keras_apa import class_counts
 from keras_apa.class_counts import (
     ClassCounts,
     as_class_counts,
@@ -26,10 +24,6 @@ COUNTS = st.lists(st.integers(0, 10**6), min_size=1, max_size=40)
 
 def sizes(groups):
     return [len(group) for group in groups.values()]
-
-
-def test_docstring_examples():
-    assert doctest.testmod(class_counts).failed == 0
 
 
 def test_places_lt_groups_are_the_published_ones():

@@ -1,7 +1,5 @@
 """Shot and mean class accuracy against the authors' function, scikit-learn and brute-force counts."""
 
-import doctest
-
 import keras
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from keras import ops
 from reference import load
 from sklearn.metrics import balanced_accuracy_score
 
-from keras_apa import metrics
 from keras_apa.class_counts import ClassCounts
 from keras_apa.metrics import MeanClassAccuracy, ShotAccuracy
 
@@ -52,10 +49,6 @@ def brute_force(predictions, labels, weights, counts, many=100, few=20):
         "few": mean([c for c in seen if counts[c] < few]),
         "all": sum(correct[c] for c in seen) / sum(total[c] for c in seen) if seen else np.nan,
     }
-
-
-def test_docstring_examples():
-    assert doctest.testmod(metrics).failed == 0
 
 
 @pytest.mark.parametrize("batch", [1000, 7])

@@ -1,6 +1,5 @@
 """Own images with COCO's annotations: what is read, what is repaired and told, and what is refused, with its id."""
 
-import doctest
 import json
 import re
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import coco
 from training.data.coco import coco_source
 from training.data.coco_masks import encode_mask
 from training.evaluation import evaluate_detections
@@ -73,10 +71,6 @@ def place(tmp_path):
             return coco_source(Place.write(value), tmp_path, Place.write(contents(), "test.json"), **options)
 
     return Place
-
-
-def test_docstring_examples():
-    assert doctest.testmod(coco).failed == 0
 
 
 def test_images_objects_and_classes_are_read(place):

@@ -1,20 +1,13 @@
 """COCO's segmentations: known masks there and back, what is refused, and masks cropped to their boxes."""
 
-import doctest
-
 import numpy as np
 import pytest
 
-from training.data import coco_masks
 from training.data.coco_masks import check_segmentation, crop_to_boxes, decode_mask, encode_mask
 from zoo.detection import crop_masks
 
 # 2 columns of 3 pixels: run lengths go down the columns, from a run of zeros on.
 MASK = np.array([[0, 1], [1, 1], [1, 0]], "uint8")
-
-
-def test_docstring_examples():
-    assert doctest.testmod(coco_masks).failed == 0
 
 
 def test_run_lengths_go_down_the_columns():

@@ -1,6 +1,5 @@
 """The tf.data pipeline of detection: boxes and masks that fit the pixels, and a pure function of its place."""
 
-import doctest
 import json
 import time
 from types import SimpleNamespace
@@ -12,7 +11,6 @@ import tensorflow as tf
 from PIL import Image
 
 import zoo
-from training.data import detection_pipeline
 from training.data.coco import coco_source
 from training.data.coco_masks import crop_to_boxes
 from training.data.detection_pipeline import (
@@ -62,10 +60,6 @@ def blocks(height, width, boxes):
         mask[y1 : (y1 + y2) // 2, x1 : (x1 + x2) // 2] = 0
     image[masks.any(0)] = 255
     return image, Objects(boxes, np.arange(len(boxes)), masks)
-
-
-def test_docstring_examples():
-    assert doctest.testmod(detection_pipeline).failed == 0
 
 
 def test_a_part_of_a_resized_image_is_that_of_the_whole():

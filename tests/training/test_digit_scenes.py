@@ -1,12 +1,10 @@
 """The embedded scenes: long tail, boxes that fit the masks, disjoint source digits, repeatability."""
 
-import doctest
-
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from training.data import detection_source, digit_scenes
+from training.data import digit_scenes
 from training.data.coco_masks import decode_mask
 from training.data.detection_source import frequency_groups
 from training.data.digit_scenes import digit_scenes_lt
@@ -20,11 +18,6 @@ def source():
 @pytest.fixture(scope="module")
 def small():
     return digit_scenes_lt(num_train=40, num_test=10, image_size=(64, 96))
-
-
-def test_docstring_examples():
-    assert doctest.testmod(digit_scenes).failed == 0
-    assert doctest.testmod(detection_source).failed == 0
 
 
 def test_classes_are_rare_common_and_frequent(source):

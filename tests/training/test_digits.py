@@ -1,14 +1,12 @@
 """The embedded digits: counts, split, noise and repeatability, read off the arrays themselves."""
 
 import dataclasses
-import doctest
 import itertools
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from training.data import digits
 from training.data.digits import digits10_lt, digits100_lt
 
 NOISE = 0.3
@@ -35,10 +33,6 @@ def sources_of(images, columns):
         places = [(table.get(image[row : row + 8, columns].tobytes()), row) for row in range(9)]
         found.append(next((index, row) for index, row in places if index is not None))
     return np.array(found).T
-
-
-def test_docstring_examples():
-    assert doctest.testmod(digits).failed == 0
 
 
 def test_sizes_types_and_names(hundred):

@@ -172,12 +172,6 @@ def test_an_epoch_of_the_digits_has_85_batches():
     assert steps_per_epoch(recipe(batch_size=128), digits100_lt()) == 85
 
 
-def test_docstring_examples():
-    import doctest
-
-    assert doctest.testmod(pipeline).failed == 0
-
-
 def test_what_cannot_be_is_an_error(source):
     with pytest.raises(ValueError, match="batch_size must be at most the 23 images of an epoch, not 24"):
         training_dataset(recipe(batch_size=24), source)

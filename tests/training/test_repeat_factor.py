@@ -1,18 +1,11 @@
 """Repeat factors and the order that they give, against their definitions."""
 
-import doctest
-
 import numpy as np
 import pytest
 
-from training.data import repeat_factor
 from training.data.repeat_factor import repeat_factor_length, repeat_factor_order, repeat_factors
 
 FACTORS = np.random.default_rng(3).uniform(1, 4, 57)
-
-
-def test_docstring_examples():
-    assert doctest.testmod(repeat_factor).failed == 0
 
 
 def test_factors_are_those_of_the_rarest_class_of_an_image():
