@@ -9,18 +9,22 @@ With `u = log(lambda) - kappa * x` and `eta` the Adaptive Parametric Activation 
     d log(eta)/dlambda = (softplus(u) - sigmoid(u)) / lambda ** 2
 
 and everything else here follows from the product rule. All of it is evaluated in float32 for half-precision
-inputs (in float64 for float64 inputs), and cast back to the dtype of `x`.
+inputs (in float64 for float64 inputs), and cast back to the dtype of `x`. A Python number as `x` takes the dtype of
+`kappa` or `lam` if one of them is a floating-point tensor or array.
 
 Every function works eagerly, compiled, in symbolic (`keras.KerasTensor`) calls and for second derivatives
 (JAX: reverse over reverse, `jax.jacrev(jax.grad(f))`; `jax.hessian` needs forward mode, which a function with a
 hand-written reverse rule does not have). `jax.vmap`, `torch.func.vmap` and `tf.vectorized_map` work.
 """
 
+import numbers
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_apa._kernels import differentiable, softplus_and_sigmoid
+from keras_apa._precision import at_least, at_most, is_float64
 
 __all__ = ["aglu", "apa", "gumbel", "log1m_gumbel", "log_apa", "log_gumbel"]
 
@@ -28,10 +32,15 @@ __all__ = ["aglu", "apa", "gumbel", "log1m_gumbel", "log_apa", "log_gumbel"]
 _APA_LAMBDA_MIN = 1e-4
 _AGLU_LAMBDA_OFFSET = 1e-8
 
-# Below this w = lambda * exp(-kappa * x), log(1+w) - w/(1+w) cancels in float32 and its series is used.
+# Below this w = lambda * exp(-kappa * x), log(1+w) - w/(1+w) cancels and its series is used.
 _LOG_SERIES_BELOW = float(np.log(0.02))
-# sum over n >= 2 of (-1)^n (1 - 1/n) w^(n-2); the first term left out is 3e-7 of the sum at w = 0.02.
+# sum over n >= 2 of (-1)^n (1 - 1/n) w^(n-2). Of the sum at w = 0.02, the first term left out is 3e-7 for float32 and
+# 2e-17 for float64.
 _SERIES = tuple((-1) ** n * (1 - 1 / n) for n in range(2, 6))
+_SERIES_FLOAT64 = tuple((-1) ** n * (1 - 1 / n) for n in range(2, 12))
+# Below these v = exp(-x), log(1 - exp(-v)) and its derivative are series in v.
+_GUMBEL_SERIES_BELOW, _GUMBEL_SERIES_BELOW_FLOAT64 = 0.05, 3e-3
+_GUMBEL_SLOPE_SERIES_BELOW, _GUMBEL_SLOPE_SERIES_BELOW_FLOAT64 = 1e-2, 1e-3
 
 
 def apa(x, kappa, lam):
@@ -59,7 +68,8 @@ def apa(x, kappa, lam):
 def log_apa(x, kappa, lam):
     """Logarithm of `apa`, `-softplus(log(lam) - kappa * x) / lam`, finite where `apa` underflows to 0.
 
-    Args and returns: as `apa`.
+    Args and returns: as `apa`. Unlike that of `apa`, the derivative for `lam` is not bounded: towards `lam = 0` it is
+    `exp(-2 * kappa * x) / 2`. Clip the gradient if you train `lam` through this function.
 
     Source: Adaptive Parametric Activation (ECCV 2024), logarithm of Eq. 5.
 
@@ -78,12 +88,17 @@ def aglu(x, kappa, lam, lambda_gradient="exact"):
     Args:
         x: Tensor of any shape. Half precision is computed in float32.
         kappa: Slope; a number or a tensor that broadcasts with `x`.
-        lam: Asymmetry lambda, used as `relu(lam) + 1e-8`; a number or a tensor that broadcasts with `x`. Below 0
-            its gradient is that at 0, kept only where a descent step would raise `lam`.
-        lambda_gradient: With `w = lam * exp(-kappa * x)`, `"exact"` is the derivative
-            `x * eta / lam^2 * (log(1 + w) - w / (1 + w))`. `"paper"` is Eq. 8 of the paper and the authors' backward
-            pass, which lack the term `log(1 + w)` and so always have the opposite sign; the published AGLU
-            classification networks were trained with it.
+        lam: Asymmetry lambda, used as `relu(lam) + 1e-8`; a number or a tensor that broadcasts with `x`.
+        lambda_gradient: The gradient of `lam`, with `w = lam * exp(-kappa * x)`.
+
+            `"exact"` is the derivative `x * eta / lam^2 * (log(1 + w) - w / (1 + w))`. It is bounded at `lam = 0`.
+            Below 0 it is the derivative at 0, kept only where a descent step would raise `lam`.
+
+            `"paper"` is the published training of the AGLU classification networks: Eq. 8 of the paper,
+            `-x * eta / lam^2 * w / (1 + w)`, for `lam > 0`, and 0 for `lam <= 0`. Eq. 8 lacks the term
+            `log(1 + w)`, so it always has the opposite sign of the derivative. It grows as `1 / lam`: one step can
+            throw a `lam` between 0 and 0.001 far away (`docs/activations.md` has a table: from 1e-5 to 537), and a
+            `lam` that steps below 0 stays there. Prefer `"exact"` unless you reproduce the published training.
 
     Returns:
         Tensor of the broadcast shape, in the dtype of `x`.
@@ -151,21 +166,28 @@ def check_lambda_gradient(value):
 
 # d clamp / d lam is 1 at and above the clamp. Below it only what raises lam again passes, so that a parameter that
 # has stepped across recovers instead of being dead for ever. The gradient arrives summed over what lam broadcasts to.
+# This needs a derivative that is bounded at the clamp: a small step must not throw lam far away.
 _clamp_apa = differentiable(
-    lambda lam: ops.maximum(lam, _APA_LAMBDA_MIN),
-    lambda upstream, lam: (ops.where(lam < _APA_LAMBDA_MIN, ops.minimum(upstream, 0.0), upstream),),
+    lambda lam: at_least(lam, _APA_LAMBDA_MIN),
+    lambda upstream, lam: (ops.where(lam < _APA_LAMBDA_MIN, at_most(upstream, 0.0), upstream),),
 )
 _clamp_aglu = differentiable(
-    lambda lam: ops.maximum(lam, 0.0) + _AGLU_LAMBDA_OFFSET,
-    lambda upstream, lam: (ops.where(lam < 0.0, ops.minimum(upstream, 0.0), upstream),),
+    lambda lam: at_least(lam, 0.0) + _AGLU_LAMBDA_OFFSET,
+    lambda upstream, lam: (ops.where(lam < 0.0, at_most(upstream, 0.0), upstream),),
+)
+# Eq. 8 is 1e8 at the clamp, so here lam has no gradient there, as relu has none in the authors' code.
+_clamp_aglu_paper = differentiable(
+    lambda lam: at_least(lam, 0.0) + _AGLU_LAMBDA_OFFSET,
+    lambda upstream, lam: (ops.where(lam > 0.0, upstream, 0.0),),
 )
 
 
 def _lambda_slope(u, lam, softplus, sigmoid):
     """d log(eta) / dlambda = (softplus(u) - sigmoid(u)) / lambda^2, without cancellation for small w = exp(u)."""
-    w = ops.exp(ops.minimum(u, _LOG_SERIES_BELOW))
-    series = _SERIES[-1]
-    for coefficient in _SERIES[-2::-1]:
+    w = ops.exp(at_most(u, _LOG_SERIES_BELOW))
+    coefficients = _SERIES_FLOAT64 if is_float64(u) else _SERIES
+    series = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
         series = series * w + coefficient
     ratio = w / lam
     return ops.where(u < _LOG_SERIES_BELOW, ratio * ratio * series, (softplus - sigmoid) / (lam * lam))
@@ -228,35 +250,44 @@ def _paper_aglu_gradient(upstream, x, kappa, lam):
 
 def _gumbel_gradient(upstream, x):
     # exp(-exp(50)) is 0 in every dtype; the bound keeps 0 * inf out of the second derivative.
-    x = ops.maximum(x, -50.0)
+    x = at_least(x, -50.0)
     return (upstream * ops.exp(-x - ops.exp(-x)),)
 
 
 def _log1m_gumbel_value(x):
     v = ops.exp(-x)
-    middle = ops.log(-ops.expm1(-ops.clip(v, 0.05, 0.7)))
+    small = _GUMBEL_SERIES_BELOW_FLOAT64 if is_float64(x) else _GUMBEL_SERIES_BELOW
+    middle = ops.log(-ops.expm1(-at_most(at_least(v, small), 0.7)))
     high = -x - v / 2 + v * v / 24
-    low = ops.log1p(-ops.exp(-ops.maximum(v, 0.7)))
-    return ops.where(v < 0.05, high, ops.where(v > 0.7, low, middle))
+    if is_float64(x):
+        high = high - v * v * v * v / 2880
+    low = ops.log1p(-ops.exp(-at_least(v, 0.7)))
+    return ops.where(v < small, high, ops.where(v > 0.7, low, middle))
 
 
 def _log1m_gumbel_gradient(upstream, x):
     # -v / (exp(v) - 1), which is below 1e-32 from v = 80 on and -1 + v/2 - v^2/12 for a small v.
-    v = ops.exp(-ops.maximum(x, -float(np.log(80.0))))
-    exact = v / ops.expm1(ops.maximum(v, 1e-2))
-    return (-upstream * ops.where(v < 1e-2, 1.0 - v / 2 + v * v / 12, exact),)
+    v = ops.exp(-at_least(x, -float(np.log(80.0))))
+    small = _GUMBEL_SLOPE_SERIES_BELOW_FLOAT64 if is_float64(x) else _GUMBEL_SLOPE_SERIES_BELOW
+    exact = v / ops.expm1(at_least(v, small))
+    series = 1.0 - v / 2 + v * v / 12
+    if is_float64(x):
+        series = series - v * v * v * v / 720
+    return (-upstream * ops.where(v < small, series, exact),)
 
 
 _apa = differentiable(_apa_value, _apa_gradient)
 _log_apa = differentiable(_log_apa_value, _log_apa_gradient)
+_exact_aglu = differentiable(_aglu_value, _aglu_gradient)
+_paper_aglu = differentiable(_aglu_value, _paper_aglu_gradient)
 _aglu = {
-    "exact": differentiable(_aglu_value, _aglu_gradient),
-    "paper": differentiable(_aglu_value, _paper_aglu_gradient),
+    "exact": lambda x, kappa, lam: _exact_aglu(x, kappa, _clamp_aglu(lam)),
+    "paper": lambda x, kappa, lam: _paper_aglu(x, kappa, _clamp_aglu_paper(lam)),
 }
 _FUNCTIONS = {
     "apa": lambda x, kappa, lam: _apa(x, kappa, _clamp_apa(lam)),
     "log_apa": lambda x, kappa, lam: _log_apa(x, kappa, _clamp_apa(lam)),
-    "aglu": lambda x, kappa, lam, lambda_gradient: _aglu[lambda_gradient](x, kappa, _clamp_aglu(lam)),
+    "aglu": lambda x, kappa, lam, lambda_gradient: _aglu[lambda_gradient](x, kappa, lam),
     "gumbel": differentiable(lambda x: ops.exp(-ops.exp(-x)), _gumbel_gradient),
     "log_gumbel": lambda x: -ops.exp(-x),
     "log1m_gumbel": differentiable(_log1m_gumbel_value, _log1m_gumbel_gradient),
@@ -270,14 +301,36 @@ _FUNCTIONS = {
 def _call(name, *inputs, **options):
     if any(isinstance(value, keras.KerasTensor) for value in inputs):
         return ElementwiseOperation(name, options)(*inputs)
-    x = ops.convert_to_tensor(inputs[0])
-    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
-        x = ops.cast(x, keras.config.floatx())
-    result_dtype = keras.backend.standardize_dtype(x.dtype)
+    x, result_dtype = _read_x(inputs[0], inputs[1:])
     dtype = "float64" if result_dtype == "float64" else "float32"
-    parameters = [ops.cast(ops.convert_to_tensor(value), dtype) for value in inputs[1:]]
+    parameters = [_read_parameter(value, dtype) for value in inputs[1:]]
     x = _broadcast_to_parameters(ops.cast(x, dtype), parameters)
     return ops.cast(_FUNCTIONS[name](x, *parameters, **options), result_dtype)
+
+
+def _read_x(x, parameters):
+    """`x` as a floating-point tensor, and its dtype, which the result has."""
+    dtype = None
+    if isinstance(x, np.generic):
+        # A float64 of NumPy is a Python number as well, of which PyTorch would make a float32.
+        x = np.asarray(x)
+    elif isinstance(x, numbers.Real):
+        # A Python number has no dtype of its own: kappa and lambda say what is computed in.
+        dtypes = (keras.backend.standardize_dtype(v.dtype) for v in parameters if hasattr(v, "dtype"))
+        dtype = next(filter(keras.backend.is_float_dtype, dtypes), keras.config.floatx())
+    x = ops.convert_to_tensor(x, dtype=dtype)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        dtype = keras.config.floatx()
+        x = ops.cast(x, dtype)
+    return x, dtype
+
+
+def _read_parameter(value, dtype):
+    if isinstance(value, keras.Variable) or ops.is_tensor(value):
+        return ops.cast(ops.convert_to_tensor(value), dtype)
+    # Straight to the dtype: a number that becomes float32 first is not the same float64.
+    return ops.convert_to_tensor(value, dtype=dtype)
 
 
 def _broadcast_to_parameters(x, parameters):
@@ -304,10 +357,12 @@ class ElementwiseOperation(keras.Operation):
         return _call(self.function, *inputs, **self.options)
 
     def compute_output_spec(self, x, *parameters):
-        spec = x if isinstance(x, keras.KerasTensor) else ops.convert_to_tensor(x)
-        dtype = keras.backend.standardize_dtype(spec.dtype)
-        if not keras.backend.is_float_dtype(dtype):
-            dtype = keras.config.floatx()
+        if isinstance(x, keras.KerasTensor):
+            spec, dtype = x, keras.backend.standardize_dtype(x.dtype)
+            if not keras.backend.is_float_dtype(dtype):
+                dtype = keras.config.floatx()
+        else:
+            spec, dtype = _read_x(x, parameters)
         shape = keras.KerasTensor(spec.shape)
         for parameter in parameters:
             size = parameter.shape if hasattr(parameter, "shape") else np.shape(parameter)

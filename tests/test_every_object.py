@@ -65,7 +65,7 @@ def everything(below=True, shape=(8, 8, 4), classes=4):
     x = layers.CBAM(4, gate="gumbel_temperature", spatial_gate="apa", name="cbam")(x)
     x = layers.SpatialAttention(3, gate="sigmoid_temperature")(x)
     x = layers.NormalizedConv2D(16, 3, padding="same", temperature=5.0)(x)
-    x = keras.layers.Activation(layers.AGLU(lambda_initializer="zeros", lambda_gradient="paper"))(x)
+    x = keras.layers.Activation(layers.AGLU(lambda_initializer=constant(0.5), lambda_gradient="paper"))(x)
     x = zoo.blocks.PadShortcut(24, 2)(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     x = keras.layers.Dense(16, activation=layers.AGLU(name="in_dense"))(x)

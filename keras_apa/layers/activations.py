@@ -142,8 +142,9 @@ class AGLU(_Adaptive):
     Args:
         per_channel: One `(kappa, lambda)` for each channel instead of one pair for the layer.
         axis: Axis of the channels, for `per_channel`.
-        lambda_gradient: `"exact"`, or `"paper"` for the derivative that the published classification networks were
-            trained with; see `keras_apa.ops.aglu`.
+        lambda_gradient: `"exact"`, or `"paper"` to repeat the training of the published classification networks.
+            With `"paper"` a step can throw a small lambda far away, and a lambda below 0 stays there; see
+            `keras_apa.ops.aglu`.
         kappa_initializer: Start value of `kappa`; `None` draws from U(0.8, 1.2).
         lambda_initializer: Start value of `lambda`; `None` draws from U(0, 1).
         kappa_regularizer, lambda_regularizer, kappa_constraint, lambda_constraint: As in Keras layers.

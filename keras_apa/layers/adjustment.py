@@ -92,7 +92,7 @@ class PriorCorrection(keras.layers.Layer):
         if isinstance(tau, bool) or not isinstance(tau, numbers.Real) or not np.isfinite(tau):
             raise ValueError(f"tau must be a finite number; given: {tau!r}.")
         self.tau = float(tau)
-        self._vector = (self.tau * prior_correction(self.class_counts, variant)).astype("float32")
+        self._vector = self.tau * prior_correction(self.class_counts, variant)
         self._checked = None
 
     def build(self, input_shape):
@@ -104,7 +104,7 @@ class PriorCorrection(keras.layers.Layer):
         self._warn_if_corrected_twice()
         if training:
             return inputs
-        return inputs + ops.cast(ops.convert_to_tensor(self._vector), inputs.dtype)
+        return inputs + ops.convert_to_tensor(self._vector, dtype=inputs.dtype)
 
     def _warn_if_corrected_twice(self):
         # The model that is being called; Keras has no public way from a layer to it.

@@ -2,11 +2,13 @@
 
 import math
 import numbers
+import warnings
 
 import keras
 from keras import initializers, ops, regularizers
 
 from keras_apa._names import check_bool
+from keras_apa._precision import at_least, matmul
 
 # PyTorch's start values of a linear layer, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 _UNIFORM_FAN_IN = {
@@ -30,11 +32,21 @@ def _wide_dtype(layer):
 
 def _norm(x, axis):
     """Euclidean norm along `axis`, whose gradient at zero is zero instead of NaN."""
-    return ops.sqrt(ops.maximum(ops.sum(ops.square(x), axis=axis, keepdims=True), 1e-24))
+    return ops.sqrt(at_least(ops.sum(ops.square(x), axis=axis, keepdims=True), 1e-24))
 
 
 def _normalized(x, axis):
     return x / (_norm(x, axis) + _DETECTION_EPSILON)
+
+
+def _warn_of_zeros(layer):
+    """The gradient of a direction has a factor 1 / |w|."""
+    if isinstance(layer.kernel_initializer, initializers.Zeros):
+        warnings.warn(
+            f"kernel_initializer must not be zeros for {type(layer).__name__}, unless its weights are loaded: a kernel "
+            "of zeros has no direction, so that the first step throws it far away and later steps hardly turn it.",
+            stacklevel=3,
+        )
 
 
 class _Head(keras.layers.Layer):
@@ -59,6 +71,7 @@ class _Head(keras.layers.Layer):
             regularizer=self.kernel_regularizer,
             autocast=False,
         )
+        _warn_of_zeros(self)
         super().build(input_shape)
 
     def call(self, inputs):
@@ -124,7 +137,7 @@ class CosineDense(_Head):
     def _logits(self, inputs, kernel):
         scale = self.scale if self.root_scale is None else ops.square(ops.cast(self.root_scale, inputs.dtype))
         features = inputs / (1.0 + _norm(inputs, -1))
-        return scale * ops.matmul(features, kernel / _norm(kernel, 0))
+        return scale * matmul(features, kernel / _norm(kernel, 0))
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale, "learn_scale": self.learn_scale}
@@ -191,7 +204,7 @@ class NormalizedDense(_Head):
             )
 
     def _logits(self, inputs, kernel):
-        cosine = ops.matmul(_normalized(inputs, -1), _normalized(kernel, 0))
+        cosine = matmul(_normalized(inputs, -1), _normalized(kernel, 0))
         logits = _temperature(self, inputs.dtype) * cosine
         if self.use_bias:
             # 0 * bias keeps the unused bias in the graph: without a gradient every backend warns at every step.
@@ -214,6 +227,10 @@ class WrappedCauchyDense(_Head):
     """Wrapped Cauchy classifier, `300 / 6.28 * (1 - g^2) / (1 + g^2 - 2 g u)`.
 
     `u = x / |x| . w / |w| + bias` and `g = sigmoid(gamma)`, one learned `gamma` a class that starts at 1.
+
+    The logits have a pole at `u = (1 + g^2) / (2 g)`, 1.05 at the start. A step that carries `bias` across it turns
+    large logits negative and can end the training, so keep the steps small: the published recipes use AdamW with a
+    learning rate of 1e-4 and clip the gradient's norm at 35.
 
     Args:
         units: Number of classes.
@@ -243,7 +260,7 @@ class WrappedCauchyDense(_Head):
 
     def _logits(self, inputs, kernel):
         dtype = inputs.dtype
-        cosine = ops.matmul(_normalized(inputs, -1), _normalized(kernel, 0)) + ops.cast(self.bias, dtype)
+        cosine = matmul(_normalized(inputs, -1), _normalized(kernel, 0)) + ops.cast(self.bias, dtype)
         g = ops.sigmoid(ops.cast(self.concentration, dtype))
         return 300.0 / (2 * 3.14) * (1.0 - ops.square(g)) / (1.0 + ops.square(g) - 2.0 * g * cosine)
 
@@ -287,6 +304,7 @@ class NormalizedConv2D(keras.layers.Conv2D):
 
     def build(self, input_shape):
         super().build(input_shape)
+        _warn_of_zeros(self)
         if self.learn_temperature:
             self.root_temperature = self.add_weight(
                 name="temperature", shape=(), initializer=initializers.Constant(4.5), autocast=False

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_apa import _kernels
 from keras_apa._names import check_bool
+from keras_apa._precision import at_least, is_float64
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")
@@ -51,12 +52,13 @@ class UnbiasedBatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         if not (training and self.trainable) or self.renorm:
             return super().call(inputs, training=training, mask=mask)
-        kept = ops.cast(self.moving_variance, "float32") * self.momentum
+        dtype = "float64" if is_float64(self.moving_variance) else "float32"
+        kept = ops.cast(self.moving_variance, dtype) * self.momentum
         outputs = super().call(inputs, training=training, mask=mask)
-        added = ops.cast(self.moving_variance, "float32") - kept
-        count = self._values_per_channel(inputs, mask)
+        added = ops.cast(self.moving_variance, dtype) - kept
+        count = ops.cast(self._values_per_channel(inputs, mask), dtype)
         self.moving_variance.assign(
-            ops.cast(kept + added * (count / ops.maximum(count - 1.0, 1.0)), self.moving_variance.dtype)
+            ops.cast(kept + added * (count / at_least(count - 1.0, 1.0)), self.moving_variance.dtype)
         )
         return outputs
 

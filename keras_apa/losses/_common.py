@@ -20,6 +20,7 @@ from keras_apa import ops as apa_ops
 from keras_apa._kernels import is_compiling
 from keras_apa._names import check_bool as check_bool
 from keras_apa._names import check_targets_are_numbers
+from keras_apa._precision import at_least, at_most, is_float64, softplus
 from keras_apa.class_counts import as_class_counts
 
 # Soft targets made in half precision may exceed 1 by that much.
@@ -188,7 +189,7 @@ def smooth(targets, label_smoothing):
 def full_precision(x):
     """Half precision (and whole numbers) to float32; float64 stays."""
     x = ops.convert_to_tensor(x)
-    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+    return x if is_float64(x) else ops.cast(x, "float32")
 
 
 def row(values, like):
@@ -212,10 +213,10 @@ def binary_losses(logits, activation="sigmoid", logit_range=(-10.0, 10.0)):
     `logit_range` (no gradient beyond it; the sigmoid is not clamped).
     """
     if check_choice(activation, ("sigmoid", "gumbel"), "activation") == "sigmoid":
-        return ops.softplus(-logits), ops.softplus(logits)
+        return softplus(-logits), softplus(logits)
     low, high = check_logit_range(logit_range)
     # Not ops.clip: at the ends themselves its gradient differs between backends.
-    q = ops.where(logits < low, float(low), ops.where(logits > high, float(high), logits))
+    q = at_least(at_most(logits, high), low)
     return -apa_ops.log_gumbel(q), -apa_ops.log1m_gumbel(q)
 
 

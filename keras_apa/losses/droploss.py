@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._precision import at_least
 from keras_apa.losses._common import (
     binary_losses,
     check_bool,
@@ -75,7 +76,7 @@ def drop_loss(
     counted = targets if valid is None else targets * ops.expand_dims(ops.cast(valid, logits.dtype), -1)
     labels = ops.sum(counted)
     # Without labels above every draw. NaN, for a label that does not exist, stays NaN.
-    rho = ops.where(ops.equal(labels, 0), 2.0, ops.sum(counted * rare) / ops.maximum(labels, 1.0))
+    rho = ops.where(ops.equal(labels, 0), 2.0, ops.sum(counted * rare) / at_least(labels, 1.0))
     foreground = ops.any(targets > 0, axis=-1, keepdims=True)
     dropped = ops.logical_or(foreground, uniform >= rho)
     keep = 1 - rare * ops.cast(dropped, logits.dtype) + 0 * rho

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._precision import at_least
 from keras_apa.class_counts import as_class_counts
 from keras_apa.losses._common import (
     binary_losses,
@@ -93,7 +94,7 @@ def _asked_classes(targets, valid, weights, num_sampled_classes, uniform):
     wanted = num_sampled_classes - ops.sum(ops.cast(present, "int32")) - ops.cast(ops.any(empty), "int32")
     drawable = weights > 0
     # Efraimidis and Spirakis: the largest log(u) / w are draws without replacement with weights w.
-    uniform = ops.maximum(ops.cast(uniform, targets.dtype), _SMALLEST_DRAW)
+    uniform = at_least(ops.cast(uniform, targets.dtype), _SMALLEST_DRAW)
     keys = ops.log(uniform) / row(np.where(drawable, weights / weights.max(initial=1e-30), 1.0), targets)
     candidate = ops.logical_and(ops.convert_to_tensor(drawable), ops.logical_not(present))
     keys = ops.where(candidate, keys, -np.inf)

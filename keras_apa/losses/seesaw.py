@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._precision import at_least, at_most
 from keras_apa.class_counts import as_class_counts
 from keras_apa.losses._common import (
     check_bool,
@@ -45,7 +46,7 @@ def seesaw_loss(y_true, y_pred, class_counts, p=0.8, q=2.0, eps=0.01, objectness
     >>> [round(float(value), 4) for value in loss]  # log(1 + 1/4), log(1 + 1)
     [0.2231, 0.6931]
     """
-    counts = ops.maximum(full_precision(class_counts), 1.0)
+    counts = at_least(full_precision(class_counts), 1.0)
     logits, classes, targets, valid = _read(y_true, y_pred, counts.shape[0], objectness, ignore_class)
     loss = _class_term(classes, targets, ops.cast(counts, classes.dtype), p, q, eps)
     if objectness:
@@ -76,11 +77,11 @@ def _read(y_true, y_pred, num_classes, objectness, ignore_class):
 
 
 def _class_term(logits, targets, counts, p, q, eps):
-    own_count = ops.maximum(ops.sum(targets * counts, axis=-1, keepdims=True), 1.0)
-    log_weight = p * ops.minimum(ops.log(counts) - ops.log(own_count), 0.0)
+    own_count = at_least(ops.sum(targets * counts, axis=-1, keepdims=True), 1.0)
+    log_weight = p * at_most(ops.log(counts) - ops.log(own_count), 0.0)
     scores = ops.stop_gradient(ops.softmax(logits, axis=-1))
-    own_score = ops.maximum(ops.sum(targets * scores, axis=-1, keepdims=True), eps)
-    log_weight = log_weight + q * ops.log(ops.maximum(scores / own_score, 1.0))
+    own_score = at_least(ops.sum(targets * scores, axis=-1, keepdims=True), eps)
+    log_weight = log_weight + q * ops.log(at_least(scores / own_score, 1.0))
     adjusted = logits + ops.stop_gradient(log_weight * (1 - targets))
     return -ops.sum(weighed(targets, ops.log_softmax(adjusted, axis=-1)), axis=-1)
 

@@ -24,6 +24,7 @@ APA_ABSOLUTE = [2.4e-07, 1.3e-07, 9.7e-08, 6.0e-08, 4.9e-08, 5.0e-08, 7.7e-08]
 APA_RELATIVE = [2.5e-05, 1.4e-05, 1.0e-05, 6.7e-06, 3.8e-06, 4.6e-06, 1.5e-06]
 AGLU_ABSOLUTE = [3.0e-06, 3.0e-06, 3.0e-06, 3.0e-06, 3.0e-06, 2.9e-06, 2.9e-06]
 GRADIENT_TOLERANCE = 3e-5
+PAPER_AGLU = functools.partial(ops.aglu, lambda_gradient="paper")
 
 
 def elementwise(function, kappa, lam):
@@ -186,16 +187,12 @@ def test_value_and_dz_at_and_below_the_clamp_equal_the_authors(name):
 
 
 @pytest.mark.parametrize(("function", "clamp"), [(ops.apa, 1e-4), (ops.aglu, 0.0)])
-@pytest.mark.parametrize("lambda_gradient", ["exact", "paper"])
-def test_gradient_below_clamp_points_back_up(function, clamp, lambda_gradient):
-    if function is ops.apa and lambda_gradient == "paper":
-        lambda_gradient = None
-    options = {"lambda_gradient": lambda_gradient} if function is ops.aglu else {}
+def test_gradient_below_clamp_points_back_up(function, clamp):
     z = np.linspace(0.5, 3, 7).astype("float32")
     for sign in (1, -1):
 
         def signed(x, kappa, lam, sign=sign):
-            return sign * function(x, kappa, lam, **options)
+            return sign * function(x, kappa, lam)
 
         _, (_, _, at_clamp) = value_and_gradient(signed, z, np.float32(1), np.float32(clamp))
         _, (_, _, below) = value_and_gradient(signed, z, np.float32(1), np.float32(clamp - 0.5))
@@ -203,12 +200,30 @@ def test_gradient_below_clamp_points_back_up(function, clamp, lambda_gradient):
         assert below == pytest.approx(min(float(at_clamp), 0.0), rel=1e-5)
 
 
+def test_paper_lambda_gradient_is_the_authors_around_the_clamp():
+    """None at and below 0, where Eq. 8 has a factor 1e8; Eq. 8 above, however small lambda is."""
+    for lam, authors in zip(ARRAYS["edge_lambda"], ARRAYS["edge_aglu_sum_dlambda"], strict=True):
+        _, (_, _, ours) = value_and_gradient(PAPER_AGLU, ARRAYS["edge_z"], np.float32(1), np.float32(lam))
+        if lam <= 0:
+            assert ours == authors == 0, lam
+        else:
+            assert ours == pytest.approx(authors, rel=GRADIENT_TOLERANCE), lam
+
+
+def test_paper_lambda_gradient_is_zero_below_the_clamp_whatever_arrives():
+    # Each pair has its own row, so no sum hides a sign; the last two rows overflow to infinity and NaN above the clamp.
+    x = np.float32([[-30.0, 3.0], [1.0, -1.0], [1e4, -1e4], [np.inf, 1.0], [np.nan, 1.0]])
+    lam = np.float32([[-1e3], [-1e-3], [-1e-30], [0.0], [-0.5]])
+    for sign in (1e30, -1e30):
+        _, gradients = value_and_gradient(
+            lambda x, k, lam, sign=sign: PAPER_AGLU(x, k, lam) * sign, x, np.float32(1), lam
+        )
+        np.testing.assert_array_equal(gradients[2], np.zeros_like(lam))
+
+
 EXTREME_X = np.float32([-1e4, -1e3, -100, -10, -1, -1e-3, 0, 1e-3, 1, 10, 100, 1e3, 1e4])
 EXTREME_LAMBDA = [-1e3, -1, -1e-6, 0, 1e-8, 1e-4, 1e-2, 1, 30, 1e3]
 EXTREME_KAPPA = [-100, -1, -1e-3, 0, 1e-3, 1, 100]
-
-
-PAPER_AGLU = functools.partial(ops.aglu, lambda_gradient="paper")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

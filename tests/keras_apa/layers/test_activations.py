@@ -109,6 +109,18 @@ def test_lambda_below_the_clamp_recovers_in_training():
     assert history["loss"][-1] < 0.3 * history["loss"][0]
 
 
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_lambda_below_zero_stays_there_in_the_published_training(per_channel):
+    """Eq. 8 has a factor 1e8 at the clamp: one step would throw lambda to 1e5 and make AGLU the identity."""
+    layer = AGLU(per_channel, lambda_gradient="paper", lambda_initializer=keras.initializers.Constant(-1e-3))
+    model = keras.Sequential([keras.Input((8,)), layer])
+    model.compile(keras.optimizers.SGD(10.0, momentum=0.9), "mse")
+    x = np.random.default_rng(0).normal(0, 3, (64, 8)).astype("float32")
+    for target in (np.abs(x), -np.abs(x), 100 * x):
+        model.fit(x, target, batch_size=16, verbose=0)
+        np.testing.assert_array_equal(array(layer.lam), np.full(layer.lam.shape, np.float32(-1e-3)))
+
+
 def test_unknown_options_are_clear_errors():
     with pytest.raises(ValueError, match="lambda_gradient must be"):
         AGLU(lambda_gradient="autograd")

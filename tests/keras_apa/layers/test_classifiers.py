@@ -122,3 +122,10 @@ def test_bad_units_are_an_error(units):
 def test_a_normalized_convolution_takes_its_arguments_in_the_order_of_keras():
     layer = NormalizedConv2D(8, 3, 2, "same", temperature=5.0)
     assert (layer.strides, layer.padding, layer.temperature) == ((2, 2), "same", 5.0)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("layer", [CosineDense, NormalizedDense, WrappedCauchyDense, NormalizedConv2D])
+def test_a_kernel_of_zeros_has_no_direction(layer):
+    with pytest.warns(UserWarning, match="kernel_initializer must not be zeros"):
+        layer(3, kernel_initializer="zeros").build((None, 6, 6, 8))
