@@ -16,7 +16,7 @@ from typing import Any
 
 from training.files import LOCK, MARKER, OWNER, is_empty, make_writable, numbered_folders, write_json
 
-# Of `flock` on a file system that has no locks, as some network mounts.
+# Of a lock on a file system that has none, as some network mounts; `zoo.download`, which imports Keras, has it too.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 _ATTEMPTS = 3
 
@@ -75,19 +75,18 @@ class OwnedFolder:
         self._config = {name: config}
 
     def release(self) -> None:
-        """Gives the folder back. What was made for a run that has not begun goes."""
+        """Gives the folder back, without a trace of the lock, or of the folder if no run has begun in it."""
         if self._rescue is not None:
             self._rescue.release()
         with contextlib.suppress(OSError):
             if self.is_ours():
-                (self.path / OWNER).unlink(missing_ok=True)
-                if self._config is None and self.path / LOCK in self._created:
-                    (self.path / LOCK).unlink(missing_ok=True)
+                for name in (OWNER, LOCK):
+                    (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._lock.release()
         if self._config is None:
             for path in reversed(self._created):
-                with contextlib.suppress(OSError):  # somebody has put something into it, or it is the lock
+                with contextlib.suppress(OSError):  # somebody has put something into it
                     path.rmdir()
 
     def is_ours(self) -> bool:
@@ -129,7 +128,7 @@ class OwnedFolder:
             saved: What is in the other folder.
         """
         if self._rescue is not None:
-            raise FolderLostError(f"{self._reason}. It is left as it is; {saved} in {str(self._rescue.path)!r}")
+            raise FolderLostError(f"{self._reason}; {saved} in {str(self._rescue.path)!r}")
 
     def _loss(self) -> str:
         folder = f"the run folder {str(self.path)!r}"
@@ -137,7 +136,7 @@ class OwnedFolder:
             return f"{folder} was removed or renamed while it was in use"
         if (self.path / OWNER).is_file():
             return f"{folder} was taken over by {_holder(self.path)}"
-        return f"{folder} was replaced by another folder while it was in use"
+        return f"{folder} is not the one that was begun: it or its lock was replaced while it was in use"
 
     def _beside(self) -> OwnedFolder:
         error: Exception | None = None
@@ -166,7 +165,7 @@ def claim(folder: Path, option: str = "--output") -> OwnedFolder:
     """
     created: list[Path] = []
     for _ in range(_ATTEMPTS):
-        created += [each for each in _missing(folder / LOCK) if each not in created]
+        created += [each for each in _missing(folder.absolute()) if each not in created]
         make_writable(folder, option)
         try:
             lock = _try_lock(folder)
@@ -209,22 +208,25 @@ def _try_lock(folder: Path) -> Any:
     """A lock that is held, None if it is somebody else's."""
     from filelock import FileLock, SoftFileLock, Timeout
 
-    lock = FileLock(folder / LOCK, thread_local=False, fallback_to_soft=False)
+    lock = FileLock(folder.absolute() / LOCK, thread_local=False, fallback_to_soft=False)
     try:
-        try:
-            lock.acquire(timeout=0)
-        except OSError as error:
-            if isinstance(error, Timeout) or error.errno not in _NO_LOCKS:
-                raise
-            lock = SoftFileLock(folder / MARKER, thread_local=False)
-            lock.acquire(timeout=0)
+        lock.acquire(timeout=0)
+        return lock
     except Timeout:
         return None
-    return lock
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    lock = SoftFileLock(folder.absolute() / MARKER, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+        return lock
+    except Timeout:
+        return None
 
 
 def _missing(path: Path) -> list[Path]:
-    """Those of the path and its parents that are not there, outermost first."""
+    """Those of the folder and its parents that are not there, outermost first."""
     return [each for each in (path, *path.parents) if not each.exists()][::-1]
 
 
