@@ -107,6 +107,11 @@ class OwnedFolder:
         except OSError:
             return True  # a network's disk that is away for a moment; whoever writes will see the error
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether `place` had to make another folder, which may be at the same path if the first is gone."""
+        return self._rescue is not None
+
     def place(self) -> Path:
         """Where to save: the folder, or if it is lost a new one beside it, which gets its configuration.
 
@@ -122,7 +127,7 @@ class OwnedFolder:
         return self._rescue.path
 
     def check(self, saved: str) -> None:
-        """Raises `FolderLostError` if `place` had to make another folder.
+        """Raises `FolderLostError` if the folder `is_lost`.
 
         Args:
             saved: What is in the other folder.

@@ -171,7 +171,7 @@ class OwnedCheckpoints(Checkpoints):
 
     def save(self, model: keras.Model, *, step: int, extra: Mapping[str, Any] | None = None) -> Path:
         place = self.owned.place()
-        if place == self.owned.path:
+        if not self.owned.is_lost:
             return super().save(model, step=step, extra=extra)
         path = Checkpoints(place / CHECKPOINTS).save(model, step=step, extra=extra)
         self.owned.check(f"the training is saved up to step {step}")
