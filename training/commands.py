@@ -283,9 +283,9 @@ def _check_small_network(name: str) -> None:
 class Train:
     """Train a recipe: keras-apa train RECIPE, keras-apa train RECIPE --help for its options.
 
-    Writes to runs/RECIPE, or if that is in use or holds another run, to runs/RECIPE-2 and so on. The same command goes on
-    with a training that was cut off, from its last checkpoint. At the end the test images are evaluated. Every value of
-    the recipe is an option, such as --optimizer.learning-rate 0.1.
+    Writes to runs/RECIPE, or if that is in use or holds another run, to runs/RECIPE-2 and so on. The same command goes
+    on with a training that was cut off, from its last checkpoint. At the end the test images are evaluated. Every value
+    of the recipe is an option, such as --optimizer.learning-rate 0.1.
     """
 
     recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
