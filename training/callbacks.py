@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -63,14 +63,22 @@ class History(keras.callbacks.Callback):
 
 
 class TensorBoardLog(keras.callbacks.Callback):
-    """Writes what `fit` logs as scalars that TensorBoard shows, on every backend."""
+    """Writes what `fit` logs as scalars that TensorBoard shows, on every backend.
 
-    def __init__(self, folder):
+    Args:
+        folder: Where to.
+        may_write: Asked before each epoch is written; None for always.
+    """
+
+    def __init__(self, folder, may_write: Callable[[], bool] | None = None):
         super().__init__()
         self.folder = str(folder)
+        self.may_write = may_write
         self._writer = None
 
     def on_epoch_end(self, epoch, logs=None):
+        if self.may_write is not None and not self.may_write():
+            return
         import tensorflow as tf
 
         self._writer = self._writer or tf.summary.create_file_writer(self.folder)

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from training.ownership import FolderLostError
 from training.quiet import quiet_tensorflow
 
 _OPTION = re.compile(r"(augment|data|evaluation|loss|meta_sampler|model|optimizer|start)\.\w+ ")
@@ -101,6 +102,8 @@ def _explain(error: Exception) -> tuple[str, int]:
     """What to tell the user, and the exit code."""
     if isinstance(error, UsageError):
         return str(error), 2
+    if isinstance(error, FolderLostError):
+        return str(error), 1
     download = sys.modules.get("zoo.download")
     if download is not None and isinstance(error, download.DownloadError):
         return str(error), 1

@@ -283,8 +283,9 @@ def _check_small_network(name: str) -> None:
 class Train:
     """Train a recipe: keras-apa train RECIPE, keras-apa train RECIPE --help for its options.
 
-    Writes to runs/RECIPE. The same command goes on with a training that was cut off, from its last checkpoint. At the
-    end the test images are evaluated. Every value of the recipe is an option, such as --optimizer.learning-rate 0.1.
+    Writes to runs/RECIPE, or if that is in use or holds another run, to runs/RECIPE-2 and so on. The same command goes
+    on with a training that was cut off, from its last checkpoint. At the end the test images are evaluated. Every value
+    of the recipe is an option, such as --optimizer.learning-rate 0.1.
     """
 
     recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
@@ -299,9 +300,9 @@ class _TrainOptions:
     backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Run folder. If not given: runs/RECIPE."""
+    """Run folder. If not given: runs/RECIPE, or runs/RECIPE-2, ... if that is in use or holds another run."""
     overwrite: bool = False
-    """Replace the run that is in the folder instead of going on with it."""
+    """Replace the run that is in --output (if not given: the run of this command) instead of going on with it."""
     checkpoint_steps: Annotated[int, _whole_number(0)] = 0
     """Save every so many steps, beside the end of every epoch; 0: at the end of epochs only."""
     jit_compile: bool = False
@@ -410,7 +411,10 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write the report of a run folder again: table, figures and history, from its saved numbers."""
+    """Write the report of a run folder again: table, figures and history, from its saved numbers.
+
+    Also while the run is in use: a training or demo does not read what is written here.
+    """
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder that keras-apa train or keras-apa demo wrote."""

@@ -19,6 +19,7 @@ from training.callbacks import EpochProgress
 from training.checks import nearest
 from training.cli import usage
 from training.interrupt import InterruptCheck, interruptible
+from training.ownership import OwnedFolder
 from training.recipe import Experiment, Recipe
 from training.recipes import get_recipe
 from training.run_folder import load_finished, open_run_folder
@@ -75,17 +76,32 @@ def compare(
         output, resume, overwrite, console: As the command has them.
     """
     console = console or Console()
-    task = task_of(recipes[0])
     with usage():
         for recipe in recipes:
-            task.check(recipe)
+            task_of(recipe).check(recipe)
         config = {"recipes": [recipe.to_dict() for recipe in recipes], **describe_run()}
-        folder = open_run_folder(output, config, default=DEFAULT_OUTPUT, resume=resume, overwrite=overwrite).resolve()
+        owned = open_run_folder(output, config, default=DEFAULT_OUTPUT, resume=resume, overwrite=overwrite)
+    with owned:
+        return _compare_in(owned, recipes, title, settings(recipes[0], config), options, console)
+
+
+def _compare_in(
+    owned: OwnedFolder,
+    recipes: Sequence[Experiment],
+    title: str,
+    settings: dict[str, str],
+    options: dict[str, str],
+    console: Console,
+) -> int:
+    """`compare` in a folder that is this process's own."""
+    task, folder = task_of(recipes[0]), owned.path
+    if owned.note:
+        console.print(owned.note, highlight=False, markup=False, soft_wrap=True)
     finished: list[Any] = []
     try:
         with interruptible() as interrupt:
             for recipe in recipes:
-                finished.append(_finish(recipe, folder, console, interrupt))
+                finished.append(_finish(recipe, owned, console, interrupt))
                 interrupt.raise_if_pressed()
     except KeyboardInterrupt:
         names = ", ".join(f"{outcome.recipe.name}.keras" for outcome in finished) or "no model yet"
@@ -95,7 +111,8 @@ def compare(
         print(f"Continue with: {shlex.join(['keras-apa', 'demo', *words, '--resume'])}", file=sys.stderr)
         return 130
     console.print(task.table(finished))
-    report = task.write_report(folder, finished, title=title, settings=settings(recipes[0], config))
+    report = task.write_report(owned.place(), finished, title=title, settings=settings)
+    owned.check("the report is")
     models = "both models" if len(recipes) == 2 else "the models"
     print(f"Wrote {report}, {models} and the figures beside it.")
     return 0
@@ -138,10 +155,10 @@ def describe_run() -> dict[str, Any]:
     }
 
 
-def _finish(recipe: Experiment, folder: Path, console: Console, interrupt: InterruptCheck) -> Any:
+def _finish(recipe: Experiment, owned: OwnedFolder, console: Console, interrupt: InterruptCheck) -> Any:
     """The outcome of a recipe: read where it is finished, trained and saved otherwise."""
     task = task_of(recipe)
-    outcome = load_finished(folder, recipe)
+    outcome = load_finished(owned.path, recipe)
     if outcome is not None:
         console.print(f"{recipe.title}: finished before, not trained again")
         return outcome
@@ -150,7 +167,8 @@ def _finish(recipe: Experiment, folder: Path, console: Console, interrupt: Inter
         model, outcome = task.train(recipe, task.load(recipe), callbacks=[progress, interrupt])
     finally:
         progress.close()
-    task.save(folder, model, outcome)
+    task.save(owned.place(), model, outcome)
+    owned.check(f"{recipe.name}.keras and its numbers are")
     return outcome
 
 

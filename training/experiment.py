@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,19 @@ from training.files import write_json
 from training.network import normalize_classifier
 from training.outcome import Outcome
 from training.own_images import check_same_images, describe_choice, with_suitable
+from training.ownership import FolderLostError, OwnedFolder
 from training.published import changes
 from training.recipe import Experiment, Recipe
 from training.run_folder import (
     CHECKPOINTS,
     CONFIG,
+    OwnedCheckpoints,
+    begin_run,
     check_same,
+    claim_run_folder,
+    different_settings,
     has_begun,
     load_finished,
-    open_run_folder,
     read_config,
 )
 from training.start import OWN_IMAGES
@@ -61,8 +65,30 @@ def run_train(
     `given` has the names of the options that the command line names, which no choice by the images changes.
     """
     console = console or Console()
-    task, asked = task_of(recipe), recipe
-    folder = output or RUNS / recipe.name
+    with usage():
+        owned, elsewhere = claim_run_folder(
+            output, RUNS / recipe.name, _differs_from(recipe, given), overwrite=overwrite
+        )
+    with owned:
+        for line in filter(None, (elsewhere, owned.note)):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if elsewhere:
+            command = with_output(command, owned.given)
+        return _run_train(owned, recipe, overwrite, checkpoint_steps, jit_compile, command, given, console)
+
+
+def _run_train(
+    owned: OwnedFolder,
+    recipe: Experiment,
+    overwrite: bool,
+    checkpoint_steps: int,
+    jit_compile: bool | str,
+    command: Sequence[str],
+    given: Collection[str],
+    console: Console,
+) -> int:
+    """`run_train` in a folder that is this process's own."""
+    task, asked, folder = task_of(recipe), recipe, owned.path
     now = describe_run()
     with usage():
         earlier = None if overwrite else read_config(folder)
@@ -73,27 +99,25 @@ def run_train(
         if earlier is not None:
             chosen = earlier.get("chosen", {})
             recipe = with_suitable(asked, chosen, given)
-            check_same(folder, earlier, {"recipes": [recipe.to_dict()], **now})
+            check_same(owned.given, earlier, {"recipes": [recipe.to_dict()], **now})
             # Needs neither images nor the weights that it started from.
             if (outcome := load_finished(folder, recipe)) is not None:
                 console.print("This training is finished; its result:")
-                return _close(folder.resolve(), outcome, earlier, console)
+                return _close(folder, outcome, earlier, console)
         source = task.load(recipe)
         images = task.fingerprint(recipe, source)
         if earlier is not None:
-            check_same_images(folder, earlier.get("images", {}), images)
+            check_same_images(owned.given, earlier.get("images", {}), images)
         else:
             chosen = task.suitable(recipe, source)
             recipe = with_suitable(asked, chosen, given)
         check_batch_size(recipe.batch_size, task.images_per_epoch(recipe, source))
         steps = task.steps_per_epoch(recipe, source)
         config = {"recipes": [recipe.to_dict()], **now, "chosen": chosen, "images": images}
-        folder = open_run_folder(
-            folder, config, default=folder, resume=earlier is not None, overwrite=overwrite
-        ).resolve()
+        begin_run(owned, config, resume=earlier is not None, overwrite=overwrite)
     task.describe_data(source, recipe, console)
     describe_recipe(asked, recipe, console)
-    checkpoints = Checkpoints(folder / CHECKPOINTS)
+    checkpoints = OwnedCheckpoints(owned)
     if start := _newest_step(checkpoints):
         console.print(f"Going on from step {start} of {steps * recipe.epochs}, in {folder}", highlight=False)
     title = recipe.title or recipe.name
@@ -102,7 +126,7 @@ def run_train(
         model, outcome = task.train(
             recipe,
             source,
-            callbacks=[progress, TensorBoardLog(folder / "tensorboard")],
+            callbacks=[progress, TensorBoardLog(folder / "tensorboard", owned.is_ours)],
             jit_compile=jit_compile,
             checkpoints=checkpoints,
             checkpoint_steps=checkpoint_steps or None,
@@ -114,10 +138,46 @@ def run_train(
         )
         print(f"Continue with: {shlex.join(command)}", file=sys.stderr)
         return 130
+    except FolderLostError as error:
+        again = shlex.join(with_output(command, owned.place()))
+        raise FolderLostError(f"{error}\nContinue with: {again}") from error
     finally:
         progress.close()
+    folder = owned.place()
     task.save(folder, model, outcome)
-    return _close(folder, outcome, config, console)
+    code = _close(folder, outcome, config, console)
+    owned.check("the finished model, its numbers and report are")
+    return code
+
+
+def _differs_from(asked: Experiment, given: Collection[str]) -> Callable[[Mapping[str, Any]], list[str]]:
+    """Tells in which settings a run is another than the one of `asked`, with what was chosen for its images."""
+    now = describe_run()
+
+    def different(earlier):
+        try:
+            recipe = with_suitable(asked, earlier.get("chosen", {}), given)
+        except (AttributeError, TypeError):  # settings of another version
+            recipe = asked
+        return different_settings(earlier, {"recipes": [recipe.to_dict()], **now})
+
+    return different
+
+
+def with_output(command: Sequence[str], folder: Path) -> list[str]:
+    """A command line that names the folder to write to.
+
+    >>> with_output(["keras-apa", "train", "digits10_lt", "--output=a", "--epochs", "2"], Path("b"))
+    ['keras-apa', 'train', 'digits10_lt', '--epochs', '2', '--output', 'b']
+    """
+    words = iter(command)
+    kept = []
+    for word in words:
+        if word == "--output":
+            next(words, None)
+        elif not word.startswith("--output="):
+            kept.append(word)
+    return [*kept, "--output", str(folder)]
 
 
 def _goes_on(folder: Path, recipe: Experiment) -> bool:

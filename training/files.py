@@ -6,18 +6,25 @@ import contextlib
 import itertools
 import json
 import os
+import re
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+# The files by which a folder belongs to a process (`training/ownership.py`): they make an empty folder no fuller.
+LOCK, MARKER, OWNER = ".lock", ".lock.held", ".owner.json"
+LOCK_FILES = (LOCK, MARKER, OWNER)
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error."""
     path = Path(path)
-    # Keras and matplotlib choose the format by the ending, so the mark comes first.
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    # Keras and matplotlib choose the format by the ending, so the mark comes first. Not the number of the process: two
+    # containers with one disk have the same numbers.
+    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -46,21 +53,34 @@ def _without_nan(value: Any) -> Any:
 
 def numbered_folder(stem: Path) -> Path:
     """`stem` itself, or `stem-2`, `stem-3`, ...: the first that is absent or empty."""
-    return next(folder for folder in _numbered(stem) if not folder.exists() or is_empty(folder))
+    return next(folder for folder in numbered_folders(stem) if not folder.exists() or is_empty(folder))
 
 
 def last_numbered_folder(stem: Path) -> Path | None:
     """The last of `stem`, `stem-2`, `stem-3`, ... before the first that is absent or empty."""
     last = None
-    for folder in _numbered(stem):
+    for folder in numbered_folders(stem):
         if not folder.exists() or is_empty(folder):
             return last
         last = folder
 
 
-def _numbered(stem: Path) -> Iterator[Path]:
+def numbered_folders(stem: Path) -> Iterator[Path]:
+    """`stem`, `stem-2`, `stem-3`, ... without end, whether they are there or not."""
     yield stem
     yield from (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
+
+
+def existing_folders(stem: Path) -> list[Path]:
+    """Those of `stem`, `stem-2`, `stem-3`, ... that are there, in this order, also where one between is missing."""
+    name = re.compile(rf"{re.escape(stem.name)}(?:-([1-9]\d*))?")
+    found = {}
+    with contextlib.suppress(OSError):
+        for path in stem.parent.iterdir():
+            match = name.fullmatch(path.name)
+            if match and match[1] != "1" and path.is_dir():
+                found[int(match[1] or 1)] = stem.with_name(path.name)
+    return [found[number] for number in sorted(found)]
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:
@@ -82,8 +102,8 @@ def missing_files(paths: Iterable[str]) -> list[str]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether it is a folder with nothing in it."""
-    return folder.is_dir() and not any(folder.iterdir())
+    """Whether it is a folder with nothing in it but the files of a lock."""
+    return folder.is_dir() and all(path.name in LOCK_FILES for path in folder.iterdir())
 
 
 def make_writable(folder: Path, option: str = "--output") -> None:

@@ -1,16 +1,27 @@
-"""The folder of a run, whether it is new, continued or replaced, and what is finished in it."""
+"""The folder of a run: which one it is, whether it is new, continued or replaced, and what is finished in it."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from training.files import atomic_path, last_numbered_folder, make_writable, numbered_folder, write_json
+from training.checkpoint import Checkpoints
+from training.files import (
+    LOCK_FILES,
+    atomic_path,
+    existing_folders,
+    is_empty,
+    last_numbered_folder,
+    numbered_folders,
+    write_json,
+)
+from training.ownership import InUseError, OwnedFolder, claim, claim_free
 from training.recipe import Experiment, differences
 from training.tasks import task_of
 
@@ -27,8 +38,8 @@ def open_run_folder(
     default: Path,
     resume: bool = False,
     overwrite: bool = False,
-) -> Path:
-    """The folder to write to, made, proved writable, and with `config` in its `config.json`.
+) -> OwnedFolder:
+    """The folder to write to, made, proved writable, this process's own, and with `config` in its `config.json`.
 
     Args:
         output: the folder the user named; None for `default` or the next free `default-2`, `default-3`, ...
@@ -38,37 +49,133 @@ def open_run_folder(
         overwrite: replace the run in `output`; files that no run has written stay.
 
     Raises:
-        ValueError: the folder cannot be written; is in use, and neither `resume` nor `overwrite` is given;
-            holds something else than a run, or a run with another configuration.
+        ValueError: the folder cannot be written; belongs to another process; holds a run, and neither `resume` nor
+            `overwrite` is given; holds something else than a run, or a run with another configuration.
     """
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other: keep what is finished, or replace it")
-    if output is None:
-        folder = last_numbered_folder(default) if resume else numbered_folder(default)
+    if output is None and not resume:
+        owned = claim_free(default)
+    else:
+        folder = output or last_numbered_folder(default)
         if folder is None:
             raise ValueError(f"there is no {str(default)!r} here to resume; name the folder with --output")
-    else:
-        folder = output
-    if not folder.is_dir() and folder.exists():
-        raise ValueError(f"--output {str(folder)!r} is a file; name a folder")
+        if resume:
+            check_same(folder, read_config(folder), config)  # before anything is made
+        owned = _claim_named(folder)
+    try:
+        begin_run(owned, config, resume=resume, overwrite=overwrite)
+    except BaseException:
+        owned.release()
+        raise
+    return owned
+
+
+def begin_run(owned: OwnedFolder, config: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False) -> None:
+    """Writes `config` into a folder that is this process's own; arguments and errors as of `open_run_folder`."""
+    folder = owned.path
     earlier = read_config(folder)
     if resume:
-        check_same(folder, earlier, config)
-    elif folder.is_dir() and any(folder.iterdir()):
-        if earlier is None:
-            raise ValueError(
-                f"--output {str(folder)!r} is not empty and holds no earlier run; name an empty or new folder"
-            )
-        if not overwrite:
-            raise ValueError(
-                f"--output {str(folder)!r} holds an earlier run; "
-                "give --resume to continue it, --overwrite to replace it, or another folder"
-            )
-    make_writable(folder)
+        check_same(owned.given, earlier, config)
+    elif earlier is not None and not overwrite:
+        raise ValueError(
+            f"--output {str(owned.given)!r} holds an earlier run; "
+            "give --resume to continue it, --overwrite to replace it, or another folder"
+        )
     if overwrite and earlier is not None:
         _remove_run(folder, earlier)
-    write_json(folder / CONFIG, config)
-    return folder
+    owned.begin(CONFIG, config)
+
+
+def claim_run_folder(
+    output: Path | None,
+    default: Path,
+    different: Callable[[Mapping[str, Any]], Sequence[str]],
+    *,
+    overwrite: bool = False,
+) -> tuple[OwnedFolder, str | None]:
+    """The folder of a training, made this process's own; `begin_run` writes to it.
+
+    Without `output` it is `default`. If that is in use or holds something else, it is left alone: the folder is the one
+    of `default-2`, `default-3`, ... with the run of these settings, or else the first that is free.
+
+    Args:
+        output: the folder the user named, or None.
+        default: the folder otherwise.
+        different: tells from the configuration of a run in which settings it is another than the one asked for.
+        overwrite: whether the run is going to be replaced.
+
+    Returns: The folder, and a line that says why it is not `default`; None if it is, or if `output` is given.
+    Raises: ValueError: as `open_run_folder`.
+    """
+    if output is not None:
+        return _claim_named(output), None
+    own = ((folder, _OWN) for folder in existing_folders(default))
+    free = ((folder, _FREE) for folder in numbered_folders(default))
+    in_use: dict[Path, str] = {}
+    for folder, wanted in itertools.chain(own, free):
+        if _contents(folder, different) != wanted:
+            continue
+        try:
+            owned = claim(folder)
+        except InUseError as error:
+            in_use[folder] = f"{str(folder)!r} is in use by {error.holder}"
+            continue
+        # Its owner before may have gone on until a moment ago.
+        if _contents(folder, different) == wanted:
+            break
+        owned.release()
+    if folder == default:
+        return owned, None
+    reason = in_use.get(default) or _contents(default, different)
+    if reason == _FREE:
+        return owned, f"This training is in {str(folder)!r}"
+    if overwrite and default not in in_use:
+        reason += f", which --output {default} --overwrite replaces"
+    return owned, f"{reason}; this training is in {str(folder)!r}"
+
+
+_OWN, _FREE = "own", "free"
+
+
+def _contents(folder: Path, different: Callable[[Mapping[str, Any]], Sequence[str]]) -> str:
+    """What a default folder is for a training: `_OWN`, `_FREE`, or a reason to leave it alone."""
+    config = read_config(folder)
+    if config is None:
+        free = not folder.exists() or is_empty(folder)
+        return _FREE if free else f"{str(folder)!r} is not empty and holds no run"
+    if not has_begun(folder):
+        return _FREE  # nothing would be lost
+    settings = different(config)
+    return f"{str(folder)!r} holds another run ({'; '.join(settings[:2])})" if settings else _OWN
+
+
+def _claim_named(folder: Path) -> OwnedFolder:
+    """A folder that the user named, if there is nothing in it or a run."""
+    if not folder.is_dir() and folder.exists():
+        raise ValueError(f"--output {str(folder)!r} is a file; name a folder")
+    if folder.is_dir() and not is_empty(folder) and read_config(folder) is None:
+        raise ValueError(f"--output {str(folder)!r} is not empty and holds no earlier run; name an empty or new folder")
+    return claim(folder)
+
+
+class OwnedCheckpoints(Checkpoints):
+    """The checkpoints of a run in its folder, as long as it is this process's own.
+
+    If the folder is lost, the next one is saved in a new run folder beside it, and `save` raises `FolderLostError`.
+    """
+
+    def __init__(self, owned: OwnedFolder, keep: int = 2):
+        super().__init__(owned.path / CHECKPOINTS, keep)
+        self.owned = owned
+
+    def save(self, model: keras.Model, *, step: int, extra: Mapping[str, Any] | None = None) -> Path:
+        place = self.owned.place()
+        if not self.owned.is_lost:
+            return super().save(model, step=step, extra=extra)
+        path = Checkpoints(place / CHECKPOINTS).save(model, step=step, extra=extra)
+        self.owned.check(f"the training is saved up to step {step}")
+        return path
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -82,7 +189,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 def has_begun(folder: Path) -> bool:
     """Whether a run has left anything in its folder that it would go on with, or that somebody may want."""
-    left = {path.name for path in folder.iterdir()} - {CONFIG, "tensorboard", CHECKPOINTS}
+    left = {path.name for path in folder.iterdir()} - {CONFIG, "tensorboard", CHECKPOINTS, *LOCK_FILES}
     return bool(left) or any((folder / CHECKPOINTS).glob("*"))
 
 
@@ -107,15 +214,23 @@ def load_finished(folder: Path, recipe: Experiment) -> Any:
     return outcome
 
 
-def check_same(folder: Path, earlier: Mapping[str, Any] | None, config: Mapping[str, Any]) -> None:
-    """An error that names the settings in which a run in `folder` is another than the one of `config`."""
-    if earlier is None:
-        raise ValueError(f"{str(folder)!r} holds no run to resume; leave out --resume to start one")
+def different_settings(earlier: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """`NAME was OLD, is NEW` for each setting in which the run of `earlier` is another than the one of `config`."""
+    if len(earlier["recipes"]) != len(config["recipes"]):
+        was, now = (", ".join(recipe["name"] for recipe in each["recipes"]) for each in (earlier, config))
+        return [f"recipes was {was!r}, is {now!r}"]
     changed = differences({key: earlier[key] for key in FIXED}, {key: config[key] for key in FIXED})
     changed.pop("recipes.title", None)  # it follows from the others
     # That it is of another recipe says more than any of the settings that follow from it.
     names = sorted(changed, key=lambda name: (name != "recipes.name", name))
-    different = [f"{name.removeprefix('recipes.')} was {changed[name][0]!r}, is {changed[name][1]!r}" for name in names]
+    return [f"{name.removeprefix('recipes.')} was {changed[name][0]!r}, is {changed[name][1]!r}" for name in names]
+
+
+def check_same(folder: Path, earlier: Mapping[str, Any] | None, config: Mapping[str, Any]) -> None:
+    """An error that names the settings in which a run in `folder` is another than the one of `config`."""
+    if earlier is None:
+        raise ValueError(f"{str(folder)!r} holds no run to resume; leave out --resume to start one")
+    different = different_settings(earlier, config)
     if different:
         raise ValueError(
             f"the run in {str(folder)!r} cannot be resumed with other settings: {'; '.join(different[:3])}; "
@@ -124,7 +239,7 @@ def check_same(folder: Path, earlier: Mapping[str, Any] | None, config: Mapping[
 
 
 def _remove_run(folder: Path, config: Mapping[str, Any]) -> None:
-    names = ["report.md", "history.csv", CONFIG]
+    names = ["report.md", "history.csv", "evaluation.json", "evaluation.results.json", CONFIG]
     endings = (".keras", ".json", ".results.json")
     names += [f"{recipe['name']}{ending}" for recipe in config["recipes"] for ending in endings]
     for path in [*(folder / name for name in names), *(folder / "figures").glob("*.png")]:

@@ -33,7 +33,8 @@ def write_version(folder, write):
             made = _make_folders(name)
             # A server that polls takes folders with a number for versions. Not `tempfile`: its folders are private.
             temporary = name / f".unfinished-{uuid.uuid4().hex}"
-            temporary.mkdir()
+            # With its parents: another export that failed may just have removed the folder that it had made.
+            temporary.mkdir(parents=True)
         except OSError as error:
             raise ValueError(f"cannot write to {str(name)!r}: {error.strerror or error}.") from error
         write(temporary)

@@ -7,6 +7,7 @@ import os
 import pathlib
 import pickle
 import re
+import secrets
 from collections.abc import Mapping
 
 import numpy as np
@@ -78,7 +79,7 @@ def write_state_dict(state, path):
     for key, array in state.items():
         if array.dtype.kind not in "fiub":
             raise ValueError(f"{key!r} must be an array of numbers; given: dtype {array.dtype}.")
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     try:
         if ending == ".safetensors":
             import_safetensors().save_file(state, temporary, metadata={"format": "pt"})

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import os
 import re
+import secrets
 import shutil
 import ssl
 import sys
@@ -20,6 +21,8 @@ from pathlib import Path
 TIMEOUT = 60  # seconds without a byte
 CHUNK_SIZE = 2**18
 MEGABYTE = 10**6
+# Of a lock on a file system that has none, as some network mounts.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 class DownloadError(RuntimeError):
@@ -92,10 +95,11 @@ def download(url, path, sha256=None):
         raise DownloadError(f"{path.name} is not in the cache and KERAS_APA_OFFLINE is set. {_by_hand(url, path)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path) as alone:
+        lock = path.with_name(f".{path.name}.lock")
+        with alone(lock, f"Another process downloads {path.name}; waiting for it") as is_alone:
             if not path.is_file():  # else another process was faster
                 # Without a lock, a partial file for each process; it is not resumed by the next one.
-                partial = path.with_name(f".{path.name}.{'' if alone else f'{os.getpid()}.'}partial")
+                partial = path.with_name(f".{path.name}.{'' if is_alone else f'{secrets.token_hex(4)}.'}partial")
                 _fetch(url, partial, path)
                 _accept(partial, path, sha256)
             else:
@@ -112,17 +116,36 @@ def _by_hand(url, path):
 
 
 @contextlib.contextmanager
-def _alone(path):
-    """Holds a lock on `path`, which the system drops when the process dies; False where it cannot be locked."""
-    with open(path.with_name(f".{path.name}.lock"), "a") as stream:
-        try:
-            import fcntl
+def alone(path, waiting=""):
+    """Holds a lock on the file `path`, which goes when the block ends, or the process, however it ends.
 
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        except (ImportError, OSError):  # Windows, some network file systems
-            yield False
-        else:
-            yield True
+    Args:
+        path: A file beside what the block writes, in a folder that is there.
+        waiting: What to say on stderr while another process has the lock.
+
+    Yields: False if the file system has no locks and the block is not alone for sure.
+    Raises: OSError: The file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if waiting:
+                print(waiting, file=sys.stderr)
+            lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        yield lock.is_locked
+    finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):  # Windows removes no open file; releasing the lock does
+                os.unlink(path)
+            lock.release()
 
 
 def _accept(file, path, sha256):
@@ -146,7 +169,7 @@ def _accept(file, path, sha256):
         raise DownloadError(f"What was downloaded for {path} {problem}. It was thrown away.")
     if not recorded:
         try:
-            temporary = record.with_name(f".{os.getpid()}-{record.name}")
+            temporary = record.with_name(f".{secrets.token_hex(4)}-{record.name}")
             temporary.write_text(f"{digest}  {path.name}\n")
             os.replace(temporary, record)
         except OSError:

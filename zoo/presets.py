@@ -25,7 +25,7 @@ from keras_apa._version import __version__
 from keras_apa.layers import PriorCorrection
 from zoo.checkpoint_files import first_line, import_safetensors, read_safetensors
 from zoo.classifier import Classifier
-from zoo.download import DownloadError, is_offline
+from zoo.download import DownloadError, alone, is_offline
 from zoo.weight_files import load_h5
 
 FORMAT = "keras_apa_preset"
@@ -58,7 +58,8 @@ def save_preset(
 ):
     """Write a model as a preset: a folder that `from_preset` reads on every backend.
 
-    The folder appears when it is complete. Optimizer and losses are left out.
+    The folder appears when it is complete. Of two processes that write it at once, one gets an error, or with
+    `overwrite` the later one stays whole. Optimizer and losses are left out.
 
     Args:
         model: A functional `keras.Model`, such as one of `zoo.create_model`, a `PriorCorrection` behind it included; or
@@ -113,7 +114,9 @@ def save_preset(
                 {key: np.asarray(keras.ops.convert_to_numpy(v), order="C") for key, v in _variables(model).items()},
                 temporary / config["weights"],
             )
-        _move(temporary, folder)
+        with alone(folder.with_name(f".{folder.name}.lock")):
+            _check_folder(folder, overwrite)  # another process may have been faster
+            _move(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

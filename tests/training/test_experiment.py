@@ -17,12 +17,13 @@ from rich.console import Console
 
 import zoo
 from keras_apa import ClassCounts
-from training import experiment
+from training import classification, experiment
 from training.checkpoint import Checkpoints
 from training.classifier_learning import METHODS, learn_classifier
 from training.cli import main
 from training.data.source import ArrayImages, Source
 from training.network import model_arguments
+from training.ownership import claim
 from training.recipe import Recipe
 from training.recipes import get_recipe, recipes
 from training.tasks import task_of
@@ -82,6 +83,69 @@ def test_report_is_written_again_from_the_numbers(run):
     assert main(["report", str(run), "--backend", CURRENT]) == 0
     table = [line for line in before.splitlines() if line.startswith("| Cross entropy")]
     assert table and table[0] in (run / "report.md").read_text()
+
+
+@pytest.mark.any_backend
+def test_the_same_command_finds_its_run_beside_another_and_reads_what_is_in_use(run, tmp_path, capsys, monkeypatch):
+    """Without `--output`, and with the folder of another run where its own would be."""
+    runs = tmp_path / "runs"
+    shutil.copytree(run, runs / "digits10_lt_baseline-2")
+    other = shutil.copytree(run, runs / "digits10_lt_baseline")
+    config = json.loads((other / "config.json").read_text())
+    config["recipes"][0]["seed"] = 7
+    (other / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    assert train("digits10_lt_baseline", *SMALL, "--evaluation.prior-correction", "raw") == 0
+    printed = capsys.readouterr().out
+    assert "'runs/digits10_lt_baseline' holds another run (seed was 7, is 0); this training is in 'runs/dig" in printed
+    assert "This training is finished; its result:" in printed
+    assert f"Wrote {runs / 'digits10_lt_baseline-2' / 'report.md'}" in printed
+    with claim(other) as owned:
+        (other / "report.md").unlink()
+        assert main(["report", str(other), "--backend", CURRENT]) == 2  # its numbers are those of seed 0
+        (other / "config.json").write_text((run / "config.json").read_text())
+        assert main(["report", str(other), "--backend", CURRENT]) == 0
+        assert (other / "report.md").is_file() and owned.is_ours()
+
+
+@pytest.mark.any_backend
+def test_a_training_that_lost_its_folder_is_saved_beside_it_and_goes_on(tmp_path, capsys, monkeypatch):
+    """The folder is renamed in the first epoch; then another is put in its place while the model is evaluated."""
+    monkeypatch.chdir(tmp_path)
+    folder, seen = tmp_path / "runs" / "digits10_lt_baseline", []
+    note = experiment.EpochProgress.on_epoch_end
+
+    def removed(self, epoch, logs=None):
+        seen.append(epoch)
+        note(self, epoch, logs)
+        folder.rename(tmp_path / "renamed")
+
+    monkeypatch.setattr(experiment.EpochProgress, "on_epoch_end", removed)
+    arguments = ["digits10_lt_baseline", *SMALL, "--epochs", "1", "--model.name", "resnet8"]
+    assert train(*arguments) == 1
+    error = capsys.readouterr().err
+    assert "digits10_lt_baseline' was removed or renamed while it was in use; the training is saved up to" in error
+    assert re.search(r"Continue with: .*--output \S+/runs/digits10_lt_baseline$", error) and "--debug" not in error
+    assert {path.name for path in (tmp_path / "renamed").iterdir()} >= {"config.json", ".lock"}
+
+    evaluated = classification.evaluate
+
+    def replaced(*given):
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / "notes.txt").touch()
+        return evaluated(*given)
+
+    monkeypatch.setattr(classification, "evaluate", replaced)
+    assert train(*arguments) == 1
+    printed = capsys.readouterr()
+    assert "Going on from step 5 of 5" in printed.out and seen == [0]
+    assert "it or its lock was replaced while it was in use; the finished model, its numbers and" in printed.err
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    beside = tmp_path / "runs" / "digits10_lt_baseline-2"
+    assert {"digits10_lt_baseline.keras", "digits10_lt_baseline.json", "report.md"} <= {
+        p.name for p in beside.iterdir()
+    }
 
 
 @pytest.mark.slow

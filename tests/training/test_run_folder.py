@@ -15,6 +15,12 @@ def config(**changes):
     return {"recipes": recipes, "backend": "jax"}
 
 
+def opened(*arguments, **options):
+    """The folder of a run that was opened and given back."""
+    with open_run_folder(*arguments, **options) as owned:
+        return owned.path
+
+
 def test_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
@@ -38,44 +44,44 @@ def test_default_folder_is_numbered_when_taken(tmp_path):
     assert numbered_folder(stem) == stem
     (stem / "a").touch()
     assert numbered_folder(stem) == tmp_path / "demo-2"
-    first = open_run_folder(None, config(), default=stem)
+    first = opened(None, config(), default=stem)
     assert first == tmp_path / "demo-2"
     assert numbered_folder(stem) == tmp_path / "demo-3"
-    assert open_run_folder(None, config(), default=stem, resume=True) == first
+    assert opened(None, config(), default=stem, resume=True) == first
 
 
 def test_earlier_run_is_refused_continued_or_replaced(tmp_path):
-    folder = open_run_folder(tmp_path / "run", config(), default=tmp_path)
+    folder = opened(tmp_path / "run", config(), default=tmp_path)
     for name in ("digits10_lt.keras", "digits10_lt.json", "report.md", "mine.txt"):
         (folder / name).write_text("{}")
     (folder / "figures").mkdir()
     (folder / "figures" / "a.png").touch()
     with pytest.raises(ValueError, match="--resume to continue it, --overwrite to replace it"):
-        open_run_folder(folder, config(), default=tmp_path)
-    open_run_folder(folder, config(), default=tmp_path, resume=True)
+        opened(folder, config(), default=tmp_path)
+    opened(folder, config(), default=tmp_path, resume=True)
     assert (folder / "digits10_lt.keras").exists()
-    open_run_folder(folder, config(epochs=3), default=tmp_path, overwrite=True)
+    opened(folder, config(epochs=3), default=tmp_path, overwrite=True)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "figures", "mine.txt"]
     assert not any((folder / "figures").iterdir())
     assert json.loads((folder / "config.json").read_text())["recipes"][0]["epochs"] == 3
 
 
 def test_resume_with_other_settings_names_them(tmp_path):
-    open_run_folder(tmp_path / "run", config(epochs=2), default=tmp_path)
+    opened(tmp_path / "run", config(epochs=2), default=tmp_path)
     with pytest.raises(ValueError, match="epochs was 2, is 3"):
-        open_run_folder(tmp_path / "run", config(epochs=3), default=tmp_path, resume=True)
+        opened(tmp_path / "run", config(epochs=3), default=tmp_path, resume=True)
     other = config(epochs=2) | {"backend": "torch"}
     with pytest.raises(ValueError, match="backend was 'jax', is 'torch'"):
-        open_run_folder(tmp_path / "run", other, default=tmp_path, resume=True)
+        opened(tmp_path / "run", other, default=tmp_path, resume=True)
 
 
 def test_nothing_to_resume_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="holds no run to resume"):
-        open_run_folder(tmp_path / "none", config(), default=tmp_path, resume=True)
+        opened(tmp_path / "none", config(), default=tmp_path, resume=True)
     with pytest.raises(ValueError, match="there is no .* here to resume"):
-        open_run_folder(None, config(), default=tmp_path / "demo", resume=True)
+        opened(None, config(), default=tmp_path / "demo", resume=True)
     with pytest.raises(ValueError, match="exclude each other"):
-        open_run_folder(None, config(), default=tmp_path / "demo", resume=True, overwrite=True)
+        opened(None, config(), default=tmp_path / "demo", resume=True, overwrite=True)
     assert not any(tmp_path.iterdir())
 
 
@@ -83,16 +89,16 @@ def test_nothing_to_resume_is_an_error(tmp_path):
 def test_files_of_somebody_else_are_never_written_over(tmp_path, overwrite):
     (tmp_path / "config.json").write_text('{"theirs": 1}')
     with pytest.raises(ValueError, match="not empty and holds no earlier run"):
-        open_run_folder(tmp_path, config(), default=tmp_path, overwrite=overwrite)
+        opened(tmp_path, config(), default=tmp_path, overwrite=overwrite)
     assert (tmp_path / "config.json").read_text() == '{"theirs": 1}'
 
 
 def test_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is a file; name a folder"):
-        open_run_folder(tmp_path / "file", config(), default=tmp_path)
+        opened(tmp_path / "file", config(), default=tmp_path)
     with pytest.raises(ValueError, match="cannot write to .*file"):
-        open_run_folder(tmp_path / "file" / "below", config(), default=tmp_path)
+        opened(tmp_path / "file" / "below", config(), default=tmp_path)
 
 
 def test_run_counts_as_finished_only_with_model_and_numbers(tmp_path):

@@ -1,6 +1,8 @@
 """Downloads against a server of this process that speaks like the far end, Google Drive's hosts included."""
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import http.server
 import os
@@ -15,7 +17,7 @@ import pytest
 import trustme
 
 from zoo import download as module
-from zoo.download import DownloadError, cache_folder, download, google_drive
+from zoo.download import DownloadError, alone, cache_folder, download, google_drive
 
 pytestmark = pytest.mark.any_backend  # no backend takes part in a download
 
@@ -350,6 +352,32 @@ def test_two_processes_at_once_fetch_the_file_once(far_end, path):
         assert process.wait(60) == 0, process.stderr.read()
     assert [request[2] for request in far_end.requests] == [None, "bytes=300000-"]
     assert path.read_bytes() == CONTENT
+
+
+def test_who_waits_for_another_process_says_so(far_end, path, capsys):
+    printed = []
+    path.parent.mkdir(exist_ok=True)
+    with alone(path.with_name(".weights.pth.lock")) as is_alone:
+        assert is_alone
+        thread = threading.Thread(target=download, args=[f"{far_end.url}/file", path])
+        thread.start()
+        wait_for(lambda: printed.append(capsys.readouterr().err) or "waiting for it" in "".join(printed))
+        assert "Another process downloads weights.pth; waiting for it" in "".join(printed)
+        assert far_end.requests == []
+    thread.join()
+    assert path.read_bytes() == CONTENT and not path.with_name(".weights.pth.lock").exists()
+
+
+def test_where_nothing_can_be_locked_each_process_has_a_part_of_its_own(far_end, path, monkeypatch):
+    def flock(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    path.parent.mkdir(exist_ok=True)
+    of_another = path.with_name(".weights.pth.partial")
+    of_another.write_bytes(b"half")
+    assert download(f"{far_end.url}/file", path).read_bytes() == CONTENT
+    assert of_another.read_bytes() == b"half"
 
 
 def test_a_killed_download_is_resumed_and_leaves_no_lock(far_end, path):

@@ -188,6 +188,29 @@ def test_exports_at_once_get_versions_of_their_own(tmp_path):
 
 
 @pytest.mark.any_backend
+def test_of_two_exports_of_one_version_at_once_one_is_refused(tmp_path):
+    barrier, results = threading.Barrier(2), []
+
+    def write(path):
+        (path / "file").write_text(path.name)
+        barrier.wait()
+
+    def export_version():
+        try:
+            results.append(write_version(tmp_path / "3", write).name)
+        except ValueError as error:
+            results.append(str(error).partition(" in ")[0])
+
+    threads = [threading.Thread(target=export_version) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == ["3", "version 3 exists"]
+    assert [path.name for path in tmp_path.iterdir()] == ["3"] and len(list((tmp_path / "3").iterdir())) == 1
+
+
+@pytest.mark.any_backend
 def test_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"cannot write to '.*file/birds'"):

@@ -140,6 +140,39 @@ def test_an_existing_preset_is_replaced_only_when_asked(saved):
     assert [path.name for path in folder.parent.iterdir()] == ["pets"]
 
 
+@pytest.mark.any_backend
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_of_presets_written_at_once_one_stands_whole(overwrite, tmp_path, monkeypatch):
+    """All have seen that the folder is free, or that a preset is there, before the first one is moved there."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    folder, barrier, results = tmp_path / "one", threading.Barrier(4), []
+    if overwrite:
+        save_preset(model, folder)
+
+    def card(*given):
+        barrier.wait()
+        return ""
+
+    monkeypatch.setattr(presets, "_card", card)
+
+    def write(number):
+        try:
+            save_preset(model, folder, description=str(number), overwrite=overwrite)
+            results.append("saved")
+        except ValueError as error:
+            results.append(str(error))
+
+    threads = [threading.Thread(target=write, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    refused = f"{folder} holds a preset; choose another folder, or overwrite=True."
+    assert sorted(results) == sorted(["saved"] * 4 if overwrite else ["saved", *[refused] * 3])
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    assert preset_config(folder)["description"] in "0123" and from_preset(folder).count_params() == 3
+
+
 def test_a_folder_with_something_else_is_never_replaced(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="exists and is not a preset"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import secrets
 import struct
 import sys
 from collections.abc import Sequence
@@ -290,7 +291,7 @@ def _labels(builder, split, sequence):
         labels = np.array([label for chunk in pool.map(read, chunks) for label in chunk], dtype=np.int32)
     if not builder.data_path.exists():  # TensorFlow Datasets' fake data
         return labels
-    temporary = os.fspath(kept) + f".{os.getpid()}.tmp"
+    temporary = os.fspath(kept) + f".{secrets.token_hex(4)}.tmp"
     try:
         with open(temporary, "wb") as file:
             np.save(file, labels)
