@@ -15,6 +15,7 @@ from training.data.coco_fields import LISTS, object_area, segmentation_of
 from training.data.coco_masks import encode_mask
 from training.data.detection_source import fitting_scale
 from zoo.detection.transform import resize_image
+from zoo.value_range import values_known, warn_of_range
 
 STYLES = ("coco", "lvis")
 KINDS = ("box", "mask")
@@ -57,6 +58,7 @@ def detect(
 
 
 def _detect_batch(model, batch, image_size, batch_size, shorter_side):
+    warn_of_range(model, [image for _, image in batch], stacklevel=4)
     pixels = np.zeros((batch_size, *image_size, 3), "float32")
     sizes = np.ones((batch_size, 2), "int32")
     for place, (_, image) in enumerate(batch):
@@ -64,7 +66,8 @@ def _detect_batch(model, batch, image_size, batch_size, shorter_side):
         sizes[place] = [max(int(side * scale + 0.5), 1) for side in image.shape[:2]]
         height, width = sizes[place]
         pixels[place, :height, :width] = resize_image(image, (height, width))
-    found = model.predict_on_batch({"images": pixels, "image_size": sizes})
+    with values_known(model):
+        found = model.predict_on_batch({"images": pixels, "image_size": sizes})
     found = {key: np.asarray(value) for key, value in found.items()}
     for place, (name, image) in enumerate(batch):
         one = {key: value[place] for key, value in found.items()}
