@@ -35,33 +35,36 @@ def range_after(preprocessing):
     return min((0 - mean) / std for mean, std in pairs), max((1 - mean) / std for mean, std in pairs)
 
 
-def warn_of_range(owner, images, wanted=PIXELS, stacklevel=2):
-    """Warn if images look as if they had another range than `wanted`, unless `owner` has been warned of already.
+def warn_of_range(owner, images, wanted=None, stacklevel=2):
+    """Warn if images look as if they had another range than is wanted, unless `owner` has been warned of already.
 
     A warning comes for values far beyond the range, for 0 to 1 or normalised values where pixels are wanted, and for
     0 to 1 where normalised values are wanted. Images of one value say nothing, nor do integers that are within the
-    range, however dark. Use it for the batches of tf.data, a `PyDataset` or a `DataLoader`, which models do not see:
-
-    >>> import numpy as np
-    >>> import zoo.value_range
-    >>> detector = zoo.FasterRCNN("resnet18", num_classes=2, pyramid_filters=8, box_units=16)
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     zoo.value_range.warn_of_range(detector, np.linspace(0, 1, 12, dtype="float32").reshape(1, 2, 2, 3))
-    >>> str(caught[0].message)
-    'images must be pixels from 0 to 255; given: float32 from 0 to 1. They look like pixels divided by 255: multiply
-    them by 255.'
+    range, however dark. Use it for the batches of tf.data, a `PyDataset` or a `DataLoader`, whose values models do not
+    see, with the model as `owner`.
 
     Args:
         owner: What the images are for, a model or its preprocessing.
         images: An array or eager tensor `(batch, height, width, channels)` or without the batch, or a list of arrays.
             Anything else is passed over.
-        wanted: The least and the largest value.
+        wanted: The least and the largest value; `None` for the model's own `wanted_range()`, else for pixels.
         stacklevel: As `warnings.warn` takes it.
+
+    >>> import warnings
+    >>> import numpy as np, zoo
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     images = np.linspace(0, 1, 12, dtype="float32").reshape(1, 2, 2, 3)
+    ...     zoo.value_range.warn_of_range(zoo.preprocessing.imagenet(), images)
+    >>> str(caught[0].message)
+    'images must be pixels from 0 to 255; given: float32 from 0 to 1. They look like pixels divided by 255: multiply
+    them by 255.'
     """
     if getattr(owner, _DONE, False) or getattr(owner, _KNOWN, False):
         return
-    seen = _seen(images)
+    if wanted is None:
+        wanted = owner.wanted_range() if hasattr(owner, "wanted_range") else PIXELS
+    seen = wanted and _seen(images)
     wrong = seen and _what_is_wrong(*seen, *wanted)
     if not wrong:
         return

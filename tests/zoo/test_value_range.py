@@ -214,6 +214,10 @@ def test_a_model_without_preprocessing_has_no_opinion():
     with silent():
         for images in (BYTES, UNIT, NORMALISED):
             model(images)
+            warn_of_range(model, images)
+    model.preprocessing = cifar()
+    with refused("Call model.preprocessing"):
+        warn_of_range(model, BYTES)
 
 
 @pytest.mark.any_backend

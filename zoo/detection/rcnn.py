@@ -55,7 +55,8 @@ class FasterRCNN(keras.Model):
         **options: Fields of `zoo.detection.Options` that differ, such as `max_detections=300`.
 
     Call arguments:
-        inputs: Pixels 0 to 255, RGB, `(batch, height, width, 3)`, or a dict `{"images": ..., "image_size": ...}` with
+        inputs: Pixels 0 to 255 (arrays of another range give a warning, see `zoo.value_range.warn_of_range`), RGB,
+            `(batch, height, width, 3)`, or a dict `{"images": ..., "image_size": ...}` with
             `(batch, 2)` heights and widths in pixels: what is beyond is padding. Height and width are static.
         training: With `True`, what the losses need; otherwise the detections.
 
