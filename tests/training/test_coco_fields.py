@@ -128,15 +128,18 @@ def test_areas_of_no_use_are_those_of_the_masks_as_pycocotools_counts_them(sourc
     assert all(note.endswith("objects without one (6): annotation 10, 11, 12, 20, 21 and 1 more") for note in told)
 
 
-def test_what_has_neither_area_nor_mask_is_measured_by_its_box_and_told(source):
+def test_what_has_neither_area_nor_mask_is_measured_by_its_box_and_told_among_others(source):
     value = contents()
+    del value["annotations"][0]["segmentation"]
+    read = source(contents(area=700), value, masks=False)
+    assert [each["area"] for each in read.test_annotations["annotations"]][:3] == [3600, 4400, 1600]
+    (note,) = [note for note in read.notes if "neither area nor segmentation" in note]
+    assert note.endswith("are small, medium or large by their boxes (1): annotation 10")
     for each in value["annotations"]:
         each["segmentation"] = []
     read = source(contents(area=700), value, masks=False)
     assert [each["area"] for each in read.test_annotations["annotations"]][:3] == [3600, 12100, 1600]
-    assert any(
-        "with neither area nor segmentation are small, medium or large by their boxes (6)" in n for n in read.notes
-    )
+    assert not any("area" in note for note in read.notes)
 
 
 def test_an_area_that_is_given_is_used_and_told_where_the_box_cannot_have_it(source):

@@ -125,13 +125,14 @@ def area_notes(part: Any, known: Collection[int]) -> list[str]:
         part: `training.data.coco_file.Annotated`.
         known: The category ids that are measured.
     """
-    unusable, boxes, beyond = [], [], []
+    unusable, boxes, beyond, has_masks = [], [], [], False
     for number, own in part.objects.items():
         size = part.images[number]["height"], part.images[number]["width"]
         for each in own:
             if each["iscrowd"] or each["category_id"] not in known:
                 continue
             area, (_, _, w, h) = each.get("area"), each["bbox"]
+            has_masks = has_masks or "segmentation" in each
             if not _is_area(area):
                 if area is not None:
                     unusable.append(each["id"])
@@ -145,7 +146,7 @@ def area_notes(part: Any, known: Collection[int]) -> list[str]:
             f"{part.file}: areas that are no number above 0 are taken from the segmentations, or from the boxes of "
             f"objects without one ({len(unusable)}): annotation {some(unusable)}"
         )
-    if boxes:
+    if boxes and has_masks:  # where nothing has a mask, there is nothing else to go by
         notes.append(
             f"{part.file}: objects with neither area nor segmentation are small, medium or large by their boxes "
             f"({len(boxes)}): annotation {some(boxes)}"
