@@ -244,13 +244,13 @@ def test_fields_of_an_image_that_cannot_be_used_are_named(source, change, messag
 
 
 def test_fields_that_are_null_are_as_if_they_were_missing(source):
-    value = contents(area=700)
+    value = contents(area=700, iscrowd=None, ignore=None)
     value["images"][0].update(neg_category_ids=None, not_exhaustive_category_ids=None, file_name=None)
     value["images"][0]["coco_url"] = "http://images.cocodataset.org/./1.png"
     for category, name in zip(value["categories"], (None, ""), strict=True):
         category["name"] = name
     read = source(value, value)
-    assert read.class_names == ("1", "2")
+    assert read.class_names == ("1", "2") and [len(labels) for labels in read.train.labels] == [3, 3]
     assert not {"neg_category_ids", "not_exhaustive_category_ids"} & set(read.test_annotations["images"][0])
     value["categories"][0]["name"] = ["cat"]
     with pytest.raises(ValueError, match=r"category 1: name must be a text, got \['cat'\]"):

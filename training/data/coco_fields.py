@@ -191,7 +191,7 @@ def frequency_notes(part: Any, categories: Sequence[Mapping[str, Any]]) -> list[
         part: `training.data.coco_file.Annotated`.
         categories: With the `frequency` that is used.
     """
-    given = {number: part.records[number].get("frequency") for number in part.categories}
+    given = {number: part.records.get(number, {}).get("frequency") for number in part.categories}
     others = [
         f"{each['name']!r} ({given[each['id']]!r}, here {each['frequency']!r})"
         for each in categories

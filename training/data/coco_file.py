@@ -79,7 +79,8 @@ def read_annotations(file, folder) -> Annotated:
             raise ValueError(f"{place}: bbox must be four numbers x, y, width, height, got {box!r:.80}")
         if not all(is_finite(x) for x in box):
             raise ValueError(f"{place}: bbox must be finite numbers, got {box!r:.80}")
-        crowd = annotation.get("iscrowd", 0)
+        crowd = annotation.get("iscrowd")
+        crowd = 0 if crowd is None else crowd
         if crowd not in (0, 1):
             raise ValueError(f"{place}: iscrowd must be 0 or 1, got {crowd!r:.80}")
         annotation = {**annotation, "iscrowd": int(crowd), "segmentation": segmentation_of(annotation)}
