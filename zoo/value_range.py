@@ -1,7 +1,8 @@
 """A warning, once a model, where images have values of another range than the model wants.
 
 Only what lies on the host is looked at, and of it a sample: NumPy arrays, lists, the first batch of a generator, and
-eager tensors on a CPU. Nothing happens within a compiled step, and nothing waits for an accelerator.
+eager tensors on a CPU. Nothing happens within a compiled step, and nothing waits for an accelerator. AutoGraph reads
+these functions where a preprocessing stands in tf.data: it knows no `:=`.
 """
 
 import contextlib
@@ -112,8 +113,8 @@ def _looking_when_called(call):
     @functools.wraps(call)
     def looking(self, *args, **kwargs):
         images = _images_of(args[0] if args else kwargs.get("inputs"))
-        if isinstance(images, np.ndarray) and (wanted := self.wanted_range()):  # a tensor may be one of a compiled step
-            warn_of_range(self, images, wanted, stacklevel=3)
+        if isinstance(images, np.ndarray):  # a tensor may be one of a compiled step
+            warn_of_range(self, images, stacklevel=3)
         return call(self, *args, **kwargs)
 
     return looking
@@ -129,8 +130,8 @@ def _look(model, x):
         for batch in first:
             warn_of_range(model, _images_of(_inputs_of(batch)), wanted, stacklevel=4)
         return (batch for part in (first, x) for batch in part)
-    if (spec := getattr(x, "element_spec", None)) is not None:
-        dtype = getattr(getattr(_images_of(_inputs_of(spec)), "dtype", None), "name", "")
+    if hasattr(x, "element_spec"):  # of tf.data the type alone
+        dtype = getattr(getattr(_images_of(_inputs_of(x.element_spec)), "dtype", None), "name", "")
         if dtype.startswith(("int", "uint")) and wanted[1] - wanted[0] < _WIDE:
             _remember(model, _DONE, True)
             _warn(wanted, f"a dataset of {dtype}", _PREPARE, stacklevel=4)
@@ -154,8 +155,9 @@ def _images_of(inputs):
 def _seen(images):
     """`(dtype, least, largest value)` of a sample of the images; `None` where nothing can be seen."""
     if isinstance(images, list | tuple):
-        parts = [seen for image in _some(images) if (seen := _seen(_as_array(image)))]
-        return parts and (parts[0][0], min(part[1] for part in parts), max(part[2] for part in parts))
+        parts = [_seen(_as_array(image)) for image in _some(images)]
+        parts = [part for part in parts if part is not None]
+        return (parts[0][0], min(part[1] for part in parts), max(part[2] for part in parts)) if parts else None
     array = images if isinstance(images, np.ndarray) else _on_host(images)
     if array is None or array.ndim not in (3, 4) or not array.size:
         return None

@@ -194,8 +194,8 @@ def test_a_generator_loses_no_batch():
     np.testing.assert_allclose(found, model.predict(NORMALISED, verbose=0), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.any_backend("tensorflow")
-def test_a_dataset_of_integers_is_told_from_its_type():
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others cannot prepare images in tf.data")
+def test_a_dataset_of_integers_is_told_from_its_type_and_may_hold_the_preprocessing(caplog, capfd):
     import tensorflow as tf
 
     labels = np.zeros((3, 2), "float32")
@@ -205,7 +205,8 @@ def test_a_dataset_of_integers_is_told_from_its_type():
     with refused("given: a dataset of uint8. Call model.preprocessing"):
         model.fit(dataset)
     with silent():
-        model.fit(dataset.map(lambda x, y: (tf.cast(x, "float32") / 128 - 1, y)), verbose=0)
+        model.fit(dataset.map(lambda x, y: (model.preprocessing(x, "channels_last"), y)), verbose=0)
+    assert "AutoGraph" not in caplog.text + "".join(capfd.readouterr())
 
 
 @pytest.mark.any_backend
