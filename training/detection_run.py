@@ -14,6 +14,7 @@ from rich.console import Console
 
 from training.checks import check_batch_size, check_same_classes
 from training.cli import usage
+from training.data.coco_fields import federated_notes
 from training.data.detection_pipeline import detection_notes, detection_steps_per_epoch, detection_training_dataset
 from training.data.detection_source import DetectionSource, frequency_groups
 from training.detection import (
@@ -61,7 +62,8 @@ def describe_detection_data(source: DetectionSource, recipe: DetectionRecipe, co
         + ", ".join(f"{len(groups[letter])} {name}" for letter, name in GROUP_NAMES.items()),
         highlight=False,
     )
-    for note in (*source.notes, *detection_notes(recipe, source), *loss_notes(recipe, source), *start_notes(recipe)):
+    notes = (*source.notes, *federated_notes(source.test_annotations, recipe.evaluation.style))
+    for note in (*notes, *detection_notes(recipe, source), *loss_notes(recipe, source), *start_notes(recipe)):
         console.print(note, highlight=False)
 
 
@@ -105,6 +107,8 @@ def evaluate_detector(
     model.options = dataclasses.replace(
         model.options, **{name: detection_options(recipe).get(name, usual) for name, usual in chosen.items()}
     )
+    for note in (*source.notes, *federated_notes(source.test_annotations, recipe.evaluation.style)):
+        console.print(note, highlight=False)
     evaluation = detection_evaluation(recipe, source)
     evaluation.measure(model)
     if not evaluation.results:

@@ -11,9 +11,11 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
 from training.checks import check_choice, check_whole
+from training.data.coco_fields import LISTS, object_area, segmentation_of
 from training.data.coco_masks import encode_mask
 from training.data.detection_source import fitting_scale
 from zoo.detection.transform import resize_image
+from zoo.value_range import values_known, warn_of_range
 
 STYLES = ("coco", "lvis")
 KINDS = ("box", "mask")
@@ -56,6 +58,7 @@ def detect(
 
 
 def _detect_batch(model, batch, image_size, batch_size, shorter_side):
+    warn_of_range(model, [image for _, image in batch], stacklevel=4)
     pixels = np.zeros((batch_size, *image_size, 3), "float32")
     sizes = np.ones((batch_size, 2), "int32")
     for place, (_, image) in enumerate(batch):
@@ -63,7 +66,8 @@ def _detect_batch(model, batch, image_size, batch_size, shorter_side):
         sizes[place] = [max(int(side * scale + 0.5), 1) for side in image.shape[:2]]
         height, width = sizes[place]
         pixels[place, :height, :width] = resize_image(image, (height, width))
-    found = model.predict_on_batch({"images": pixels, "image_size": sizes})
+    with values_known(model):
+        found = model.predict_on_batch({"images": pixels, "image_size": sizes})
     found = {key: np.asarray(value) for key, value in found.items()}
     for place, (name, image) in enumerate(batch):
         one = {key: value[place] for key, value in found.items()}
@@ -132,6 +136,7 @@ def evaluate_detections(
     IoU 0.5, 0.55, ... 0.95 and 101 points of recall in both. COCO counts the best 100 detections of an image in each
     class; LVIS the best 300 of an image over all classes, of classes that the image's annotators looked for, which
     `neg_category_ids` of an image names beside those that are there. Images without this key count as fully annotated.
+    An annotation without an `area` above 0 has that of its segmentation, or of its box if there is none.
 
     Args:
         annotations: The test annotations in COCO's format: `images`, `annotations`, `categories`; with the style
@@ -192,19 +197,17 @@ def _dataset(annotations, style):
             )
     images = [dict(image) for image in annotations["images"]]
     if style == "lvis":
-        everything = [category["id"] for category in categories]
         for image in images:
-            image.setdefault("neg_category_ids", everything)
-            image.setdefault("not_exhaustive_category_ids", [])
-    objects = [
-        {**each, "id": index, "iscrowd": each.get("iscrowd", 0), "area": each.get("area", _box_area(each))}
-        for index, each in enumerate(annotations["annotations"], start=1)
-    ]
+            usual = ([category["id"] for category in categories], [])
+            image.update({key: value for key, value in zip(LISTS, usual, strict=True) if image.get(key) is None})
+    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in images}
+    objects = []
+    for index, each in enumerate(annotations["annotations"], start=1):
+        area = object_area(each, *sizes.get(each["image_id"], (None, None)))
+        segmentation = segmentation_of(each)
+        each = {**each, "id": index, "iscrowd": each.get("iscrowd") or 0, "area": area, "segmentation": segmentation}
+        objects.append({key: value for key, value in each.items() if value is not None})
     return {"info": {}, "images": images, "annotations": objects, "categories": categories}
-
-
-def _box_area(annotation):
-    return float(annotation["bbox"][2] * annotation["bbox"][3])
 
 
 def _check_results(dataset, results, kinds):

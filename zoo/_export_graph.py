@@ -11,6 +11,7 @@ from keras import layers, ops
 import keras_apa
 from keras_apa._names import check_name
 from zoo.preprocessing import Preprocessing
+from zoo.value_range import values_known
 
 ACTIVATIONS = {
     "softmax": lambda logits: ops.softmax(logits, axis=-1),
@@ -131,7 +132,8 @@ class Graph:
         self._stack.close()
 
     def __call__(self, images):
-        images = self.preprocessing(images, "channels_last")
+        with values_known(self.preprocessing):  # those of a trace
+            images = self.preprocessing(images, "channels_last")
         if self.data_format == "channels_first":
             images = ops.transpose(images, (0, 3, 1, 2))
         outputs = self.model(images, training=False)

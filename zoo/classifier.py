@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from zoo.preprocessing import Preprocessing
+from zoo.value_range import range_after, sees_images
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")
+@sees_images
 class Classifier(keras.Model):
     """A functional `keras.Model` whose file also says what its outputs are called and how images are prepared.
 
@@ -17,6 +19,9 @@ class Classifier(keras.Model):
         preprocessing: A `zoo.Preprocessing`, or `None` if unknown. It is not part of the graph.
         class_names: One name an output, or `None` if unknown.
         batches_tracked: What the batch norms of a PyTorch checkpoint have counted, by key, for the way back.
+
+    With a `preprocessing` the model warns, once, of images that look as if they were not prepared by it: see
+    `zoo.value_range.warn_of_range`.
 
     Input shape: that of `inputs`.
     Output shape: that of `outputs`; `(batch, classes)` with a classifier.
@@ -49,6 +54,10 @@ class Classifier(keras.Model):
         if value is not None and not isinstance(value, Preprocessing):
             raise ValueError(f"preprocessing must be a zoo.Preprocessing or None; given: {value!r}.")
         self._preprocessing = value
+
+    def wanted_range(self):
+        """The least and the largest value that a prepared image can have; `None` if `preprocessing` is unknown."""
+        return self.preprocessing and range_after(self.preprocessing)
 
     @property
     def class_names(self):

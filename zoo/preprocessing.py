@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_apa._names import check_name
+from zoo.value_range import warn_of_range
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 DATA_FORMATS = ("channels_last", "channels_first")
@@ -33,7 +34,8 @@ class Preprocessing:
     Call arguments:
         images: Array, tensor or list of images, `(batch, height, width, channels)` or a single image, with values from
             0 to 255. For `data_format="channels_first"`, `(batch, channels, height, width)`, or channels last, which
-            are moved: where both axes have that many channels, the first is taken for them.
+            are moved: where both axes have that many channels, the first is taken for them. Images that look as if they
+        had another range give a warning, once: see `zoo.value_range.warn_of_range`.
         data_format: Of the result; `None` takes `keras.config.image_data_format()`.
 
     Returns: A float32 tensor `(batch, height, width, channels)`, or for `"channels_first"`
@@ -92,6 +94,7 @@ class Preprocessing:
         if data_format is None:
             data_format = keras.config.image_data_format()
         first = check_name(data_format, DATA_FORMATS, "data_format") == "channels_first"
+        warn_of_range(self, images, stacklevel=3)
         images = _as_batch(images)
         is_first = first and images.shape[-3] == self.channels
         if not is_first and images.shape[-1] != self.channels:

@@ -237,6 +237,9 @@ def test_names_may_come_from_the_file_of_categories(root, annotations):
     for category in annotations["train"]["categories"]:
         del category["name"]
     assert read_json(root, annotations).class_names == ("0", "1", "2")
+    for category in annotations["train"]["categories"]:
+        category["name"] = None if category["id"] else ""
+    assert read_json(root, annotations).class_names == ("0", "1", "2")
 
 
 @pytest.mark.parametrize(
@@ -254,6 +257,14 @@ def test_names_may_come_from_the_file_of_categories(root, annotations):
         (
             lambda file: file["annotations"][0].update(category_id=3),
             r"annotation 0: category 3 is beyond the 3 classes",
+        ),
+        (
+            lambda file: file["annotations"].append({"image_id": 100, "category_id": 1}),
+            r"annotation 6: the image 100 must have one category; given: 0 and 1",
+        ),
+        (
+            lambda file: file["categories"][0].update(name=["a"]),
+            r"category 0: name must be a text, got \['a'\]",
         ),
         (lambda file: file["annotations"].pop(), r"train\.json, image 0: no annotation for the image 100"),
         (

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from training.checks import check_flag, check_number, check_whole
+from training.data.coco_fields import area_notes, crowd_notes, frequency_notes, lvis_notes, object_area, some
 from training.data.coco_file import (
     Annotated,
     check_files,
@@ -20,10 +21,9 @@ from training.data.coco_file import (
     read_annotations,
     same_names,
     small_images,
-    some,
     use_masks,
 )
-from training.data.coco_masks import decode_mask, is_finite, is_number
+from training.data.coco_masks import decode_mask
 from training.data.detection_source import AnnotatedImages, DetectionSource, Objects, categories_with_frequency
 from training.images import in_front_of_white, upright
 
@@ -55,6 +55,10 @@ def coco_source(
     image are cut to it; classes without a training image are left out, in the test set too; several images may name
     the same file, and several categories have the same name. Annotations with `iscrowd` are regions in which nothing is
     a negative. Images of less than 32 pixels are enlarged as all others are.
+
+    Fields that are missing or null mean what COCO and LVIS define: `iscrowd` 0, `area` the pixels of the segmentation,
+    or of the box without one. Told in `notes`: areas that are no number above 0, more crowds than objects, an `ignore`
+    that COCO's code does not use, a `frequency` that the training images do not have.
 
     The labels are the categories in the order of their ids, which may have gaps.
 
@@ -106,7 +110,7 @@ def coco_source(
     masks = use_masks(parts, masks)
     notes = same_names(parts["train"])
     for part in parts.values():
-        notes += checked_annotations(part, masks)
+        notes += checked_annotations(part, masks) + crowd_notes(part)
         notes += check_files(part)
         if check_images:
             check_image_files(part)
@@ -114,6 +118,8 @@ def coco_source(
     if not _shown(parts["train"]):
         # What was left out tells why.
         raise ValueError("; ".join([f"{os.fspath(train)} has no object to train on", *notes]))
+    if "test" in parts and not _shown(parts["test"]):
+        raise ValueError("; ".join([f"{os.fspath(test)} has no object to measure", *notes]))
     if test is None:
         parts = _split(parts["train"], validation_fraction, seed)
     train_part, test_part = parts["train"], parts["test"]
@@ -127,15 +133,19 @@ def coco_source(
     label_of = {number: label for label, number in enumerate(category_ids)}
     names = tuple(train_part.categories[number] for number in category_ids)
     train_set = _images(train_part, label_of, masks)
+    categories = categories_with_frequency(names, category_ids, train_set.image_counts(len(names)))
+    notes += [
+        *area_notes(test_part, label_of),
+        *frequency_notes(train_part, categories),
+        *lvis_notes(test_part),
+    ]
     return DetectionSource(
         name=name,
         train=train_set,
         test=_images(test_part, label_of, masks),
         class_names=names,
         category_ids=np.array(category_ids, np.int64),
-        test_annotations=_annotations(
-            test_part, category_ids, categories_with_frequency(names, category_ids, train_set.image_counts(len(names)))
-        ),
+        test_annotations=_annotations(test_part, category_ids, categories),
         notes=tuple(notes),
     )
 
@@ -246,6 +256,7 @@ def _part(part, numbers):
         part.categories,
         {number: part.images[number] for number in numbers},
         {number: part.objects[number] for number in numbers},
+        part.records,
     )
 
 
@@ -265,12 +276,15 @@ def _unseen_classes(parts, category_ids):
     names = {**test.categories, **train.categories}
     unseen = [number for number in sorted(names) if number not in known]
     notes = []
+    crowds = {each["category_id"] for own in train.objects.values() for each in own if each["iscrowd"]}
     if unseen:
         lost = sum(counts[number] for number in unseen)
+        only_crowds = [f"{names[number]!r}" for number in unseen if number in crowds]
         notes.append(
             f"categories without a training image are left out ({len(unseen)}): "
             f"{some([f'{names[number]!r} (id {number})' for number in unseen])}"
             + (f"; with them {lost} test objects" if lost else "")
+            + (f"; only as crowds (iscrowd 1): {some(only_crowds)}" if only_crowds else "")
         )
     unmeasured = [number for number in category_ids if not counts[number]]
     if unmeasured:
@@ -318,12 +332,11 @@ def _annotations(part, category_ids, categories):
                 image[key] = [category for category in image[key] if category in known]
         images.append(image)
     annotations = []
-    for own in part.objects.values():
+    for number, own in part.objects.items():
         for each in own:
             if each["category_id"] in known:
-                area = each.get("area")
-                area = area if is_number(area) and is_finite(area) else each["bbox"][2] * each["bbox"][3]
-                annotation = {**each, "area": area}
+                size = part.images[number]["height"], part.images[number]["width"]
+                annotation = {**each, "area": object_area(each, *size)}
                 if each["iscrowd"] and not each.get("segmentation"):
                     # Masks are measured where only the crowds have none: such a one is its box.
                     x, y, width, height = each["bbox"]

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from training.data.coco_fields import read_lists, segmentation_of, some
 from training.data.coco_masks import check_segmentation, is_finite, is_number, run_length_bounds
-from training.data.list_files import _entry, _read_json
+from training.data.list_files import _category_name, _entry, _read_json
 from training.files import missing_files
 from training.images import FORMATS, exif_orientation, why_unreadable
 
@@ -26,12 +27,16 @@ _QUARTER_TURNS = (5, 6, 7, 8)
 
 @dataclasses.dataclass
 class Annotated:
-    """An annotation file: names of categories, records of images and lists of annotations by id."""
+    """An annotation file: names of categories, records of images and lists of annotations by id.
+
+    `records` are the categories as the file has them.
+    """
 
     file: str
     categories: dict[int, str]
     images: dict[int, dict[str, Any]]
     objects: dict[int, list[dict[str, Any]]]
+    records: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def read_annotations(file, folder) -> Annotated:
@@ -48,15 +53,16 @@ def read_annotations(file, folder) -> Annotated:
     for key in ("images", "categories"):
         if not contents[key]:
             raise ValueError(f"{file} lists no {key}")
-    categories, images = {}, {}
+    categories, records, images = {}, {}, {}
     for number, category in _by_id(contents["categories"], "category", "categories", file):
-        categories[number] = str(category.get("name", number))
+        categories[number] = _category_name(category, f"{file}, category {number}")
+        records[number] = category
     for number, image in _by_id(contents["images"], "image", "images", file):
         place = f"{file}, image {number}"
         for key in ("height", "width"):
             if _entry(image, key, int, place) < 1:
                 raise ValueError(f"{place}: {key} must be at least 1, got {image[key]}")
-        images[number] = {**image, "path": os.path.join(folder, _file_name(image, place))}
+        images[number] = {**read_lists(image, place), "path": os.path.join(folder, _file_name(image, place))}
     objects = {number: [] for number in images}
     for number, annotation in _by_id(contents["annotations"], "annotation", "annotations", file):
         place = f"{file}, annotation {number}"
@@ -73,11 +79,15 @@ def read_annotations(file, folder) -> Annotated:
             raise ValueError(f"{place}: bbox must be four numbers x, y, width, height, got {box!r:.80}")
         if not all(is_finite(x) for x in box):
             raise ValueError(f"{place}: bbox must be finite numbers, got {box!r:.80}")
-        crowd = annotation.get("iscrowd", 0)
+        crowd = annotation.get("iscrowd")
+        crowd = 0 if crowd is None else crowd
         if crowd not in (0, 1):
             raise ValueError(f"{place}: iscrowd must be 0 or 1, got {crowd!r:.80}")
-        objects[image].append({**annotation, "iscrowd": int(crowd)})
-    return Annotated(file, categories, images, objects)
+        annotation = {**annotation, "iscrowd": int(crowd), "segmentation": segmentation_of(annotation)}
+        if annotation["segmentation"] is None:
+            del annotation["segmentation"]
+        objects[image].append(annotation)
+    return Annotated(file, categories, images, objects, records)
 
 
 def _by_id(entries, one, many, file):
@@ -98,7 +108,7 @@ def _by_id(entries, one, many, file):
 
 
 def _file_name(image, place):
-    if "file_name" not in image and isinstance(image.get("coco_url"), str):
+    if image.get("file_name") is None and isinstance(image.get("coco_url"), str) and image["coco_url"]:
         return os.path.join(*image["coco_url"].split("/")[-2:])  # LVIS v1
     name = _entry(image, "file_name", str, place)
     if not name:
@@ -188,6 +198,8 @@ def checked_annotations(part, masks):
                         blank.append(each["id"])
                 else:
                     left, top, right, bottom = _bounds(each["segmentation"])
+                    if (left == right or top == bottom) and not each["iscrowd"]:
+                        blank.append(each["id"])
                 if left > x2 or top > y2 or right < x1 or bottom < y1:
                     raise ValueError(
                         f"{place} of image {number}: its segmentation, x from {left:g} to {right:g} and y from {top:g} "
@@ -353,9 +365,3 @@ def small_images(part):
         f"{part.file}: images of less than {_SMALL} pixels on a side are enlarged as all are ({len(small)}): id "
         f"{some(small)}"
     ]
-
-
-def some(values):
-    """The first few values as text, and how many more there are."""
-    others = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
-    return ", ".join(map(str, values[:_SHOWN])) + others

@@ -231,8 +231,8 @@ def _category_names(contents, file):
         raise ValueError(f"{os.fspath(file)} has no list of categories")
     names = {}
     for position, category in enumerate(categories):
-        number = _entry(category, "id", int, f"{os.fspath(file)}, category {position}")
-        names[number] = str(category.get("name", number))
+        place = f"{os.fspath(file)}, category {position}"
+        names[_entry(category, "id", int, place)] = _category_name(category, place)
     if sorted(names) != list(range(len(categories))):
         raise ValueError(
             f"{os.fspath(file)}: the ids of its {len(categories)} categories must be 0 to {len(categories) - 1}, each "
@@ -254,7 +254,9 @@ def _annotations(contents, file, root, num_classes):
         label = _entry(annotation, "category_id", int, place)
         if not 0 <= label < num_classes:
             raise ValueError(f"{place}: category {label} is beyond the {num_classes} classes, 0 to {num_classes - 1}")
-        category[_entry(annotation, "image_id", int, place)] = label
+        image = _entry(annotation, "image_id", int, place)
+        if category.setdefault(image, label) != label:
+            raise ValueError(f"{place}: the image {image} must have one category; given: {category[image]} and {label}")
     paths, labels = [], []
     for position, image in enumerate(contents["images"]):
         place = f"{file}, image {position}"
@@ -272,6 +274,16 @@ def _entry(mapping, key, kind, place):
         expected = {int: "a whole number", str: "a text"}[kind]
         raise ValueError(f"{place}: {key} must be {expected}, got {value!r}")
     return value
+
+
+def _category_name(category, place):
+    """The name of a category; its id where it has none."""
+    name = category.get("name")
+    if name is None or name == "":
+        name = category["id"]
+    if not isinstance(name, str | int | float):
+        raise ValueError(f"{place}: name must be a text, got {name!r:.80}")
+    return str(name)
 
 
 def _some(paths):

@@ -23,12 +23,14 @@ from zoo.detection.roi import multilevel_roi_align
 from zoo.detection.roi_losses import RegionLoss
 from zoo.detection.targets import check_targets, read_targets
 from zoo.detection.transform import DetectionPreprocessing
+from zoo.value_range import PIXELS, sees_images, values_known
 
 # Validation draws the same anchors and regions each time, so that its losses can be compared.
 _VALIDATION_SEED = 1337
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")
+@sees_images
 class FasterRCNN(keras.Model):
     """Faster R-CNN with a feature pyramid: proposals, then a class and a box for each.
 
@@ -53,7 +55,8 @@ class FasterRCNN(keras.Model):
         **options: Fields of `zoo.detection.Options` that differ, such as `max_detections=300`.
 
     Call arguments:
-        inputs: Pixels 0 to 255, RGB, `(batch, height, width, 3)`, or a dict `{"images": ..., "image_size": ...}` with
+        inputs: Pixels 0 to 255 (arrays of another range give a warning, see `zoo.value_range.warn_of_range`), RGB,
+            `(batch, height, width, 3)`, or a dict `{"images": ..., "image_size": ...}` with
             `(batch, 2)` heights and widths in pixels: what is beyond is padding. Height and width are static.
         training: With `True`, what the losses need; otherwise the detections.
 
@@ -321,7 +324,8 @@ class FasterRCNN(keras.Model):
             # Small images are padded up to what the network needs.
             missing = [max(self.strides[-1] - side, 0) for side in pixels.shape[1:3]]
             pixels = np.pad(pixels, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-            found = self.predict_on_batch({"images": pixels, "image_size": sizes})
+            with values_known(self):
+                found = self.predict_on_batch({"images": pixels, "image_size": sizes})
             found = {key: np.asarray(value)[0] for key, value in found.items()}
             results.append(self.to_image(found, sizes[0], image.shape[:2]))
         return results
@@ -499,6 +503,10 @@ class FasterRCNN(keras.Model):
     def test_on_batch(self, *args, **kwargs):
         with self._with_losses():
             return super().test_on_batch(*args, **kwargs)
+
+    def wanted_range(self):
+        """The least and the largest value of an image."""
+        return PIXELS
 
     def _check_compiled(self):
         """A detector has losses of its own; those of `compile` would fail within the first step."""

@@ -97,8 +97,8 @@ def read_targets(targets, num_classes, padded_size, image_size=None):
 def check_targets(targets, num_classes, padded_size=None, mask_format=None, names=None):
     """Raise a ValueError that says what is wrong with the targets of a batch, before it is trained on.
 
-    Looked for: keys and shapes, labels that are no class, NaN, boxes without area, boxes that lie outside the image,
-    boxes that look like xywh or like shares of the image, masks of another size.
+    Looked for: keys and shapes, labels that are no class, NaN, boxes without width or height, boxes that lie outside
+    the image, boxes that look like xywh or like shares of the image, masks of another size.
 
     Args:
         targets: The dict that `read_targets` takes, of NumPy arrays.
@@ -128,29 +128,23 @@ def check_targets(targets, num_classes, padded_size=None, mask_format=None, name
         raise ValueError(f"labels must have the shape {boxes.shape[:2]}, one a box; given: {labels.shape}.")
     if not np.array_equal(labels, np.round(labels)):
         raise ValueError(f"labels must be whole numbers; given: {labels.dtype} with {labels[labels % 1 != 0][0]}.")
-    present = labels != -1
+    present, needs_label = labels != -1, np.ones(labels.shape, bool)
     if "ignored" in targets:
         ignored = np.asarray(targets["ignored"])
         if ignored.shape != labels.shape:
             raise ValueError(f"ignored must have the shape {labels.shape}, one a box; given: {ignored.shape}.")
-        present = present | ignored.astype(bool)
+        present, needs_label = present | ignored.astype(bool), ~ignored.astype(bool)
 
     def name(image):
         return f"image {names[image] if names is not None else image}"
 
-    wrong = np.argwhere((labels < -1) | (labels >= num_classes))
+    wrong = np.argwhere(((labels < -1) | (labels >= num_classes)) & needs_label)
     if len(wrong):
         image, index = wrong[0]
         raise ValueError(
             f"labels must be 0..{num_classes - 1}, or -1 for padding; {name(image)} has {labels[image, index]}."
         )
-    given = boxes[present]
-    solid = given.size and (given[:, 2:] > given[:, :2]).all()
-    if solid and given.min() >= 0 and given.max() <= 1 and (padded_size is None or min(padded_size) > 1):
-        raise ValueError(
-            f"boxes must be in pixels, but all {len(given)} look like shares of the image, 0 to 1; the first is "
-            f"{given[0].tolist()}. Multiply x by the width of the image and y by its height."
-        )
+    _refuse_shares(boxes[present], padded_size)
     for image in range(len(boxes)):
         size = targets.get("image_size")
         size = padded_size if size is None else np.asarray(size)[image]
@@ -178,14 +172,13 @@ def _check_boxes(boxes, size, name):
     for box in boxes:
         if not np.isfinite(box).all():
             raise ValueError(f"boxes must be finite numbers; {name} has {box.tolist()}.")
-    flat = boxes[(boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])]
-    # Of boxes as (x, y, width, height) those in the right or lower part of the image have width < x or height < y.
-    if len(flat):
-        hint = ""
-        if (flat[:, 2:] > 0).all():
-            hint = " It looks like (x, y, width, height): add x and y to the last two."
+    flat = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
+    if flat.any():
+        # One that is reversed tells more than one without a side.
+        turned = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+        box = boxes[np.flatnonzero(turned if turned.any() else flat)[0]]
         raise ValueError(
-            f"boxes must be (x1, y1, x2, y2) with x2 > x1 and y2 > y1; {name} has {flat[0].tolist()}.{hint}"
+            f"boxes must be (x1, y1, x2, y2) with x2 > x1 and y2 > y1; {name} has {box.tolist()}{_why_flat(box, size)}"
         )
     if size is not None:
         height, width = float(size[0]), float(size[1])
@@ -195,6 +188,37 @@ def _check_boxes(boxes, size, name):
                 f"boxes must lie in the image, in pixels; {name} is {height:g} pixels high and {width:g} wide and has "
                 f"{outside[0].tolist()}."
             )
+
+
+def _why_flat(box, size):
+    """What is wrong with a box without area, and what to do about it: the rest of a sentence."""
+    x1, y1, x2, y2 = box.tolist()
+    if x2 < x1 or y2 < y1:
+        # Of boxes as (x, y, width, height) those in the right or lower part of the image have width < x or height < y;
+        # they end in it, but for a rounding.
+        inside = size is None or (x1 + x2 <= float(size[1]) + 1 and y1 + y2 <= float(size[0]) + 1)
+        if min(x2, y2) > 0 and inside:
+            return ". It looks like (x, y, width, height): add x and y to the last two."
+        sides = [name for name, turned in (("x1 and x2", x2 < x1), ("y1 and y2", y2 < y1)) if turned]
+        return f". Are {' and '.join(sides)} exchanged?"
+    sides = [name for name, none in (("width", x2 == x1), ("height", y2 == y1)) if none]
+    verb = "is" if len(sides) == 1 else "are"
+    return f", whose {' and '.join(sides)} {verb} 0. Leave it out, or give it the label -1."
+
+
+def _refuse_shares(boxes, padded_size):
+    """An error if all boxes look like shares of the image, 0 to 1, in whatever order."""
+    if not boxes.size or not (boxes.min() >= 0 and boxes.max() <= 1):
+        return
+    if padded_size is not None and min(padded_size) <= 1:
+        return
+    solid = (boxes[:, 2:] > boxes[:, :2]).all()
+    if solid or not np.array_equal(boxes, np.round(boxes)):  # all zeros are boxes without area
+        order = "" if solid else " Give x1, y1, x2, y2, with x2 > x1 and y2 > y1."
+        raise ValueError(
+            f"boxes must be in pixels, but all {len(boxes)} look like shares of the image, 0 to 1; the first is "
+            f"{boxes[0].tolist()}. Multiply x by the width of the image and y by its height.{order}"
+        )
 
 
 def _check_masks(masks, objects, padded_size, mask_format):

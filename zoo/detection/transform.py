@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from zoo.value_range import warn_of_range
+
 
 @keras.saving.register_keras_serializable(package="keras_apa")
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,8 @@ class DetectionPreprocessing:
 
         Returns: `(pixels, sizes)`: float32 `(batch, height, width, 3)` and int32 `(batch, 2)`.
         """
+        images = list(images)
+        warn_of_range(self, images, stacklevel=3)
         images = [resize_image(image, self.resized(image.shape[:2])) if resize else image for image in images]
         sizes = np.array([image.shape[:2] for image in images], "int32")
         pixels = np.zeros((len(images), *self.padded(sizes), 3), "float32")
