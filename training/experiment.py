@@ -116,6 +116,10 @@ def run_train(
         return 130
     finally:
         progress.close()
+    if failed := getattr(source, "failed", None):
+        listed = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
+        stood_in = f"{len(failed)} images could not be decoded in the training; others of their class stood in:{listed}"
+        console.print(stood_in, highlight=False, markup=False, soft_wrap=True)
     task.save(folder, model, outcome)
     return _close(folder, outcome, config, console)
 

@@ -165,7 +165,7 @@ def images_below(folder: str | os.PathLike) -> FoundImages:
             found.written.append(place)
             continue
         for entry in _shown(place, found):
-            if entry.is_dir():
+            if _is_folder(entry):
                 (links if entry.is_symlink() else places).append(entry.path)
             elif is_image(entry.name):
                 found.files.append(entry.path)
@@ -184,7 +184,7 @@ def folders_in(folder: str | os.PathLike, found: FoundImages) -> list[str]:
     """
     folder, names = os.fspath(folder), []
     for entry in _shown(folder, found):
-        if entry.is_dir():
+        if _is_folder(entry):
             if is_written(entry.path):
                 found.written.append(entry.path)
             else:
@@ -236,10 +236,15 @@ def _shown(folder: str, found: FoundImages) -> Iterator[os.DirEntry]:
         return
     of_a_run = _OF_A_RUN if any(entry.name == "config.json" for entry in entries) and is_written(folder) else ()
     for entry in entries:
-        if entry.name in of_a_run and entry.is_dir():
+        if entry.name in of_a_run and _is_folder(entry):
             found.written.append(entry.path)
         elif not entry.name.startswith("."):
             yield entry
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    # Of a link to itself `is_dir` raises.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _lies_in(link: str, folder: str) -> bool:

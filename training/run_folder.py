@@ -113,6 +113,7 @@ def check_same(folder: Path, earlier: Mapping[str, Any] | None, config: Mapping[
         raise ValueError(f"{str(folder)!r} holds no run to resume; leave out --resume to start one")
     changed = differences({key: earlier[key] for key in FIXED}, {key: config[key] for key in FIXED})
     changed.pop("recipes.title", None)  # it follows from the others
+    changed.pop("recipes.data.on_corrupt", None)  # what it left out before the training is among the images
     # That it is of another recipe says more than any of the settings that follow from it.
     names = sorted(changed, key=lambda name: (name != "recipes.name", name))
     different = [f"{name.removeprefix('recipes.')} was {changed[name][0]!r}, is {changed[name][1]!r}" for name in names]

@@ -7,8 +7,9 @@ import os
 import struct
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +27,7 @@ __all__ = [
     "is_plain_jpeg",
     "tell",
     "unreadable_images",
+    "with_progress",
 ]
 
 
@@ -151,12 +153,12 @@ def unreadable_images(paths: Iterable[str | os.PathLike], workers: int | None = 
 
     paths = [os.fspath(path) for path in paths]
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        reasons = _with_progress(pool.map(reason, paths), len(paths))
+        reasons = with_progress(pool.map(reason, paths), len(paths))
         return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason is not None}
 
 
-def _with_progress(results, total):
-    """The same results, with a bar on a terminal where there are many."""
+def with_progress(results: Iterable[Any], total: int) -> Iterator[Any]:
+    """The same results of looking at images, with a bar on a terminal where there are many."""
     console = Console(stderr=True)
     if not console.is_terminal or total <= _SHOW_PROGRESS:
         yield from results

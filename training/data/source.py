@@ -382,6 +382,12 @@ class Source(_WithClasses):
             height, width = self.preprocessing.image_size
         return height, width, channels
 
+    @property
+    def failed(self) -> dict[str, str]:
+        """Images that could not be decoded when they were needed, and why; others of their class stood in for them."""
+        parts = (self.train, self.validation, self.test)
+        return {name: why for part in parts for name, why in getattr(part, "failed", {}).items()}
+
     def relabelled_by_count(self) -> Source:
         """The same with the classes in the order of their training images, the largest first.
 

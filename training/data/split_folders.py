@@ -51,7 +51,7 @@ def part_of(name: str) -> str | None:
 
 def class_folders(path: Path) -> ClassFolders:
     """The class folders in a folder with their images; without what this project wrote."""
-    found, classes = FoundImages(), {}
+    found, classes = FoundImages(linked=path.is_symlink()), {}
     for name in folders_in(path, found):
         own = images_below(path / name)
         if not own.files and own.written:
