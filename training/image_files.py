@@ -118,13 +118,13 @@ def search_images(arguments: Iterable[str | os.PathLike]) -> FoundImages:
     Args:
         arguments: Names as given to a command.
     """
-    result, files = FoundImages(), {}
+    result, files, known = FoundImages(), {}, {}
     for argument in map(os.fspath, arguments):
         found, names = FoundImages(), [argument]
         if not os.path.exists(argument):
             names = []
             for name in sorted(glob.glob(argument, recursive=True)):
-                if (written := _written_around(name, argument)) is None:
+                if (written := _written_around(name, argument, known)) is None:
                     names.append(name)
                 elif written not in found.written:
                     found.written.append(written)
@@ -253,12 +253,19 @@ def _lies_in(link: str, folder: str) -> bool:
     return parent == folder or parent.startswith(os.path.join(folder, ""))
 
 
-def _written_around(name: str, pattern: str) -> str | None:
+def _written_around(name: str, pattern: str, known: dict[str, bool]) -> str | None:
     """The folder written by this project that a match of a pattern lies in, below what the pattern names in letters."""
     fixed = next((place for place, part in enumerate(Path(pattern).parts) if glob.has_magic(part)), 0)
     parts = Path(name).parts
-    around = (str(Path(*parts[:end])) for end in range(fixed + 1, len(parts) + 1))
-    return next((folder for folder in around if os.path.isdir(folder) and is_written(folder)), None)
+    for end in range(fixed + 1, len(parts) + 1):
+        folder = str(Path(*parts[:end]))
+        if end == len(parts) and not os.path.isdir(folder):
+            return None
+        if folder not in known:
+            known[folder] = is_written(folder)
+        if known[folder]:
+            return folder
+    return None
 
 
 def _some(names: list[str]) -> str:

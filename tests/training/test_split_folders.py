@@ -80,7 +80,7 @@ def test_images_beside_the_class_folders_of_a_split_are_told(tmp_path):
     )
 
 
-@pytest.mark.parametrize("counts", [{"train": 4}, {"test": 4}, {"Valid": 4}, {"train/steam": 3, "train/diesel": 3}])
+@pytest.mark.parametrize("counts", [{"train": 4}, {"test": 4}, {"Valid": 4}, {"test/old": 3, "test/new": 3}])
 def test_a_class_may_be_called_train_or_test(tmp_path, counts):
     fill(tmp_path, car=4, bus=4, **counts)
     source = folder(tmp_path)
@@ -105,6 +105,10 @@ def test_a_class_may_be_called_train_or_test(tmp_path, counts):
         ),
         (("train/a", "test/a"), "'train' has 1 class folders with images"),
         (("val/a", "val/b", "test/a"), "'test', 'val' are splits, but there is no folder of training images"),
+        (
+            ("train/a", "train/b", "car", "bus"),
+            "'train' may be the training images, in 2 class folders, or a class beside",
+        ),
         (("train/a", "train/b", "test/a", "test/c"), "test has the class folder 'c', which .*train has not"),
     ],
 )

@@ -66,8 +66,8 @@ def find_splits(path: Path, found: FoundImages) -> tuple[dict[str, ClassFolders]
     """The parts of a data set that somebody has split into folders, and what is to be said about it.
 
     Folders are splits by their names, in any case, and if there are class folders in them: at least two in that of the
-    training, one in the others. A folder of such a name that has none is left out where there are splits, and a class
-    like any other where there are none, since a class may well be called `train`.
+    training, one in the others. A folder of such a name that has none is left out where there is one of the training,
+    and otherwise, if it is the only one, a class like any other: `train` beside `car` and `bus`.
 
     Args:
         path: The folder of the data set.
@@ -100,13 +100,21 @@ def find_splits(path: Path, found: FoundImages) -> tuple[dict[str, ClassFolders]
             others += [name] if own.files else []
             beside.written += [] if own.files else own.written
     measured = chosen.keys() - {"train"}
-    if "train" not in chosen or (not measured and not flat and others):
-        _refuse_unclear(path, parts, named, chosen)
+    if "train" not in chosen:
+        _refuse_unclear(path, parts, named)
         return None, [_as_class(name, others) for name in parts if others]
-    notes = [_left_out(named[name], name) for name in flat if named[name].loose or named[name].classes]
+    if not measured and not flat and others:
+        number = len(named[chosen["train"]].with_images)
+        raise ValueError(
+            f"{path}: {chosen['train']!r} may be the training images, in {number} class folders, or a class beside "
+            f"{_listed(others)}; move these away if it is the former, else rename it"
+        )
+    notes = [_left_out(named[name], name) for name in flat]
     if not measured and (empty := [name for name in flat if not named[name].loose and not named[name].with_images]):
         raise ValueError(f"{path / empty[0]} has no images; put images there, in class folders, or remove the folder")
     found.add(beside)
+    if loose := [entry.name for entry in path.iterdir() if _is_loose(entry)]:
+        notes.append(f"{len(loose)} images lie in no class folder, and are left out: {path / min(loose)} …")
     if others:
         notes.append(f"folders beside {_listed(sorted(chosen.values()))} are left out: {_listed(others)}")
     return {part: named[chosen[part]] for part in _CALLED if part in chosen}, notes
@@ -121,7 +129,7 @@ def _inner(path: Path, part: str) -> Path:
         path = path / names[0]
 
 
-def _refuse_unclear(path, parts, named, chosen):
+def _refuse_unclear(path, parts, named):
     """An error where several folders have names of parts, but there are no training images in class folders."""
     if len({*parts.values()}) < 2:
         return
@@ -146,6 +154,8 @@ def _as_class(name, others):
 def _left_out(own, name):
     if own.with_images:
         return f"the folder {name!r} is left out: it has one class folder only, {own.with_images[0]!r}"
+    if not own.loose:
+        return f"the folder {name!r} is left out: it has no images"
     return (
         f"the folder {name!r} is left out: its {len(own.loose)} images are in no class folders, so they have no labels"
     )
