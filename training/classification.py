@@ -19,9 +19,10 @@ from keras_apa.losses import attach_loss_state
 from keras_apa.metrics import ShotAccuracy
 from training.checkpoint import Checkpoints
 from training.checks import check_arguments, nearest
+from training.data.naming import naming_unreadable
 from training.data.pipeline import PREFETCHED, evaluation_dataset, steps_per_epoch
 from training.data.registry import check_data, load_source
-from training.data.source import Source, naming_unreadable
+from training.data.source import Source
 from training.fitting import fit
 from training.meta_sampler import ShareLog, linear_head, training_batches, with_sampler, without_sampler
 from training.network import CLASSIFIER, build_model, freeze, model_arguments, normalize_classifier, published_model

@@ -12,9 +12,9 @@ from rich.console import Console
 from training.checks import check_batch_size
 from training.classification import check, compiled_model, sample_weights, with_targets
 from training.cli import usage
+from training.data.naming import naming_unreadable
 from training.data.pipeline import images_per_epoch, steps_per_epoch
 from training.data.registry import DATA_SETS, find_source
-from training.data.source import naming_unreadable
 from training.experiment import describe_data, describe_recipe
 from training.fitting import try_steps
 from training.meta_sampler import training_batches, without_sampler

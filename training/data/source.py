@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import copy
 import dataclasses
 import functools
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,7 +19,6 @@ from keras_apa.class_counts import ClassCounts
 from training.backend import leave_accelerators_to
 from training.checks import check_choice
 from training.data.decoding import (
-    UnreadableImageError,
     decode_image,
     decode_plain_jpeg,
     decoded,
@@ -40,7 +37,6 @@ __all__ = [
     "RandomAccessImages",
     "Source",
     "decode_image",
-    "naming_unreadable",
     "refuse_empty_classes",
     "unreadable_images",
 ]
@@ -479,29 +475,6 @@ class LongTailedImages(_WithClasses):
             f"LongTailedImages({len(self.train_images)} training and {len(self.test_images)} test images "
             f"of shape {self.image_shape}, {self.class_counts!r})"
         )
-
-
-@contextlib.contextmanager
-def naming_unreadable(source: Source) -> Iterator[None]:
-    """Turns what `tf.data` raises where an image cannot be decoded into an `UnreadableImageError` that names it."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        parts = [part for part in (source.train, source.validation, source.test) if isinstance(part, _EncodedImages)]
-        if found := re.search(r"^ValueError: (.+: .+)$", str(error), re.MULTILINE):
-            named = found[1]
-        elif "jpeg" in str(error).lower():  # TensorFlow's decoder does not know which file it was
-            named = next(filter(None, (part.first_unreadable() for part in parts)), None)
-        else:
-            named = None
-        if named is None:
-            raise
-        if any(isinstance(part, FileImages) and part.on_corrupt == "error" for part in parts):
-            named += (
-                "; mend or replace it and run the same command again, or let another image of its class take its "
-                "place with on_corrupt='skip' (--data.on-corrupt skip)"
-            )
-        raise UnreadableImageError(named) from error
 
 
 def refuse_empty_classes(class_counts: ClassCounts, where: str) -> None:
