@@ -19,6 +19,7 @@ from keras_apa.losses import attach_loss_state
 from keras_apa.metrics import ShotAccuracy
 from training.checkpoint import Checkpoints
 from training.checks import check_arguments, nearest
+from training.data.naming import naming_unreadable
 from training.data.pipeline import PREFETCHED, evaluation_dataset, steps_per_epoch
 from training.data.registry import check_data, load_source
 from training.data.source import Source
@@ -57,7 +58,7 @@ def train(
         The trained model as it is saved, which ends in logits, and the numbers.
 
     Raises:
-        ValueError: what the recipe asks for does not fit the data.
+        ValueError: what the recipe asks for does not fit the data; an image cannot be decoded.
         training.checkpoint.NotFiniteError: the loss is NaN or infinite, with `checkpoints`.
     """
     started = time.perf_counter()
@@ -69,18 +70,19 @@ def train(
     def batches(start):
         return with_targets(recipe, source, training_batches(recipe, source, start_step=start, class_weights=weights))
 
-    history, parameters = fit(
-        model,
-        batches,
-        epochs=recipe.epochs,
-        steps_per_epoch=steps,
-        measuring=[ShareLog(source.class_counts.shot_groups(options.many_threshold, options.few_threshold))],
-        callbacks=callbacks,
-        checkpoints=checkpoints,
-        checkpoint_steps=checkpoint_steps,
-        validation_data=with_targets(recipe, source, evaluation_batches(model, source, options)),
-        verbose=verbose,
-    )
+    with naming_unreadable(source):
+        history, parameters = fit(
+            model,
+            batches,
+            epochs=recipe.epochs,
+            steps_per_epoch=steps,
+            measuring=[ShareLog(source.class_counts.shot_groups(options.many_threshold, options.few_threshold))],
+            callbacks=callbacks,
+            checkpoints=checkpoints,
+            checkpoint_steps=checkpoint_steps,
+            validation_data=with_targets(recipe, source, evaluation_batches(model, source, options)),
+            verbose=verbose,
+        )
     model = published_model(without_sampler(model))
     normalize_classifier(model, recipe.evaluation.tau_normalization)
     result = evaluate(model, source, recipe.evaluation)
@@ -160,13 +162,14 @@ def evaluate(model: keras.Model, source: Source, options: EvaluationOptions | No
         layer.tau * keras_apa.layers.prior_correction(layer.class_counts, layer.variant) for layer in corrections
     )
     labels, found = [], {"corrected": [], "uncorrected": []}
-    for images, targets in batches:
-        # Batch by batch: the logits of all images times thousands of classes do not fit into memory.
-        logits = np.asarray(keras.ops.convert_to_numpy(model.predict_on_batch(images.numpy())), "float64")
-        labels.append(targets.numpy())
-        found["corrected"].append(_highest(logits))
-        if corrections:
-            found["uncorrected"].append(_highest(logits - offset))
+    with naming_unreadable(source):
+        for images, targets in batches:
+            # Batch by batch: the logits of all images times thousands of classes do not fit into memory.
+            logits = np.asarray(keras.ops.convert_to_numpy(model.predict_on_batch(images.numpy())), "float64")
+            labels.append(targets.numpy())
+            found["corrected"].append(_highest(logits))
+            if corrections:
+                found["uncorrected"].append(_highest(logits - offset))
     labels = np.concatenate(labels)
     accuracies = {
         name: _accuracies(labels, np.concatenate(best), source.class_counts, options)

@@ -107,6 +107,9 @@ def _explain(error: Exception) -> tuple[str, int]:
     download = sys.modules.get("zoo.download")
     if download is not None and isinstance(error, download.DownloadError):
         return str(error), 1
+    decoding = sys.modules.get("training.data.decoding")
+    if decoding is not None and isinstance(error, decoding.UnreadableImageError):
+        return str(error), 1
     # A loss that is not finite, and a checkpoint or report that cannot be written: the message says what to do.
     if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename:
         return f"{error.filename}: {error.strerror}", 1

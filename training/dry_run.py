@@ -12,6 +12,7 @@ from rich.console import Console
 from training.checks import check_batch_size
 from training.classification import check, compiled_model, sample_weights, with_targets
 from training.cli import usage
+from training.data.naming import naming_unreadable
 from training.data.pipeline import images_per_epoch, steps_per_epoch
 from training.data.registry import DATA_SETS, find_source
 from training.experiment import describe_data, describe_recipe
@@ -65,7 +66,8 @@ def run_dry(recipe: Recipe, *, image_size: int = 0, given: Collection[str] = (),
     weights = sample_weights(recipe.loss, source.class_counts)
     batches = with_targets(small, source, training_batches(small, source, class_weights=weights))
     arrays = ([part.numpy() for part in batch] for batch in batches.take(STEPS))
-    tried = try_steps(model, arrays, recipe.name)
+    with naming_unreadable(source):
+        tried = try_steps(model, arrays, recipe.name)
     for line in summary(recipe, model, steps, side):
         console.print(line, highlight=False)
     console.print(f"{STEPS} steps with a batch of {small.batch_size}: {tried}", highlight=False)

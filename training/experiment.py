@@ -143,6 +143,10 @@ def _run_train(
         raise FolderLostError(f"{error}\nContinue with: {again}") from error
     finally:
         progress.close()
+    if failed := getattr(source, "failed", None):
+        listed = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
+        stood_in = f"{len(failed)} images could not be decoded in the training; others of their class stood in:{listed}"
+        console.print(stood_in, highlight=False, markup=False, soft_wrap=True)
     folder = owned.place()
     task.save(folder, model, outcome)
     code = _close(folder, outcome, config, console)

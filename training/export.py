@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import keras
 import numpy as np
 
 from training.cli import UsageError, usage
-from training.images import find_images, read_image
+from training.image_files import search_images
+from training.images import read_image
 from training.models import load_model
 from training.predict import read_class_names
 from zoo.export import FORMATS, export
@@ -60,8 +62,11 @@ def _read_representative(model: keras.Model, names: Sequence[str | os.PathLike])
     preprocessing = getattr(model, "preprocessing", None)
     if preprocessing is None:
         raise UsageError(f"--images cannot be read: the model {model.name!r} does not say how images are prepared")
-    files, missing = find_images(names)
-    for name, reason in missing.items():
+    found = search_images(names)
+    for name, reason in found.missing.items():
         raise UsageError(f"--images {name}: {reason}")
+    for note in found.notes():
+        print(f"keras-apa: --images: {note}", file=sys.stderr)
+    files = found.files
     step = -(-len(files) // REPRESENTATIVE_IMAGES)
     return np.stack([read_image(file, preprocessing) for file in files[::step]])

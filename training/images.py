@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import struct
 import warnings
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from training.image_files import ENDINGS, FORMATS, find_images
+
+__all__ = [
+    "ENDINGS",
+    "FORMATS",
+    "exif_orientation",
+    "find_images",
+    "in_front_of_white",
+    "read_image",
+    "read_pixels",
+    "upright",
+    "why_unreadable",
+]
+
 if TYPE_CHECKING:
     from zoo import Preprocessing
-
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif")
-# Not every format of Pillow's: PostScript would be run by Ghostscript, and turned TIFF files come out scrambled (13.0).
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
 _ORIENTATION = 0x0112
 # What EXIF's orientation asks for, so that the picture stands upright.
@@ -39,9 +46,10 @@ _THIN = 16
 def read_image(path: str | os.PathLike, preprocessing: Preprocessing) -> np.ndarray:
     """The pixels of an image file, resized and cropped, but not yet normalised.
 
-    Reads JPEG (CMYK too), PNG, WebP, BMP and GIF with 1, 8 or 16 bits, of animations the first picture. The image
-    is turned as its EXIF data say, transparent parts become white, 16 bits are scaled to 8. Colour profiles are
-    ignored, as by torchvision. With one channel, colours become their luminance (ITU-R 601).
+    Reads JPEG (CMYK too), PNG, WebP, BMP, GIF, TIFF, PPM, JPEG 2000 and AVIF (where Pillow has them) with 1, 8 or 16
+    bits, of animations the first picture, of several pages the first one. The image is turned as its EXIF data say,
+    transparent parts become white, 16 bits are scaled to 8; 32 bits, whose range is unknown, are an error. Colour
+    profiles are ignored, as by torchvision. With one channel, colours become their luminance (ITU-R 601).
 
     Args:
         path: The file.
@@ -86,7 +94,10 @@ def _decoded(path, mode, use):
 
 def in_front_of_white(image: Image.Image, mode: str) -> Image.Image:
     """The image with 8 bits a channel in front of white, in the mode `"L"` or `"RGB"`."""
-    if image.mode.startswith("I;16"):
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    if image.mode in ("I", "F") and not deep:
+        raise ValueError("it has 32 bits a pixel, whose range is unknown; save it with 8 or 16")
+    if deep:
         pixels = np.asarray(image).astype("uint32")
         pixels[pixels == image.info.get("transparency", -1)] = 65535
         # Pillow's own conversion clips at 255.
@@ -98,7 +109,9 @@ def in_front_of_white(image: Image.Image, mode: str) -> Image.Image:
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) where there is none or it cannot be read."""
+    """The EXIF orientation, 1 (upright) where there is none or it cannot be read, or where Pillow turns it (TIFF)."""
+    if image.format == "TIFF":
+        return 1
     try:
         return image.getexif().get(_ORIENTATION, 1)
     except (SyntaxError, ValueError, LookupError, TypeError, OSError, struct.error):
@@ -137,37 +150,3 @@ def why_unreadable(path: str | os.PathLike, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
         return f"more pixels than the {Image.MAX_IMAGE_PIXELS} that are allowed (PIL.Image.MAX_IMAGE_PIXELS)"
     return f"cannot be read: {str(error).partition(chr(10))[0] or type(error).__name__}"
-
-
-def find_images(arguments: Iterable[str | os.PathLike]) -> tuple[list[str], dict[str, str]]:
-    """The files that are meant by names of files, folders and patterns.
-
-    A file is taken whatever its ending, a folder with all below it that has the ending of an image, in sorted order and
-    without what is hidden. A name that does not exist is a pattern with `*`, `?`, `[...]` and `**`.
-
-    Args:
-        arguments: Names as given to a command.
-
-    Returns: The files, each once, in the order of the arguments; and the reasons why nothing was found, by argument.
-
-    >>> find_images(["missing.png"])
-    ([], {'missing.png': 'no such file, folder or pattern'})
-    """
-    found, missing = {}, {}
-    for argument in map(os.fspath, arguments):
-        names = [argument] if os.path.exists(argument) else sorted(glob.glob(argument, recursive=True))
-        files = [file for name in names for file in (_images_below(name) if os.path.isdir(name) else [name])]
-        found.update(dict.fromkeys(files))
-        if not files:
-            below = f"no image below it, with the ending {', '.join(ENDINGS)}"
-            missing[argument] = below if names else "no such file, folder or pattern"
-    return list(found), missing
-
-
-def _images_below(folder: str) -> list[str]:
-    paths = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        shown = (name for name in names if not name.startswith("."))
-        paths += [Path(parent, name) for name in shown if name.lower().endswith(ENDINGS)]
-    return [str(path) for path in sorted(paths)]

@@ -23,7 +23,8 @@ from rich.text import Text
 from training.checks import check_number, check_whole
 from training.cli import usage
 from training.files import is_empty, make_writable, write_json
-from training.images import find_images, read_image
+from training.image_files import mark_written, search_images
+from training.images import read_image
 from training.models import load_model
 from training.predict_detections import MIN_SCORE, DetectionPredictor, detect_files
 from zoo import Preprocessing
@@ -58,9 +59,12 @@ def run_predict(
     with usage():
         check_whole("--top-k", top_k, at_least=1)
         check_whole("--batch-size", batch_size, at_least=1)
-        files, missing = find_images(images)
+        looked = search_images(images)
+        files, missing = looked.files, looked.missing
         for name, reason in missing.items():
             _warn(f"{name}: {reason}")
+        for note in looked.notes():
+            _warn(note)
         if not files:
             raise ValueError("no images to predict; give files, folders or patterns such as 'photos/*.jpg'")
         if output is not None:
@@ -77,6 +81,7 @@ def run_predict(
             )
             if pictures is not None:
                 make_writable(Path(pictures).absolute(), "--pictures")
+                mark_written(pictures)
         if isinstance(predictor, DetectionPredictor):
             found, step = detect_files(predictor, files), 1
         else:

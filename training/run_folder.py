@@ -221,6 +221,7 @@ def different_settings(earlier: Mapping[str, Any], config: Mapping[str, Any]) ->
         return [f"recipes was {was!r}, is {now!r}"]
     changed = differences({key: earlier[key] for key in FIXED}, {key: config[key] for key in FIXED})
     changed.pop("recipes.title", None)  # it follows from the others
+    changed.pop("recipes.data.on_corrupt", None)  # what it left out before the training is among the images
     # That it is of another recipe says more than any of the settings that follow from it.
     names = sorted(changed, key=lambda name: (name != "recipes.name", name))
     return [f"{name.removeprefix('recipes.')} was {changed[name][0]!r}, is {changed[name][1]!r}" for name in names]

@@ -393,6 +393,26 @@ def test_an_image_that_breaks_off_is_named_when_it_is_read(place):
         source.train.image(0)
 
 
+def test_an_image_that_breaks_off_is_named_before_the_training_unless_there_are_very_many(place, monkeypatch):
+    whole = (place.folder / "5.png").read_bytes()
+    (place.folder / "5.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"1 of the 3 images of .*a.json:\n  .*5.png \(id 5\): cannot be read"):
+        place.source(contents())
+    monkeypatch.setattr("training.data.coco_file._DECODED", 2)
+    assert "only the heads of its 3 images are checked before the training" in place.source(contents()).notes[0]
+
+
+@pytest.mark.parametrize("orientation, turned", [(3, 2), (6, -1)])
+def test_a_turned_tiff_stands_upright(place, orientation, turned):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels(5)).save(place.folder / "5.tif", exif=exif)
+    expected, value = np.rot90(pixels(5), turned), contents()
+    value["images"][0].update(file_name="5.tif", height=expected.shape[0], width=expected.shape[1])
+    value["annotations"] = [annotation(1, 5, 3, [1, 2, 3, 4]), *value["annotations"][2:]]
+    np.testing.assert_array_equal(place.source(value).train.image(0), expected)
+
+
 def test_large_boxes_as_they_should_be_are_not_taken_for_corners(place):
     """Wider than their distance from the border, but within their images."""
     value = contents()

@@ -479,5 +479,3 @@ def test_lists_name_images_that_do_not_decode_before_training(tmp_path, capsys):
     arguments = ["--data.name", "list", *lists, "--data.path", images, "--output", tmp_path / "run"]
     assert train("folder", *arguments, "--batch-size", "2") == 2
     assert "0.png" in capsys.readouterr().err and not (tmp_path / "run").exists()
-    assert train("folder", *arguments, "--data.on-corrupt", "skip") == 2
-    assert "goes with folder" in capsys.readouterr().err

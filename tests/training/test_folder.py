@@ -98,7 +98,10 @@ def test_what_is_hidden_or_no_image_is_left_out(tmp_path):
     assert source.class_names == ("emu", "wren")
     assert len(source.train) + len(source.test) == 9
     assert "young/CHICK.PNG" in names_of(source.train) + names_of(source.test)
-    assert source.notes == ("1 images lie beside the class folders, not in one, and are left out: loose.png …",)
+    assert source.notes == (
+        "1 images lie beside the class folders, not in one, and are left out: loose.png …",
+        "files without the ending of an image that can be read here are left out: 1 .txt",
+    )
 
 
 @pytest.mark.parametrize("name", ["test", "val", "validation", "valid"])

@@ -146,9 +146,16 @@ def test_images_that_do_not_decode_are_found_before_training_where_asked(root):
     (root / "b" / "2.png").write_bytes(b"?")
     (root / "test" / "8.png").write_bytes(b"")
     assert len(read(root).train) == 6
-    with pytest.raises(ValueError, match=r"2 of 9 images cannot be decoded:\n") as error:
+    with pytest.raises(ValueError, match=r"2 of 9 images cannot be decoded; .*on_corrupt='skip'.*:\n") as error:
         read(root, check_images=True)
     assert "2.png: not an image" in str(error.value) and "8.png: the file is empty" in str(error.value)
+    source = read(root, check_images=True, on_corrupt="skip")
+    assert (len(source.train), list(source.class_counts)) == (5, list(np.bincount(source.train.labels)))
+    assert source.notes[0].startswith("2 of 9 images cannot be decoded and were skipped:\n")
+    for file in (root / "b").iterdir():
+        file.write_bytes(b"?")
+    with pytest.raises(ValueError, match="without the images that cannot be decoded the training list has no image of"):
+        read(root, check_images=True, on_corrupt="skip")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import zoo
 from training.cli import UsageError
 from training.data.coco_masks import decode_mask, encode_mask
 from training.detection_figures import picture
+from training.image_files import find_images, is_written
 from training.predict import run_predict
 from zoo.detection import DetectionPreprocessing
 
@@ -73,7 +74,9 @@ def test_detections_are_those_of_predict_images(folder, tmp_path, capsys):
         with Image.open(one["picture"]) as drawn:
             assert drawn.size == image.shape[1::-1]
     assert total > 0
-    assert sorted(path.name for path in out.iterdir()) == ["photo-2.png", "photo.png"]
+    assert sorted(path.name for path in out.glob("*")) == [".keras-apa", "photo-2.png", "photo.png"]
+    # They are told from photographs.
+    assert is_written(out) and find_images([tmp_path / "*" / "*.png"])[1]
 
 
 @pytest.mark.any_backend

@@ -76,7 +76,8 @@ def coco_source(
         empty_images: Whether images without objects are trained on too.
         masks: `False` passes segmentations over. By default they are used if there are any, and then every object needs
             one.
-        check_images: Whether the start of every image file is read for its size; that it is there is checked anyway.
+        check_images: Whether every image file is decoded and its size compared (of more than 20,000 images only their
+            heads are read); that it is there is checked anyway.
         name: Of the data set.
 
     Raises:
@@ -113,7 +114,7 @@ def coco_source(
         notes += checked_annotations(part, masks) + crowd_notes(part)
         notes += check_files(part)
         if check_images:
-            check_image_files(part)
+            notes += check_image_files(part)
         notes += small_images(part)
     if not _shown(parts["train"]):
         # What was left out tells why.

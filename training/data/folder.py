@@ -10,13 +10,12 @@ import numpy as np
 from keras_apa.class_counts import ClassCounts
 from training.checks import check_choice, check_number, check_whole
 from training.data.source import FileImages, Source, unreadable_images
-from training.images import ENDINGS, find_images
+from training.data.split_folders import class_folders, find_splits
+from training.image_files import ENDINGS, FoundImages
 from zoo import Preprocessing
 from zoo.preprocessing import imagenet
 
 __all__ = ["folder", "stratified_split"]
-
-_TEST_FOLDERS = ("test", "val", "validation", "valid")
 
 
 def folder(
@@ -30,26 +29,30 @@ def folder(
     """Images in a folder for each class, which is named after the class.
 
     Either `path/CLASS/…`: a part of each class is held out, at random, and becomes the test images. Or
-    `path/train/CLASS/…` with `path/test/CLASS/…` or `path/val/CLASS/…` (also `validation`, `valid`) beside it: these
-    are used as they are; where both are there, `val` is the validation set.
+    `path/train/CLASS/…` with `path/test/CLASS/…` or `path/val/CLASS/…` beside it: these are used as they are; where
+    both are there, `val` is the validation set. In any case and also called `training`, `seg_train`; `testing`,
+    `seg_test`; `valid`, `validation`, `dev`, `eval`. A folder of such a name without class folders is left out where
+    there are splits, and a class where there are none; the `notes` say so.
 
-    Classes are in the order of their names. Images may lie in folders below that of their class. Left out is what is
-    hidden (`.name`) and what has not the ending of an image. Every image is decoded once before training.
+    Classes are in the order of their names. Images may lie in folders below that of their class; links are followed.
+    Left out is what is hidden (`.name`), what has not the ending of an image (the `notes` count these), and folders
+    that this project wrote, such as `runs`. Every image is decoded once before training, as the training does it.
 
     Args:
         path: The folder.
         validation_fraction: Share of each class that is held out, above 0 and below 1. A class keeps at least one
             training image, and has at least one test image if it has two images.
         on_corrupt: `"error"` or `"skip"`: what happens to images that cannot be decoded. Both list all of them, the
-            one in its message, the other in the `notes` of the source.
+            one in its message, the other in the `notes` of the source. For one that changes later see `FileImages`.
         seed: Of the choice of the images that are held out.
         preprocessing: How a test image is prepared; by default the centre 224 of 256 with ImageNet's mean.
 
-    Returns: A `Source`; its `notes` name the classes that have no test image and the files that were skipped.
+    Returns: A `Source`; its `notes` name the classes that have no test image and what was left out or skipped.
     Raises:
         FileNotFoundError: No such folder.
         ValueError: Fewer than two class folders, a class folder without (readable) images, only classes of one image,
-            a class that only the test folder has, images that cannot be decoded.
+            a class that only the test folder has, images that cannot be decoded, folders that may be splits or
+            classes, a file that links put into two classes or parts.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -70,19 +73,30 @@ def folder(
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"path must be a folder of class folders; {path} is {_what_it_is(path)}")
-    folders = {"train": path}
-    if (given := _given_split(path)) is not None:
-        folders = given
-    notes = [] if given is not None else _loose_images(path)
-    names = _class_folders(folders["train"])
-    files = {part: _files_by_class(part, place, names) for part, place in folders.items()}
+    found = FoundImages()
+    parts, notes = find_splits(path, found)
+    given = parts is not None and len(parts) > 1
+    if parts is None:
+        parts = {"train": class_folders(path)}
+    elif not given:
+        notes.append(
+            f"there are no test images in class folders: a part of each class in {parts['train'].path} is held out"
+        )
+    # The test images are those of `test`, else those of `val`.
+    folders = {"train": parts.pop("train")}
+    if given:
+        folders["test"] = parts.pop("test", None) or parts.pop("validation")
+        folders |= parts
+    names = _class_names(folders["train"])
+    files = {part: _files_by_class(part, place, folders["train"], names) for part, place in folders.items()}
+    notes += _left_out(folders, found)
     files, skipped = _without_corrupt(files, on_corrupt)
     notes += skipped
-    _refuse_empty_folders(files["train"], folders["train"], skipped)
+    _refuse_empty_folders(files["train"], folders["train"].path, skipped)
     counts = [len(own) for own in files["train"].values()]
     paths = [file for own in files["train"].values() for file in own]
-    train = FileImages(paths, np.repeat(np.arange(len(names)), counts))
-    if given is None:
+    train = FileImages(paths, np.repeat(np.arange(len(names)), counts), on_corrupt)
+    if not given:
         kept, held_out = stratified_split(train.labels, validation_fraction, seed)
         if not len(held_out):
             raise ValueError(f"{path} has one image of each class: none is left to test on; two of a class are needed")
@@ -91,9 +105,10 @@ def folder(
         parts = {"train": train}
         for part in files.keys() - {"train"}:
             own = [(file, label) for label, name in enumerate(names) for file in files[part].get(name, ())]
-            parts[part] = FileImages([file for file, _ in own], np.array([label for _, label in own], dtype=np.int32))
+            labels = np.array([label for _, label in own], dtype=np.int32)
+            parts[part] = FileImages([file for file, _ in own], labels, on_corrupt)
     class_counts = ClassCounts.from_labels(parts["train"].labels, names=names)
-    notes += _without_test_image(class_counts, parts["test"], given is not None)
+    notes += _without_test_image(class_counts, parts["test"], given)
     return Source(
         name=path.resolve().name or "folder",
         class_counts=class_counts,
@@ -131,43 +146,58 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
 
-def _given_split(path):
-    """The folders of a split that somebody has made, by part; `None` if there is none."""
-    if not (path / "train").is_dir():
-        return None
-    tests = [path / name for name in _TEST_FOLDERS if (path / name).is_dir()]
-    if not tests:
-        return None
-    folders = {"train": path / "train", "test": tests[0]}
-    if tests[0].name == "test" and len(tests) > 1:
-        folders["validation"] = tests[1]
-    return folders
-
-
-def _class_folders(path):
-    names = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _class_names(folders):
+    names = list(folders.classes)
     if len(names) < 2:
         found = f"one, {names[0]!r}" if names else "none"
-        raise ValueError(f"{path} must contain a folder of images for each of at least two classes; it has {found}")
+        raise ValueError(
+            f"{folders.path} must contain a folder of images for each of at least two classes; it has {found}"
+        )
     return names
 
 
-def _files_by_class(part, place, names):
+def _files_by_class(part, folders, train, names):
     """Names of image files by class, sorted."""
-    if part != "train":
-        own = sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        unknown = [name for name in own if name not in set(names)]
-        if unknown:
-            raise ValueError(
-                f"{place} has the class folder {unknown[0]!r}"
-                + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
-                + f", which {place.parent / 'train'} has not: nothing could be learned for it"
+    unknown = [name for name in folders.classes if name not in train.classes]
+    if unknown:
+        raise ValueError(
+            f"{folders.path} has the class folder {unknown[0]!r}"
+            + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
+            + f", which {train.path} has not: nothing could be learned for it"
+        )
+    if not folders.with_images:
+        raise ValueError(f"{folders.path} has no images; allowed endings: {', '.join(ENDINGS)}")
+    return {name: own.files for name, own in folders.classes.items()}
+
+
+def _left_out(folders, found):
+    """Notes on what is not taken; an error where a link puts a file into two classes, or into training and test."""
+    notes = []
+    for place in folders.values():
+        if place.loose:
+            number, where = len(place.loose), "" if len(folders) == 1 else f" in {place.path}"
+            notes.append(
+                f"{number} images lie beside the class folders{where}, not in one, and are left out: {place.loose[0]} …"
             )
-        names = own
-    files = {name: find_images([place / name])[0] for name in names}
-    if not any(files.values()):
-        raise ValueError(f"{place} has no images; allowed endings: {', '.join(ENDINGS)}")
-    return files
+        found.add(place.found)
+        for own in place.classes.values():
+            found.add(own)
+    if found.linked:
+        _refuse_shared(folders)
+    return [*notes, *found.notes()]
+
+
+def _refuse_shared(folders):
+    owner = {}
+    for part, place in folders.items():
+        for name, own in place.classes.items():
+            for file in own.files:
+                other, *where = owner.setdefault(os.path.realpath(file), (file, part, name))
+                if where != [part, name]:
+                    raise ValueError(
+                        f"{file} and {other} are one file, by a link; an image can be of one class only, and either "
+                        "train or test: remove the link"
+                    )
 
 
 def _without_corrupt(files, on_corrupt):
@@ -196,17 +226,6 @@ def _refuse_empty_folders(files, place, skipped):
             f"{place / empty[0]}{others} no {'readable ' if skipped else ''}image; put images there or remove the "
             f"folder; allowed endings: {', '.join(ENDINGS)}"
         )
-
-
-def _loose_images(path):
-    loose = sorted(entry.name for entry in path.iterdir() if entry.is_file() and _is_shown_image(entry.name))
-    if not loose:
-        return []
-    return [f"{len(loose)} images lie beside the class folders, not in one, and are left out: {loose[0]} …"]
-
-
-def _is_shown_image(name):
-    return name.lower().endswith(ENDINGS) and not name.startswith(".")
 
 
 def _without_test_image(class_counts, test, given):

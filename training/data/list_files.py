@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_apa.class_counts import ClassCounts
-from training.checks import check_flag, check_whole
+from training.checks import check_choice, check_flag, check_whole
 from training.data.source import FileImages, Source, refuse_empty_classes, unreadable_images
 from training.files import missing_files
 from zoo import Preprocessing
@@ -31,6 +31,7 @@ def list_files(
     class_names: Sequence[str] | None = None,
     relabel_by_count: bool = False,
     check_images: bool = False,
+    on_corrupt: str = "error",
     preprocessing: Preprocessing | None = None,
     name: str = "list_files",
 ) -> Source:
@@ -49,6 +50,9 @@ def list_files(
             where the authors' order depends on their NumPy and processor: see `Source.relabelled_by_count`. Without
             it labels are those of the list, as in the code of Balanced Meta-Softmax.
         check_images: Whether to decode every image before training. That every file is there is checked anyway.
+        on_corrupt: `"error"` or `"skip"`: what happens to images that cannot be decoded. Those that the check finds are
+            named in the error, or left out and named in the `notes` of the source. For one that turns up in the
+            training see `FileImages`.
         preprocessing: How a test image is prepared; by default the centre 224 of 256 with ImageNet's mean.
         name: Of the data set.
 
@@ -72,6 +76,7 @@ def list_files(
     """
     check_flag("relabel_by_count", relabel_by_count)
     check_flag("check_images", check_images)
+    check_choice("on_corrupt", on_corrupt, ("error", "skip"))
     if num_classes is not None:
         check_whole("num_classes", num_classes, at_least=1)
     if class_names is not None and num_classes not in (None, len(class_names)):
@@ -84,7 +89,7 @@ def list_files(
     for part, file in (("test", test), ("validation", validation)):
         if file is not None:
             parts[part] = read_list(file, root, class_counts.num_classes)
-    return _source(name, parts, class_counts, relabel_by_count, check_images, preprocessing)
+    return _source(name, parts, class_counts, relabel_by_count, check_images, on_corrupt, preprocessing)
 
 
 def read_list(
@@ -136,6 +141,7 @@ def inaturalist_json(
     categories: str | os.PathLike | None = None,
     relabel_by_count: bool = False,
     check_images: bool = False,
+    on_corrupt: str = "error",
     preprocessing: Preprocessing | None = None,
     name: str = "inaturalist2018",
 ) -> Source:
@@ -149,7 +155,7 @@ def inaturalist_json(
         root: The folder that holds `train_val2018`.
         categories: `categories.json`, for the names of the species, which the annotation files of 2018 have under
             numbers only; by default the names in `train`.
-        relabel_by_count, check_images, preprocessing, name: as for `list_files`.
+        relabel_by_count, check_images, on_corrupt, preprocessing, name: as for `list_files`.
 
     Raises:
         FileNotFoundError: A file, the root folder, or images that are not there.
@@ -172,22 +178,28 @@ def inaturalist_json(
     """
     check_flag("relabel_by_count", relabel_by_count)
     check_flag("check_images", check_images)
+    check_choice("on_corrupt", on_corrupt, ("error", "skip"))
     contents = _read_json(train)
     names = _category_names(contents if categories is None else _read_json(categories), categories or train)
     paths, labels = _annotations(contents, train, root, len(names))
     class_counts = ClassCounts.from_labels(labels, names=names)
     refuse_empty_classes(class_counts, os.fspath(train))
     parts = {"train": (paths, labels), "test": _annotations(_read_json(test), test, root, len(names))}
-    return _source(name, parts, class_counts, relabel_by_count, check_images, preprocessing)
+    return _source(name, parts, class_counts, relabel_by_count, check_images, on_corrupt, preprocessing)
 
 
-def _source(name, parts, class_counts, relabel_by_count, check_images, preprocessing):
+def _source(name, parts, class_counts, relabel_by_count, check_images, on_corrupt, preprocessing):
     for part, (paths, _) in parts.items():
         _check_files(part, paths)
+    notes = ()
     if check_images:
-        _refuse_unreadable(dict.fromkeys(path for paths, _ in parts.values() for path in paths))
-    images = {part: FileImages(paths, labels) for part, (paths, labels) in parts.items()}
-    source = Source(name=name, class_counts=class_counts, preprocessing=preprocessing or imagenet(), **images)
+        parts, notes = _without_unreadable(parts, on_corrupt)
+        class_counts = ClassCounts.from_labels(parts["train"][1], class_counts.num_classes, names=class_counts.names)
+        refuse_empty_classes(class_counts, "without the images that cannot be decoded the training list")
+    images = {part: FileImages(paths, labels, on_corrupt) for part, (paths, labels) in parts.items()}
+    source = Source(
+        name=name, class_counts=class_counts, preprocessing=preprocessing or imagenet(), notes=notes, **images
+    )
     return source.relabelled_by_count() if relabel_by_count else source
 
 
@@ -200,11 +212,25 @@ def _check_files(part, paths):
         )
 
 
-def _refuse_unreadable(paths):
+def _without_unreadable(parts, on_corrupt):
+    """The parts without what cannot be decoded, and a note on it; an error where that is asked for."""
+    paths = dict.fromkeys(path for paths, _ in parts.values() for path in paths)
     unreadable = unreadable_images(paths)
-    if unreadable:
-        listed = "\n".join(f"  {path}: {reason}" for path, reason in unreadable.items())
-        raise ValueError(f"{len(unreadable)} of {len(paths)} images cannot be decoded:\n{listed}")
+    if not unreadable:
+        return parts, ()
+    listed = "\n".join(f"  {path}: {reason}" for path, reason in unreadable.items())
+    if on_corrupt == "error":
+        raise ValueError(
+            f"{len(unreadable)} of {len(paths)} images cannot be decoded; take them out of the lists, or leave them "
+            f"out with on_corrupt='skip' (--data.on-corrupt skip):\n{listed}"
+        )
+    kept = {}
+    for part, (paths_of_part, labels) in parts.items():
+        good = [place for place, path in enumerate(paths_of_part) if path not in unreadable]
+        if not good:
+            raise ValueError(f"none of the images of the {part} list can be decoded:\n{listed}")
+        kept[part] = [paths_of_part[place] for place in good], labels[good]
+    return kept, (f"{len(unreadable)} of {len(paths)} images cannot be decoded and were skipped:\n{listed}",)
 
 
 def _read(file, what):

@@ -102,28 +102,33 @@ def _listed(options: DataOptions, download: bool) -> Source:
     missing = [name for name in ("train_list", "test_list", "path") if not getattr(options, name)]
     if missing:
         raise ValueError(f"data.{missing[0]} is missing: lists need data.train_list, data.test_list and data.path")
-    if options.on_corrupt != "error":
-        raise ValueError("data.on_corrupt 'skip' goes with folder; take images that do not decode out of the lists")
     classes = DATA_SETS[options.name].classes
+    short = _is_short(options.train_list)
+    common = {
+        "relabel_by_count": options.relabel_by_count,
+        "check_images": short,
+        "on_corrupt": options.on_corrupt,
+        "name": options.name,
+    }
     if options.train_list.endswith(".json"):
-        source = list_files.inaturalist_json(
-            options.train_list, options.test_list, options.path, relabel_by_count=options.relabel_by_count
-        )
+        source = list_files.inaturalist_json(options.train_list, options.test_list, options.path, **common)
         if classes not in (None, source.num_classes):
             raise ValueError(
                 f"{options.train_list} has {source.num_classes} categories, {options.name} has {classes} classes; "
                 "data.name list takes annotations of any other"
             )
+    else:
+        source = list_files.list_files(
+            options.train_list, options.test_list, options.path, num_classes=classes, **common
+        )
+    if short:
         return source
-    return list_files.list_files(
-        options.train_list,
-        options.test_list,
-        options.path,
-        num_classes=classes,
-        relabel_by_count=options.relabel_by_count,
-        check_images=_is_short(options.train_list),
-        name=options.name,
+    then = "ends the training" if options.on_corrupt == "error" else "is replaced by another one of its class"
+    note = (
+        f"the lists are long: that their images can be decoded is not checked beforehand; one that cannot is named and "
+        f"{then} (--data.on-corrupt error, skip)"
     )
+    return dataclasses.replace(source, notes=(*source.notes, note))
 
 
 def _is_short(path: str) -> bool:

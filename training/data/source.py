@@ -6,22 +6,27 @@ import abc
 import copy
 import dataclasses
 import functools
-import io
 import os
-import struct
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from keras_apa.class_counts import ClassCounts
 from training.backend import leave_accelerators_to
-from training.images import FORMATS, exif_orientation, in_front_of_white, upright, why_unreadable
+from training.checks import check_choice
+from training.data.decoding import (
+    decode_image,
+    decode_plain_jpeg,
+    decoded,
+    is_plain_jpeg,
+    tell,
+    unreadable_images,
+)
+from training.images import why_unreadable
 from zoo import Preprocessing
 
 __all__ = [
@@ -131,10 +136,19 @@ class _EncodedImages(LabelledImages):
     A plain JPEG (8 bits, grey or YCbCr/RGB, complete, no EXIF data) is decoded by TensorFlow, whose threads do not
     wait for Python; its pixels are the same as Pillow's. Everything else is decoded as `keras-apa predict` does it:
     turned as EXIF says, CMYK as RGB, transparent parts white, 16 bits scaled to 8, of animations the first picture.
+
+    Attributes:
+        on_corrupt: What happens to an image that cannot be decoded when it is needed. `"error"` names it. `"skip"`
+            takes the next image of its class that can be decoded, which depends on nothing but the files, and tells so
+            on stderr, once for each file.
+        failed: The images for which that has happened, with the reasons.
     """
 
-    def __init__(self, labels: np.ndarray):
+    def __init__(self, labels: np.ndarray, on_corrupt: str = "error"):
         super().__init__(labels, (None, None, 3))
+        check_choice("on_corrupt", on_corrupt, ("error", "skip"))
+        self.on_corrupt = on_corrupt
+        self.failed: dict[str, str] = {}
 
     @abc.abstractmethod
     def read(self, index: int) -> bytes:
@@ -145,37 +159,77 @@ class _EncodedImages(LabelledImages):
         """Which image it is, for an error message."""
 
     def load(self, index: tf.Tensor) -> tf.Tensor:
+        if self.on_corrupt == "skip":
+            # What TensorFlow cannot decode would end the dataset; here it is an error of Python's.
+            image = tf.numpy_function(self._decode_or_skip, [index], tf.uint8, stateful=False)
+            image.set_shape(self.image_shape)
+            return image
         contents, plain = tf.numpy_function(self._read, [index], (tf.string, tf.bool), stateful=False)
         contents.set_shape(())
         plain.set_shape(())
 
-        def decode():
-            return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
-
         def decode_with_pillow():
             return tf.numpy_function(self._decode, [index, contents], tf.uint8, stateful=False)
 
-        image = tf.cond(plain, decode, decode_with_pillow)
+        image = tf.cond(plain, lambda: decode_plain_jpeg(contents), decode_with_pillow)
         image.set_shape(self.image_shape)
         return image
 
     def _read(self, index):
         contents = self.read(int(index))
         # As an object: numpy's own strings lose zeros at their end.
-        return np.array(contents, dtype=object), np.bool_(_is_plain_jpeg(contents))
+        return np.array(contents, dtype=object), np.bool_(is_plain_jpeg(contents))
 
     def _decode(self, index, contents):
         # Outside a graph TensorFlow hands the bytes over as an array of one object.
         contents = contents.item() if isinstance(contents, np.ndarray) else contents
         return decode_image(contents, self.describe(int(index)))
 
+    def _decode_or_skip(self, index):
+        reasons = {}
+        for each in self._from(int(index)):
+            name = self.describe(each)
+            try:
+                image = decoded(self.read(each), name)
+            except ValueError as error:
+                reasons[name] = str(error).removeprefix(f"{name}: ")
+                continue
+            for failed, reason in reasons.items():
+                if failed not in self.failed:
+                    self.failed[failed] = reason
+                    tell(f"{failed}: {reason}; skipped: {name}, of the same class, is taken in its place")
+            return image
+        name, reason = next(iter(reasons.items()))
+        raise ValueError(f"{name}: {reason}; nor can any other image of its class be decoded")
+
+    def first_unreadable(self) -> str | None:
+        """The first image that cannot be decoded and why, in one line; decodes all before it."""
+
+        def reason(index):
+            try:
+                decoded(self.read(index), self.describe(index))
+            except ValueError as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return next(filter(None, pool.map(reason, range(len(self)))), None)
+
+    def _from(self, index: int) -> Iterator[int]:
+        """The index, then those of the other images of its class, the next ones first."""
+        yield index
+        own = np.flatnonzero(self.labels == self.labels[index])
+        place = np.searchsorted(own, index)
+        yield from (int(other) for other in (*own[place + 1 :], *own[:place]))
+
 
 class FileImages(_EncodedImages):
-    """Image files of any size, read when they are needed: JPEG, PNG, WebP, BMP, GIF (first picture).
+    """Image files of any size, read when they are needed, of every format in `training.images.FORMATS`.
 
     Args:
         paths: Names of `N` files.
         labels: Integers `(N,)`.
+        on_corrupt: `"error"` or `"skip"`: see the attribute.
 
     Raises:
         ValueError: Another number of labels than of paths. While reading: a file that cannot be decoded, with its
@@ -183,6 +237,7 @@ class FileImages(_EncodedImages):
             finds all of them before training.
 
     >>> import tempfile
+    >>> from PIL import Image
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     Image.new("L", (40, 30), 7).save(f"{folder}/grey.png")
     ...     images = FileImages([f"{folder}/grey.png"], [0])
@@ -190,9 +245,9 @@ class FileImages(_EncodedImages):
     TensorShape([30, 40, 3])
     """
 
-    def __init__(self, paths: Iterable[str | os.PathLike], labels: np.ndarray):
+    def __init__(self, paths: Iterable[str | os.PathLike], labels: np.ndarray, on_corrupt: str = "error"):
         self.paths = np.array([os.fspath(path) for path in paths], dtype=object)
-        super().__init__(labels)
+        super().__init__(labels, on_corrupt)
         _check_lengths("paths", self.paths, self.labels)
 
     def read(self, index: int) -> bytes:
@@ -208,7 +263,7 @@ class FileImages(_EncodedImages):
 
     def subset(self, indices: np.ndarray) -> FileImages:
         indices = _read_indices(indices, len(self))
-        return FileImages(self.paths[indices], self.labels[indices])
+        return FileImages(self.paths[indices], self.labels[indices], self.on_corrupt)
 
 
 class RandomAccessImages(_EncodedImages):
@@ -223,6 +278,8 @@ class RandomAccessImages(_EncodedImages):
     Raises:
         ValueError: Another number of labels than of images.
 
+    >>> import io
+    >>> from PIL import Image
     >>> file = io.BytesIO()
     >>> Image.new("RGB", (40, 30)).save(file, "JPEG")
     >>> images = RandomAccessImages([{"image": file.getvalue()}], labels=[0])
@@ -320,6 +377,12 @@ class Source(_WithClasses):
                 return self.train.image_shape
             height, width = self.preprocessing.image_size
         return height, width, channels
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Images that could not be decoded when they were needed, and why; others of their class stood in for them."""
+        parts = (self.train, self.validation, self.test)
+        return {name: why for part in parts for name, why in getattr(part, "failed", {}).items()}
 
     def relabelled_by_count(self) -> Source:
         """The same with the classes in the order of their training images, the largest first.
@@ -428,77 +491,6 @@ def refuse_empty_classes(class_counts: ClassCounts, where: str) -> None:
         raise ValueError(
             f"{where} has no image of {class_counts.describe(empty[0])}{others}; every class needs a training image"
         )
-
-
-def unreadable_images(paths: Iterable[str | os.PathLike], workers: int | None = None) -> dict[str, str]:
-    """Which of the files cannot be decoded, and why. Decodes all of them, in `workers` threads (one a core).
-
-    >>> unreadable_images(["missing.png"])
-    {'missing.png': 'no such file or directory'}
-    """
-
-    def reason(path):
-        try:
-            with open(path, "rb") as file:
-                decode_image(file.read(), path)
-        except OSError as error:
-            return why_unreadable(path, error)
-        except ValueError as error:
-            return str(error).removeprefix(f"{path}: ")
-        return None
-
-    paths = [os.fspath(path) for path in paths]
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        reasons = pool.map(reason, paths)
-        return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason is not None}
-
-
-def decode_image(contents: bytes, name: str) -> np.ndarray:
-    """The pixels of an image file's bytes: uint8 `(height, width, 3)`, upright, in front of white.
-
-    Raises:
-        ValueError: What is no image, broken, or has too many pixels; the message starts with `name`.
-
-    >>> decode_image(b"no image", "a.png")
-    Traceback (most recent call last):
-    ...
-    ValueError: a.png: not an image, or broken at its start; allowed: JPEG, PNG, WEBP, BMP, GIF
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(contents), formats=FORMATS) as image:
-                image.load()
-                return np.asarray(upright(in_front_of_white(image, "RGB"), exif_orientation(image)))
-    except Exception as error:  # a broken file can fail anywhere in a decoder, with any type of error
-        # The reasons of `training.images` ask the file for its size: any that is not empty serves here.
-        raise ValueError(f"{name}: {why_unreadable(__file__, error) if contents else 'the file is empty'}") from error
-
-
-_START_OF_SCAN, _EXIF = 0xDA, 0xE1
-_PLAIN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, Huffman coded
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-
-
-def _is_plain_jpeg(contents: bytes) -> bool:
-    """Whether these are the bytes of a complete JPEG whose pixels TensorFlow and Pillow read the same way."""
-    if not (contents.startswith(b"\xff\xd8\xff") and contents.endswith(b"\xff\xd9")):
-        return False
-    position, plain = 2, False
-    while position + 4 <= len(contents) and contents[position] == 0xFF:
-        marker, length = contents[position + 1], struct.unpack_from(">H", contents, position + 2)[0]
-        if marker == _START_OF_SCAN:
-            return plain
-        if marker == _EXIF and contents[position + 4 : position + 8] == b"Exif":
-            return False
-        if marker in _FRAMES:
-            if marker not in _PLAIN_FRAMES or position + 10 > len(contents):
-                return False
-            bits, height, width, channels = struct.unpack_from(">BHHB", contents, position + 4)
-            plain = bits == 8 and channels in (1, 3) and 0 < height * width <= (Image.MAX_IMAGE_PIXELS or np.inf)
-        position += 2 + length
-    return False
 
 
 def _read_labels(labels):

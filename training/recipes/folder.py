@@ -11,7 +11,9 @@ training images, and printed; an option that is given is never changed, and the 
 
 A batch is at most a quarter of an epoch. With `--start.weights` it is the network of the weights, as far as they tell
 (published weights, a run folder), for 30 epochs with the learning rate 0.01. A fifth of each class is kept for testing,
-unless the folder has `train` and `test` (or `val`) folders.
+unless the folder has `train` and `test` (or `val`) folders, also called `Training`, `seg_test`, `VALID` and the like.
+Images are JPEG, PNG, WebP, BMP, GIF, TIFF (the first picture), PPM, JPEG 2000 or AVIF. Links are followed. It is said
+what is left out: other files, unlabelled images, and what this command wrote itself, such as `runs`.
 Cost: 10,000 images in 224 pixels take about a million forward and backward passes, which want a GPU.
 
     keras-apa train folder --data.path DIR

@@ -1,0 +1,170 @@
+"""Which folders below a data set's folder are classes, and which are splits: by name and by what is in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from training.image_files import FoundImages, folders_in, images_below, is_image
+
+__all__ = ["ClassFolders", "class_folders", "find_splits", "part_of"]
+
+_WORDS = {
+    "train": ("train", "training", "trainset"),
+    "validation": ("val", "valid", "validation", "dev", "eval", "evaluation", "valset"),
+    "test": ("test", "testing", "testset"),
+}
+_PARTS = {word: part for part, words in _WORDS.items() for word in words}
+# Words that a split's name may have beside its own.
+_FILLING = {"seg", "set", "data", "dataset", "image", "images", "img", "imgs", "photos", "pictures", "folder", "split"}
+_CALLED = {"train": "training", "validation": "validation", "test": "test"}
+
+
+@dataclasses.dataclass
+class ClassFolders:
+    """A folder of class folders: the images of each by the folder's name, and how many images lie beside them."""
+
+    path: Path
+    classes: dict[str, FoundImages]
+    loose: list[str]
+    found: FoundImages
+
+    @property
+    def with_images(self) -> list[str]:
+        """The class folders that have images."""
+        return [name for name, own in self.classes.items() if own.files]
+
+
+def part_of(name: str) -> str | None:
+    """The part of a data set that a folder's name stands for, in any case; `None` if it is no name of a part.
+
+    >>> [part_of(name) for name in ("TRAIN", "seg_test", "Validation", "train2017", "trainer")]
+    ['train', 'test', 'validation', 'train', None]
+    """
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])|(?:19|20)\d\d$", " ", name).lower())
+    if re.search(r"[^A-Za-z_\-. ]", re.sub(r"(?:19|20)\d\d$", "", name)):
+        return None
+    words = [word for word in words if word not in _FILLING]
+    return _PARTS.get(words[0]) if len(words) == 1 else None
+
+
+def class_folders(path: Path) -> ClassFolders:
+    """The class folders in a folder with their images; without what this project wrote."""
+    found, classes = FoundImages(linked=path.is_symlink()), {}
+    for name in folders_in(path, found):
+        own = images_below(path / name)
+        if not own.files and own.written:
+            found.written.append(str(path / name))  # `runs`, which holds nothing but runs
+            continue
+        classes[name] = own
+    loose = sorted(entry.name for entry in path.iterdir() if _is_loose(entry))
+    return ClassFolders(path, classes, loose, found)
+
+
+def find_splits(path: Path, found: FoundImages) -> tuple[dict[str, ClassFolders] | None, list[str]]:
+    """The parts of a data set that somebody has split into folders, and what is to be said about it.
+
+    Folders are splits by their names, in any case, and if there are class folders in them: at least two in that of the
+    training, one in the others. A folder of such a name that has none is left out where there is one of the training,
+    and otherwise, if it is the only one, a class like any other: `train` beside `car` and `bus`.
+
+    Args:
+        path: The folder of the data set.
+        found: Takes up what is left out beside splits.
+
+    Returns: The class folders of `train`, `test` and `validation`: `train` alone if the others have no class folders;
+        `None` where the folders are classes. And notes, a sentence each.
+    Raises:
+        ValueError: It cannot be told what the folders are.
+    """
+    beside = FoundImages()
+    names = folders_in(path, beside)
+    parts = {name: part for name in names if (part := part_of(name)) is not None}
+    if not parts:
+        return None, []
+    named = {name: class_folders(_inner(path / name, part)) for name, part in parts.items()}
+    split = {name for name, own in named.items() if len(own.with_images) >= (2 if parts[name] == "train" else 1)}
+    for part, called in _CALLED.items():
+        if len(same := [name for name in sorted(split) if parts[name] == part]) > 1:
+            raise ValueError(
+                f"{path} has more than one folder of {called} images by its name: {_listed(same)}; keep one, and "
+                "rename or move the others"
+            )
+    chosen = {parts[name]: name for name in split}
+    flat = [name for name in parts if name not in split]
+    others = []
+    for name in names:
+        if name not in parts:
+            own = images_below(path / name)
+            others += [name] if own.files else []
+            beside.written += [] if own.files else own.written
+    measured = chosen.keys() - {"train"}
+    if "train" not in chosen:
+        _refuse_unclear(path, parts, named)
+        return None, [_as_class(name, others) for name in parts if others]
+    if not measured and not flat and others:
+        number = len(named[chosen["train"]].with_images)
+        raise ValueError(
+            f"{path}: {chosen['train']!r} may be the training images, in {number} class folders, or a class beside "
+            f"{_listed(others)}; move these away if it is the former, else rename it"
+        )
+    notes = [_left_out(named[name], name) for name in flat]
+    if not measured and (empty := [name for name in flat if not named[name].loose and not named[name].with_images]):
+        raise ValueError(f"{path / empty[0]} has no images; put images there, in class folders, or remove the folder")
+    found.add(beside)
+    if loose := [entry.name for entry in path.iterdir() if _is_loose(entry)]:
+        notes.append(f"{len(loose)} images lie in no class folder, and are left out: {path / min(loose)} …")
+    if others:
+        notes.append(f"folders beside {_listed(sorted(chosen.values()))} are left out: {_listed(others)}")
+    return {part: named[chosen[part]] for part in _CALLED if part in chosen}, notes
+
+
+def _inner(path: Path, part: str) -> Path:
+    """The folder that has the class folders: in some archives there is `seg_train/seg_train`."""
+    while True:
+        names = folders_in(path, FoundImages())
+        if len(names) != 1 or part_of(names[0]) != part or any(_is_loose(entry) for entry in path.iterdir()):
+            return path
+        path = path / names[0]
+
+
+def _refuse_unclear(path, parts, named):
+    """An error where several folders have names of parts, but there are no training images in class folders."""
+    if len({*parts.values()}) < 2:
+        return
+    training = [name for name, part in parts.items() if part == "train"]
+    if training:
+        own = named[training[0]]
+        has = f"{training[0]!r} has {len(own.with_images)} class folders with images"
+        has += f" and {len(own.loose)} images beside them" if own.loose else ""
+    else:
+        has = "there is no folder of training images"
+    raise ValueError(
+        f"{path} must have a folder of images for each class, or training images in class folders with test images "
+        f"beside them; by their names {_listed(sorted(parts))} are splits, but {has}. If they are classes, rename them"
+    )
+
+
+def _as_class(name, others):
+    beside = _listed([each for each in others if each != name])
+    return f"the folder {name!r} is a class here, no part of a split: there are images in {beside} beside it"
+
+
+def _left_out(own, name):
+    if own.with_images:
+        return f"the folder {name!r} is left out: it has one class folder only, {own.with_images[0]!r}"
+    if not own.loose:
+        return f"the folder {name!r} is left out: it has no images"
+    return (
+        f"the folder {name!r} is left out: its {len(own.loose)} images are in no class folders, so they have no labels"
+    )
+
+
+def _listed(names):
+    shown = ", ".join(map(repr, names[:5]))
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _is_loose(entry):
+    return not entry.name.startswith(".") and is_image(entry.name) and entry.is_file()

@@ -1,0 +1,273 @@
+"""Image files found by name: below folders and links, without what this project wrote; what is left out is told."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import glob
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from PIL import features
+
+from zoo.presets import FORMAT as PRESET
+
+# Not every format of Pillow's: PostScript would be run by Ghostscript.
+_FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG2000": (".jp2", ".j2k"),
+    "AVIF": (".avif",),
+}
+# Images that cannot be read (here).
+_OTHER_IMAGES = (".heic", ".heif", ".avif", ".jxl", ".webp", ".dng", ".cr2", ".nef", ".arw", ".psd", ".tga", ".svg")
+_OPTIONAL = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
+FORMATS = tuple(name for name in _FORMATS if name not in _OPTIONAL or features.check(_OPTIONAL[name]))
+ENDINGS = tuple(ending for name in FORMATS for ending in _FORMATS[name])
+
+# A hidden file in folders that nothing else tells to be of this project.
+MARK = ".keras-apa"
+_OF_A_RUN = ("figures", "checkpoints", "tensorboard")
+_EXPORTED = ("saved_model.pb", "model.onnx", "model.tflite")
+_SHOWN = 5
+
+
+@dataclasses.dataclass
+class FoundImages:
+    """What `search_images` finds.
+
+    Attributes:
+        files: The image files, each once.
+        missing: The reasons why nothing was found, by argument.
+        left_out: How many files of each ending are no images that can be read here.
+        written: Folders that this project wrote.
+        dangling: Links that lead nowhere. One with the ending of an image is among the `files`: reading it fails.
+        closed: Folders that cannot be read.
+        loops: Links to a folder that they lie in.
+        linked: Whether a folder was reached through a link.
+    """
+
+    files: list[str] = dataclasses.field(default_factory=list)
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)
+    left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    written: list[str] = dataclasses.field(default_factory=list)
+    dangling: list[str] = dataclasses.field(default_factory=list)
+    closed: list[str] = dataclasses.field(default_factory=list)
+    loops: list[str] = dataclasses.field(default_factory=list)
+    linked: bool = False
+
+    def add(self, other: FoundImages) -> None:
+        """Takes up what another search found, but for its reasons."""
+        self.files += other.files
+        self.left_out += other.left_out
+        self.linked = self.linked or other.linked
+        for name in ("written", "dangling", "closed", "loops"):
+            getattr(self, name).extend(getattr(other, name))
+
+    def notes(self) -> list[str]:
+        """What was left out, a sentence each.
+
+        >>> found = FoundImages(left_out=collections.Counter({".heic": 30, ".txt": 2}), written=["photos/runs/folder"])
+        >>> print(*found.notes(), sep=chr(10))
+        files without the ending of an image that can be read here are left out: 30 .heic, 2 .txt; .heic are images:
+        convert them, to JPEG for example
+        what keras-apa wrote itself is left out: photos/runs/folder
+        """
+        notes = []
+        if self.left_out:
+            kinds = [f"{count} {ending or 'without an ending'}" for ending, count in self.left_out.most_common()]
+            notes.append(f"files without the ending of an image that can be read here are left out: {_some(kinds)}")
+            if images := [ending for ending in self.left_out if ending in _OTHER_IMAGES]:
+                notes[-1] += f"; {', '.join(sorted(images))} are images: convert them, to JPEG for example"
+        if self.written:
+            notes.append(f"what keras-apa wrote itself is left out: {_some(self.written)}")
+        if self.dangling:
+            notes.append(f"links that lead nowhere are left out: {_some(self.dangling)}")
+        if self.closed:
+            notes.append(f"folders that cannot be read are left out: {_some(self.closed)}")
+        if self.loops:
+            notes.append(f"links to a folder that they lie in are not followed: {_some(self.loops)}")
+        return notes
+
+
+def find_images(arguments: Iterable[str | os.PathLike]) -> tuple[list[str], dict[str, str]]:
+    """The `files` and the `missing` of `search_images`.
+
+    >>> find_images(["missing.png"])
+    ([], {'missing.png': 'no such file, folder or pattern'})
+    """
+    found = search_images(arguments)
+    return found.files, found.missing
+
+
+def search_images(arguments: Iterable[str | os.PathLike]) -> FoundImages:
+    """The files that are meant by names of files, folders and patterns, and what was left out.
+
+    A file is taken whatever its ending. A folder stands for all below it that has the ending of an image, in sorted
+    order, without what is hidden (`.name`) and without folders that this project wrote: runs, demos, exports, presets,
+    pictures of detections. Links are followed, each folder is taken once. A name that does not exist is a pattern with
+    `*`, `?`, `[...]` and `**`; it does not reach into folders that this project wrote either.
+
+    Args:
+        arguments: Names as given to a command.
+    """
+    result, files, known = FoundImages(), {}, {}
+    for argument in map(os.fspath, arguments):
+        found, names = FoundImages(), [argument]
+        if not os.path.exists(argument):
+            names = []
+            for name in sorted(glob.glob(argument, recursive=True)):
+                if (written := _written_around(name, argument, known)) is None:
+                    names.append(name)
+                elif written not in found.written:
+                    found.written.append(written)
+        for name in names:
+            if os.path.isdir(name):
+                found.add(images_below(name))
+            else:
+                found.files.append(name)
+        files.update(dict.fromkeys(found.files))
+        if not found.files:
+            below = f"no image below it, with the ending {', '.join(ENDINGS)}"
+            below += "; what keras-apa wrote itself is left out" if found.written else ""
+            result.missing[argument] = below if names or found.written else "no such file, folder or pattern"
+        result.add(found)
+    result.files = list(files)
+    return result
+
+
+def images_below(folder: str | os.PathLike) -> FoundImages:
+    """The images below a folder, in sorted order, and what was left out."""
+    folder = os.fspath(folder)
+    found, seen = FoundImages(linked=os.path.islink(folder)), set()
+    # What is reached without a link comes first: it keeps its name, whatever links there are to it.
+    places, links = collections.deque([folder]), collections.deque()
+    while places or links:
+        if places:
+            place = places.popleft()
+        else:
+            place = links.popleft()
+            if _lies_in(place, os.path.realpath(place)):
+                found.loops.append(place)
+                continue
+            found.linked = True
+        if (real := os.path.realpath(place)) in seen:
+            continue
+        seen.add(real)
+        if place != folder and is_written(place):
+            found.written.append(place)
+            continue
+        for entry in _shown(place, found):
+            if _is_folder(entry):
+                (links if entry.is_symlink() else places).append(entry.path)
+            elif is_image(entry.name):
+                found.files.append(entry.path)
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                found.dangling.append(entry.path)
+            else:
+                found.left_out[os.path.splitext(entry.name)[1].lower()] += 1
+    found.files = [str(path) for path in sorted(map(Path, found.files))]
+    return found
+
+
+def folders_in(folder: str | os.PathLike, found: FoundImages) -> list[str]:
+    """The names of the folders in a folder, sorted, without what is hidden or written by this project.
+
+    What was left out is added to `found`.
+    """
+    folder, names = os.fspath(folder), []
+    for entry in _shown(folder, found):
+        if _is_folder(entry):
+            if is_written(entry.path):
+                found.written.append(entry.path)
+            else:
+                names.append(entry.name)
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            found.dangling.append(entry.path)
+    return names
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name has the ending of an image."""
+    return name.lower().endswith(ENDINGS)
+
+
+def is_written(folder: str | os.PathLike) -> bool:
+    """Whether this project wrote a folder: a run or a demo, a preset, a version of an exported model, or a marked one.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "config.json").write_text('{"backend": "torch", "recipes": []}')
+    ...     is_written(folder), is_written(Path(folder).parent)
+    (True, False)
+    """
+    folder = Path(folder)
+    if (folder / MARK).is_file():
+        return True
+    if folder.name.isdecimal() and any((folder / name).is_file() for name in _EXPORTED):
+        return True
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    # A run or a demo; a preset.
+    return isinstance(config, dict) and ({"backend", "recipes"} <= config.keys() or config.get("format") == PRESET)
+
+
+def mark_written(folder: str | os.PathLike) -> None:
+    """Marks a folder as written by this project, where nothing that it holds says so."""
+    Path(folder, MARK).write_text("Written by keras-apa; its pictures are no images to train on.\n", encoding="utf-8")
+
+
+def _shown(folder: str, found: FoundImages) -> Iterator[os.DirEntry]:
+    """What a folder holds, sorted by name, without what is hidden; of a run without its own folders."""
+    try:
+        with os.scandir(folder) as entries:
+            entries = sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        found.closed.append(folder)
+        return
+    of_a_run = _OF_A_RUN if any(entry.name == "config.json" for entry in entries) and is_written(folder) else ()
+    for entry in entries:
+        if entry.name in of_a_run and _is_folder(entry):
+            found.written.append(entry.path)
+        elif not entry.name.startswith("."):
+            yield entry
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    # Of a link to itself `is_dir` raises.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _lies_in(link: str, folder: str) -> bool:
+    """Whether a link lies somewhere in a folder."""
+    parent = os.path.realpath(os.path.dirname(link) or ".")
+    return parent == folder or parent.startswith(os.path.join(folder, ""))
+
+
+def _written_around(name: str, pattern: str, known: dict[str, bool]) -> str | None:
+    """The folder written by this project that a match of a pattern lies in, below what the pattern names in letters."""
+    fixed = next((place for place, part in enumerate(Path(pattern).parts) if glob.has_magic(part)), 0)
+    parts = Path(name).parts
+    for end in range(fixed + 1, len(parts) + 1):
+        folder = str(Path(*parts[:end]))
+        if end == len(parts) and not os.path.isdir(folder):
+            return None
+        if folder not in known:
+            known[folder] = is_written(folder)
+        if known[folder]:
+            return folder
+    return None
+
+
+def _some(names: list[str]) -> str:
+    others = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + others
