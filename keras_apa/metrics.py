@@ -1,7 +1,7 @@
 """Accuracy that is not ruled by the frequent classes: by shot group, and as the mean over classes.
 
 Both metrics add up, for each class, the weights of its samples and of its correctly classified samples.
-Nothing is averaged before the end, so ragged last batches and sample weights are exact, and nothing is read
+Nothing is averaged before the end, so ragged last batches and sample weights are exact, and no number is read
 back from the device before somebody asks for the result.
 """
 
@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apa._keras_internals import in_symbolic_scope
-from keras_apa._kernels import is_compiling
+from keras_apa._kernels import is_hidden
+from keras_apa._labels import named, nan_or_error
 from keras_apa._names import check_targets_are_numbers
 from keras_apa.class_counts import as_class_counts
 
@@ -48,8 +48,8 @@ class _PerClassAccuracy(keras.metrics.Metric):
 
         Raises:
             ValueError: Shapes that do not fit; labels that are no class, where they are in host memory and
-                not inside a compiled step. Elsewhere such a label makes every result NaN, until the state is
-                reset.
+                not inside a compiled step. For compiled steps see `keras_apa.losses.trusted_labels`. Elsewhere such
+                a label makes every result NaN, until the state is reset.
         """
         check_targets_are_numbers(y_true)
         dtype = self._total.dtype
@@ -73,7 +73,7 @@ class _PerClassAccuracy(keras.metrics.Metric):
             ignored = ops.equal(labels, self.ignore_class)
             wrong = ops.logical_and(wrong, ops.logical_not(ignored))
             known = ops.logical_and(known, ops.logical_not(ignored))
-        self._raise_if_in_host_memory(on_host, y_true, wrong, is_labels)
+        nan = self._nan_or_error(on_host, y_true, y_pred, wrong, is_labels)
 
         # Weight 0 alone would not do: 0 * NaN or infinity of an ignored sample's weight is NaN.
         weights = ops.reshape(ops.where(known, weights, 0.0), (-1,))
@@ -83,7 +83,7 @@ class _PerClassAccuracy(keras.metrics.Metric):
         broken = ops.reshape(ops.any(ops.isnan(y_pred), axis=-1), (-1,))
         right = ops.logical_and(ops.equal(predicted, labels), ops.logical_not(broken))
         hits = ops.where(right, weights, 0.0)
-        poison = ops.cast(ops.where(ops.any(wrong), float("nan"), 0.0), dtype)
+        poison = ops.cast(ops.where(ops.any(wrong), nan, 0.0), dtype)
         self._add(self._correct, self._sum_by_class(hits, labels))
         self._add(self._total, self._sum_by_class(weights, labels) + poison)
 
@@ -97,26 +97,26 @@ class _PerClassAccuracy(keras.metrics.Metric):
         carried = ops.floor(low / _CARRY)
         variable.assign(ops.stack([low - _CARRY * carried, variable[1] + carried]))
 
-    def _raise_if_in_host_memory(self, on_host, y_true, wrong, is_labels):
-        """A look at labels on an accelerator would wait for the device at every step, so it is left out."""
-        if in_symbolic_scope() or is_compiling():
-            return
-        try:
-            if not on_host and "cpu" not in str(y_true.device).lower():
-                return
-            wrong = ops.convert_to_numpy(wrong)
-        except Exception:
-            # A tensor without a value, inside a compiled step. Each backend has its own exception for that.
-            return
-        if not wrong.any():
-            return
+    def _nan_or_error(self, on_host, y_true, y_pred, wrong, is_labels):
+        """A look at labels on an accelerator would wait for the device at every step, so it is left out there."""
+        if not (on_host or is_hidden(wrong)) and "cpu" not in str(y_true.device).lower():
+            return np.nan
         if not is_labels:
-            raise ValueError("y_true must have an entry above 0 in every row of one-hot or soft labels")
-        bad = np.unique(ops.convert_to_numpy(y_true)[wrong])
+            return nan_or_error(
+                ops.expand_dims(wrong, -1),
+                y_true,
+                y_pred,
+                lambda bad: "y_true must have an entry above 0 in every row of one-hot or soft labels",
+            )
         ignored = "" if self.ignore_class is None else f", or {self.ignore_class} to leave a sample out"
-        raise ValueError(
-            f"y_true must be labels from 0 to {self.num_classes - 1}{ignored}, got "
-            + ", ".join(f"{label:g}" for label in bad[:5])
+        return nan_or_error(
+            wrong,
+            y_true,
+            y_pred,
+            lambda bad: (
+                f"y_true must be labels from 0 to {self.num_classes - 1}{ignored}"
+                + ("" if bad is None else f", got {named(bad)}")
+            ),
         )
 
     def _sums(self):
