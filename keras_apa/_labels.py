@@ -24,8 +24,9 @@ def trusted_labels():
     * in eager calls, as PyTorch's steps are, with a ValueError;
     * in compiled steps of TensorFlow and PyTorch with an error of the backend. XLA on TensorFlow, which Keras uses on a
       GPU, gives NaN and is stopped at the next step;
-    * in compiled steps of JAX, a training with an error of the backend. An evaluation, and a metric, warns and gives
-      NaN: an error would take the model's weights with it. Several processes only give NaN.
+    * in compiled steps of JAX, a training with an error of the backend. An evaluation and a metric warn and give NaN,
+      since an error would take the model's weights with it, and so does a training where JAX has several devices.
+      Several processes only give NaN.
 
     On two cores that costs a step some 0.07 ms on JAX, and nothing to be measured on TensorFlow. JAX also keeps
     programs that may call Python out of its persistent compilation cache. With trusted labels a wrong one gives NaN.

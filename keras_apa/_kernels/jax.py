@@ -34,7 +34,8 @@ def refuse(wrong, given, predictions, message):
     """NaN, from a call of Python where any of `wrong` is true: an error where `predictions` are differentiated.
 
     An error inside a compiled step takes the model's weights with it: `fit` and `evaluate` of Keras have them nowhere
-    else meanwhile. A training would have made them NaN; an evaluation only warns, and goes on with NaN.
+    else meanwhile. A training would have made them NaN; an evaluation only warns, and goes on with NaN. So does a
+    training where there are several devices, of which the others would wait for the one that failed for ever.
 
     A pure callback, whose result is used: one with an effect takes half a millisecond a step even where it is not
     called, since JAX then starts each step from Python.
@@ -62,6 +63,6 @@ def refuse(wrong, given, predictions, message):
         )
 
     looked_at = jax.custom_jvp(lambda _: call(stop=False))
-    looked_at.defjvp(lambda primals, tangents: (call(stop=True), jnp.zeros((), "float32")))
+    looked_at.defjvp(lambda primals, tangents: (call(stop=jax.device_count() == 1), jnp.zeros((), "float32")))
     # One number is enough to tell whether they are differentiated.
     return jax.lax.stop_gradient(looked_at(jnp.ravel(predictions)[:1]))
