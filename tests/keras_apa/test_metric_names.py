@@ -100,9 +100,12 @@ def test_validation_data_without_the_group_is_told_once():
     model = one_output(ShotAccuracy([200, 50, 5], group="few"))
     some = SPECIES < 2
     with pytest.warns(UserWarning, match="few was NaN: no label was of one of the 1 classes") as told:
-        logs = model.fit(X, SPECIES, validation_data=(X[some], SPECIES[some]), epochs=3, verbose=0).history
+        logs = model.fit(X, SPECIES, validation_data=(X[some], SPECIES[some]), epochs=2, verbose=0).history
+        model.reset_metrics()
     assert sum("was NaN" in str(each.message) for each in told) == 1
     assert np.isnan(logs["val_few"]).all() and np.isfinite(logs["few"]).all()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*was NaN")
-        one_output(ShotAccuracy([200, 50, 5], group="few")).fit(X, SPECIES, epochs=2, verbose=0)
+        metric = ShotAccuracy([200, 50, 5], group="few")
+        metric.update_state([0, 2], np.ones((2, 3), "float32"))
+        metric.reset_state()
