@@ -4,16 +4,23 @@
 * Whether a call is only a symbolic one (shape inference), and which `StatelessScope` is active: the only way
   to tell a compiled step that carries a loss's state from one that would silently drop it.
 * Adding state to a model that is already built, as a loaded one is.
+* For which output of a model a metric is, and which others the model has: Keras drops the name of a metric whose result
+  is a dictionary, and that of the output with it.
 """
+
+import sys
 
 from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.trainers.compile_utils import CompileMetrics
 from keras.src.utils.jax_utils import is_in_jax_tracing_scope
 
 __all__ = [
     "get_keras_mask",
+    "has_stateless_scope",
     "in_symbolic_scope",
+    "metrics_of_calling_model",
     "set_attribute_of_built_model",
     "set_keras_mask",
     "state_is_carried",
@@ -38,3 +45,21 @@ def set_attribute_of_built_model(model, name, value):
     finally:
         if locked:
             tracker.lock()
+
+
+def has_stateless_scope():
+    """Whether variables have other values than their own in the present call."""
+    return get_stateless_scope() is not None
+
+
+def metrics_of_calling_model():
+    """`(name of the output or None, metric)` of each metric of the model that asks the caller for its result.
+
+    Empty where no model does: nothing in a metric's arguments tells, only who called.
+    """
+    frame = sys._getframe(2)
+    if frame is None or frame.f_code is not CompileMetrics.result.__code__:
+        return []
+    model = frame.f_locals["self"]
+    lists = [each for each in (*model._flat_metrics, *model._flat_weighted_metrics) if each]
+    return [(each.output_name, metric) for each in lists for metric in each.metrics]

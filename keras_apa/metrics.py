@@ -1,29 +1,34 @@
 """Accuracy that is not ruled by the frequent classes: by shot group, and as the mean over classes.
 
 Both metrics add up, for each class, the weights of its samples and of its correctly classified samples.
-Nothing is averaged before the end, so ragged last batches and sample weights are exact, and nothing is read
+Nothing is averaged before the end, so ragged last batches and sample weights are exact, and no number is read
 back from the device before somebody asks for the result.
 """
 
 import numbers
+import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_apa._keras_internals import in_symbolic_scope
-from keras_apa._kernels import is_compiling
-from keras_apa._names import check_targets_are_numbers
+from keras_apa._keras_internals import has_stateless_scope, metrics_of_calling_model
+from keras_apa._kernels import is_hidden
+from keras_apa._labels import named, nan_or_error
+from keras_apa._names import check_name, check_targets_are_numbers
 from keras_apa.class_counts import as_class_counts
 
 __all__ = ["MeanClassAccuracy", "ShotAccuracy"]
 
 # Sums are kept as low + _CARRY * high: a float32 alone stops counting at 2**24, this at 2**36.
 _CARRY = 4096.0
+_GROUPS = ("many", "medium", "few", "all")
 
 
 class _PerClassAccuracy(keras.metrics.Metric):
     """Weights of all and of the correct samples of each class, from which a subclass makes its result."""
+
+    _direction = "up"  # what the mode "auto" of Keras's callbacks asks a metric of the monitored name for
 
     def __init__(self, num_classes, ignore_class, name, dtype):
         super().__init__(name=name, dtype=dtype)
@@ -48,8 +53,8 @@ class _PerClassAccuracy(keras.metrics.Metric):
 
         Raises:
             ValueError: Shapes that do not fit; labels that are no class, where they are in host memory and
-                not inside a compiled step. Elsewhere such a label makes every result NaN, until the state is
-                reset.
+                not inside a compiled step. For compiled steps see `keras_apa.losses.trusted_labels`. Elsewhere such
+                a label makes every result NaN, until the state is reset.
         """
         check_targets_are_numbers(y_true)
         dtype = self._total.dtype
@@ -73,7 +78,7 @@ class _PerClassAccuracy(keras.metrics.Metric):
             ignored = ops.equal(labels, self.ignore_class)
             wrong = ops.logical_and(wrong, ops.logical_not(ignored))
             known = ops.logical_and(known, ops.logical_not(ignored))
-        self._raise_if_in_host_memory(on_host, y_true, wrong, is_labels)
+        nan = self._nan_or_error(on_host, y_true, y_pred, wrong, is_labels)
 
         # Weight 0 alone would not do: 0 * NaN or infinity of an ignored sample's weight is NaN.
         weights = ops.reshape(ops.where(known, weights, 0.0), (-1,))
@@ -83,7 +88,7 @@ class _PerClassAccuracy(keras.metrics.Metric):
         broken = ops.reshape(ops.any(ops.isnan(y_pred), axis=-1), (-1,))
         right = ops.logical_and(ops.equal(predicted, labels), ops.logical_not(broken))
         hits = ops.where(right, weights, 0.0)
-        poison = ops.cast(ops.where(ops.any(wrong), float("nan"), 0.0), dtype)
+        poison = ops.cast(ops.where(ops.any(wrong), nan, 0.0), dtype)
         self._add(self._correct, self._sum_by_class(hits, labels))
         self._add(self._total, self._sum_by_class(weights, labels) + poison)
 
@@ -97,26 +102,26 @@ class _PerClassAccuracy(keras.metrics.Metric):
         carried = ops.floor(low / _CARRY)
         variable.assign(ops.stack([low - _CARRY * carried, variable[1] + carried]))
 
-    def _raise_if_in_host_memory(self, on_host, y_true, wrong, is_labels):
-        """A look at labels on an accelerator would wait for the device at every step, so it is left out."""
-        if in_symbolic_scope() or is_compiling():
-            return
-        try:
-            if not on_host and "cpu" not in str(y_true.device).lower():
-                return
-            wrong = ops.convert_to_numpy(wrong)
-        except Exception:
-            # A tensor without a value, inside a compiled step. Each backend has its own exception for that.
-            return
-        if not wrong.any():
-            return
+    def _nan_or_error(self, on_host, y_true, y_pred, wrong, is_labels):
+        """A look at labels on an accelerator would wait for the device at every step, so it is left out there."""
+        if not (on_host or is_hidden(wrong)) and "cpu" not in str(y_true.device).lower():
+            return np.nan
         if not is_labels:
-            raise ValueError("y_true must have an entry above 0 in every row of one-hot or soft labels")
-        bad = np.unique(ops.convert_to_numpy(y_true)[wrong])
+            return nan_or_error(
+                ops.expand_dims(wrong, -1),
+                y_true,
+                y_pred,
+                lambda bad: "y_true must have an entry above 0 in every row of one-hot or soft labels",
+            )
         ignored = "" if self.ignore_class is None else f", or {self.ignore_class} to leave a sample out"
-        raise ValueError(
-            f"y_true must be labels from 0 to {self.num_classes - 1}{ignored}, got "
-            + ", ".join(f"{label:g}" for label in bad[:5])
+        return nan_or_error(
+            wrong,
+            y_true,
+            y_pred,
+            lambda bad: (
+                f"y_true must be labels from 0 to {self.num_classes - 1}{ignored}"
+                + ("" if bad is None else f", got {named(bad)}")
+            ),
         )
 
     def _sums(self):
@@ -154,8 +159,15 @@ class ShotAccuracy(_PerClassAccuracy):
     samples: on the balanced test sets of the papers that is also the mean over classes, elsewhere see
     `MeanClassAccuracy`.
 
-    `result()` is a dictionary, which `fit` and `evaluate` log as entries of their own, `val_few` and so on. A
-    group without evaluated classes is NaN (the authors' script prints 0 there).
+    `result()` is a dictionary, which `fit` and `evaluate` log as entries of their own, `val_few` and so on; where a
+    model has two of these metrics, with the names of their outputs, `val_species_few`, or their own. A group
+    without evaluated classes is NaN (the authors' script prints 0 there).
+
+    Keras cannot tell whether an entry of a dictionary is to rise: `EarlyStopping("val_few", mode="max")`, and so for
+    `ModelCheckpoint` and `ReduceLROnPlateau`. With `group="few"` the metric is that number alone, of the name `few`,
+    and no mode is needed. KerasTuner knows no direction of other metrics than Keras's:
+    `keras_tuner.Objective("val_few", "max")`. A callback that monitors NaN never sees an improvement; a metric of
+    one group warns if labels had none of its classes.
 
     Args:
         class_counts: Training images of each class: `ClassCounts`, a sequence or a mapping. A class may have
@@ -163,12 +175,14 @@ class ShotAccuracy(_PerClassAccuracy):
         many_threshold: Classes with more images are many-shot.
         few_threshold: Classes with fewer images are few-shot.
         ignore_class: Integer label whose samples are left out, or `None`.
-        prefix: Put before the entries' names; needed when a model has two of these metrics.
-        name, dtype: As for every Keras metric.
+        prefix: Put before the entries' names.
+        name: As for every Keras metric; by default `shot_accuracy`, or `prefix` and `group`.
+        dtype: As for every Keras metric.
+        group: `"many"`, `"medium"`, `"few"` or `"all"`: the result is this number, and no dictionary.
 
     Raises:
-        ValueError: Counts that are none, crossed thresholds; in `update_state`, shapes or labels that do not
-        fit.
+        ValueError: Counts that are none, crossed thresholds, a group that no class is in; in `update_state`, shapes
+        or labels that do not fit.
 
     Source: Large-Scale Long-Tailed Recognition in an Open World (CVPR 2019), section 4, and its function
     `shot_acc`.
@@ -177,6 +191,8 @@ class ShotAccuracy(_PerClassAccuracy):
     >>> metric.update_state([0, 0, 1, 2], [[9., 0, 0], [9, 0, 0], [0, 9, 0], [9, 0, 0]])
     >>> {name: float(value) for name, value in metric.result().items()}
     {'many': 1.0, 'medium': 1.0, 'few': 0.0, 'all': 0.75}
+    >>> ShotAccuracy(class_counts=[500, 60, 5], group="few").name
+    'few'
     """
 
     def __init__(
@@ -186,25 +202,75 @@ class ShotAccuracy(_PerClassAccuracy):
         few_threshold=20,
         ignore_class=-1,
         prefix="",
-        name="shot_accuracy",
+        name=None,
         dtype=None,
+        group=None,
     ):
         class_counts = as_class_counts(class_counts, allow_zero=True)
+        if group is not None:
+            check_name(group, _GROUPS, "group")
+        name = name or ("shot_accuracy" if group is None else f"{prefix}{group}")
         super().__init__(class_counts.num_classes, ignore_class, name, dtype)
         self.class_counts = class_counts
         self.many_threshold = many_threshold
         self.few_threshold = few_threshold
         self.prefix = prefix
+        self.group = group
         self._members = {}
-        for group, indices in class_counts.shot_groups(many_threshold, few_threshold).items():
-            self._members[group] = np.isin(np.arange(self.num_classes), indices)
+        for each, indices in class_counts.shot_groups(many_threshold, few_threshold).items():
+            self._members[each] = np.isin(np.arange(self.num_classes), indices)
+        if group in self._members and not self._members[group].any():
+            raise ValueError(
+                f"group must be one that has classes; given: {group!r}, with many_threshold {many_threshold} and "
+                f"few_threshold {few_threshold}."
+            )
+        self._told = False
 
     def result(self):
-        """A dict of scalar tensors: `many`, `medium`, `few` and `all`, with `prefix` before each."""
+        """A dict of scalar tensors: `many`, `medium`, `few` and `all`; that of `group` alone if it is given."""
+        if self.group in self._members:
+            return self._mean_over_seen(self._members[self.group])
         correct, total = (ops.sum(sums) for sums in self._sums())
+        mean = ops.where(ops.not_equal(total, 0), correct / total, float("nan"))
+        if self.group == "all":
+            return mean
         results = {group: self._mean_over_seen(members) for group, members in self._members.items()}
-        results["all"] = ops.where(ops.not_equal(total, 0), correct / total, float("nan"))
-        return {f"{self.prefix}{group}": value for group, value in results.items()}
+        results["all"] = mean
+        prefix = f"{self._name_among(metrics_of_calling_model())}{self.prefix}"
+        return {f"{prefix}{group}": value for group, value in results.items()}
+
+    def _name_among(self, metrics):
+        """What sets this metric's entries apart from those of the model's others: its output, its name, or both."""
+        rivals = [
+            (output, metric)
+            for output, metric in metrics
+            if isinstance(metric, ShotAccuracy) and metric.group is None and metric.prefix == self.prefix
+        ]
+        places = [place for place, (_, metric) in enumerate(rivals) if metric is self]
+        if len(rivals) < 2 or not places:
+            return ""
+        both = [f"{output}_{metric.name}" if output else metric.name for output, metric in rivals]
+        numbered = [f"{name}_{both[:place].count(name)}" for place, name in enumerate(both)]
+        choices = ([output for output, _ in rivals], [metric.name for _, metric in rivals], both, numbered)
+        names = next(each for each in choices if None not in each and len(set(each)) == len(rivals))
+        return f"{names[places[0]]}_"
+
+    def reset_state(self):
+        """Forgets all samples; warns, once, if labels had no class of `group`, so that the result was NaN."""
+        if self.group in self._members and not self._told and not has_stateless_scope():
+            try:
+                total = ops.convert_to_numpy(self._sums()[1])
+            except Exception:
+                # JAX: Keras has the values elsewhere meanwhile.
+                total = np.zeros(self.num_classes)
+            if total.any() and not total[self._members[self.group]].any():
+                self._told = True
+                warnings.warn(
+                    f"{self.name} was NaN: no label was of one of the {self._members[self.group].sum()} classes of the "
+                    f"group {self.group!r}. A callback that monitors it never sees an improvement.",
+                    stacklevel=2,
+                )
+        super().reset_state()
 
     def get_config(self):
         return {
@@ -213,6 +279,7 @@ class ShotAccuracy(_PerClassAccuracy):
             "many_threshold": self.many_threshold,
             "few_threshold": self.few_threshold,
             "prefix": self.prefix,
+            "group": self.group,
         }
 
 

@@ -66,6 +66,7 @@ LOSSES = {
 
 METRICS = {
     "shot_accuracy": lambda: metrics.ShotAccuracy(COUNTS, many_threshold=40, few_threshold=10),
+    "shot_accuracy_few": lambda: metrics.ShotAccuracy(COUNTS, many_threshold=40, few_threshold=10, group="few"),
     "mean_class_accuracy": lambda: metrics.MeanClassAccuracy(4),
 }
 

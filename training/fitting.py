@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa.losses import trusted_labels
 from training.callbacks import ActivationParameters, History, StopOnNaN
 from training.checkpoint import CheckpointCallback, Checkpoints, ContinueEpoch, saving_on_interrupt
 
@@ -57,7 +58,8 @@ def fit(
         # The guard before what saves; the state is saved behind whatever changes it.
         callbacks, saving = [StopOnNaN(checkpoints, resumed), *callbacks, save], saving_on_interrupt(save)
     if state["step"] < steps_per_epoch * epochs:
-        with saving:
+        # The pipelines have checked the labels.
+        with saving, trusted_labels():
             model.fit(
                 batches(state["step"]),
                 initial_epoch=state["epoch"],
@@ -84,7 +86,8 @@ def try_steps(model: keras.Model, batches: Iterable[Sequence[Any]], title: str) 
     Raises: ValueError: A loss is not finite.
     """
     before = [ops.convert_to_numpy(variable) for variable in model.trainable_variables]
-    losses = [float(model.train_on_batch(*batch, return_dict=True)["loss"]) for batch in batches]
+    with trusted_labels():
+        losses = [float(model.train_on_batch(*batch, return_dict=True)["loss"]) for batch in batches]
     if not np.all(np.isfinite(losses)):
         raise ValueError(f"the loss of {title} is not finite: {losses}")
     moved = sum(

@@ -12,22 +12,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from zoo.checkpoint_wrappers import unwrap
+
 ENDINGS = (".pth", ".pt", ".safetensors")
 
 
 def read_state_dict(source):
     """The tensors of a checkpoint as numpy arrays, whatever is wrapped around them.
 
-    Unwraps `{"model": ...}` and `{"state_dict": ...}`, the halves `feat_model` and `classifier` in
-    `{"state_dict_best": ...}` (Balanced Meta-Softmax), and drops the prefix `module.` of DataParallel.
+    Unwraps `{"model": ...}`, `{"state_dict": ...}` and the like, and drops prefixes such as `module.` and `_orig_mod.`;
+    `zoo.checkpoint_wrappers` knows which. Of weights and their moving average the weights are taken, with a warning.
 
     Args:
         source: Path of a `.pth`, `.pt` or `.safetensors` file, or a mapping from key to array or PyTorch tensor.
 
     Returns: A dict from key to numpy array.
     Raises:
-        ValueError: For something else, a file that cannot be read, or a pickle that holds more than tensors and plain
-            values.
+        ValueError: For something else, a file that cannot be read, a pickle that holds more than tensors and plain
+            values, or tensors under names that are not known to be a wrapper's.
         ImportError: If the package that reads the file is not installed.
 
     >>> import numpy as np
@@ -39,17 +41,12 @@ def read_state_dict(source):
         source = _read_file(pathlib.Path(source))
     if not isinstance(source, Mapping):
         raise ValueError(f"source must be a path or a mapping from key to array; given: {type(source).__name__}.")
-    for wrapper in ("model", "state_dict", "state_dict_best"):
-        if isinstance(source.get(wrapper), Mapping):
-            source = source[wrapper]
-    if isinstance(source.get("feat_model"), Mapping):
-        source = {**source["feat_model"], **source.get("classifier", {})}
     arrays = {}
-    for key, value in source.items():
+    for key, value in unwrap(source).items():
         if not isinstance(key, str) or not hasattr(value, "shape"):
             raise ValueError(f"source must map names to tensors; given: {key!r}: {type(value).__name__}.")
         try:
-            arrays[key.removeprefix("module.")] = _to_numpy(value)
+            arrays[key] = _to_numpy(value)
         except (TypeError, RuntimeError, NotImplementedError) as error:
             # Sparse, quantized and meta tensors.
             raise ValueError(f"source: {key!r} is no plain tensor of numbers ({first_line(error)})") from error

@@ -179,7 +179,7 @@ def load_torch_checkpoint(model, source, strict=True, skip_classifier=False):
         model: A model of `zoo.create_model` with the same architecture and options, or a detector (`zoo.FasterRCNN`,
             `zoo.MaskRCNN`): then the checkpoint is torchvision's, see `zoo.detection.load_torchvision`.
         source: Path of a `.pth`, `.pt` or `.safetensors` file, or a mapping from key to array. Files are read without
-            running code; `{"model": ...}` and the like are unwrapped, and a prefix `module.` dropped.
+            running code; what training tools put around the tensors (`zoo.checkpoint_wrappers`) is taken off.
         strict: Raise if a tensor is missing, unexpected or of another shape. Otherwise load what fits.
         skip_classifier: Leave the model's classifier as it is, for another number of classes.
 

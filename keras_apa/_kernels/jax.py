@@ -1,6 +1,11 @@
 """JAX: `jax.custom_vjp`. Works under jit, vmap and repeated reverse mode; forward mode (`jax.jvp`) is not available."""
 
+import functools
+import warnings
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from keras_apa._kernels.elementary import softplus_and_sigmoid  # noqa: F401
 
@@ -20,6 +25,44 @@ def num_replicas():
     return 1
 
 
-def is_compiling():
-    """Whether values are hidden without an error; False, since reading a traced value fails here."""
-    return False
+def is_hidden(tensor):
+    """Whether the values of a tensor cannot be looked at, in a step that is compiled."""
+    return isinstance(tensor, jax.core.Tracer)
+
+
+def refuse(wrong, given, predictions, message):
+    """NaN, from a call of Python where any of `wrong` is true: an error where `predictions` are differentiated.
+
+    An error inside a compiled step takes the model's weights with it: `fit` and `evaluate` of Keras have them nowhere
+    else meanwhile. A training would have made them NaN; an evaluation only warns, and goes on with NaN. So does a
+    training where there are several devices, of which the others would wait for the one that failed for ever.
+
+    A pure callback, whose result is used: one with an effect takes half a millisecond a step even where it is not
+    called, since JAX then starts each step from Python.
+    """
+    if jax.process_count() > 1:
+        return np.nan  # the values of other processes cannot be read
+
+    def tell(stop, wrong, given):
+        wrong, given = np.asarray(wrong), np.asarray(given)
+        if wrong.any():  # under vmap, both branches are run
+            text = message(given[np.broadcast_to(wrong, given.shape)])
+            if stop:
+                raise ValueError(text)
+            warnings.warn(f"{text.rstrip('.')}. The result is NaN.", stacklevel=1)
+        return np.full((), np.nan, "float32")
+
+    def call(stop):
+        python, shape = functools.partial(tell, stop), jax.ShapeDtypeStruct((), "float32")
+        return jax.lax.cond(
+            jnp.any(wrong),
+            lambda *tensors: jax.pure_callback(python, shape, *tensors, vmap_method="sequential"),
+            lambda *tensors: jnp.full((), jnp.nan, "float32"),
+            wrong,
+            given,
+        )
+
+    looked_at = jax.custom_jvp(lambda _: call(stop=False))
+    looked_at.defjvp(lambda primals, tangents: (call(stop=jax.device_count() == 1), jnp.zeros((), "float32")))
+    # One number is enough to tell whether they are differentiated.
+    return jax.lax.stop_gradient(looked_at(jnp.ravel(predictions)[:1]))

@@ -1,6 +1,8 @@
 """TensorFlow: `tf.custom_gradient`. Works eagerly, in `tf.function`, under XLA and for second derivatives."""
 
+import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util, resource_variable_ops
 
 from keras_apa._kernels.elementary import softplus_and_sigmoid  # noqa: F401
 
@@ -21,6 +23,44 @@ def num_replicas():
     return context.num_replicas_in_sync if context else 1
 
 
-def is_compiling():
-    """Whether values are hidden without an error; False, since reading a traced value fails here."""
-    return False
+def is_hidden(tensor):
+    """Whether the values of a tensor cannot be looked at, in a step that is compiled."""
+    return tf.is_symbolic_tensor(tensor)
+
+
+def refuse(wrong, given, predictions, message):
+    """NaN, which waits for an assertion that none of `wrong` is true."""
+    if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        _refuse_next_time(tf.reduce_any(wrong), message(None))
+        return np.nan
+
+    def fail():
+        bad = tf.boolean_mask(given, tf.broadcast_to(wrong, tf.shape(given)))
+        stop = tf.raw_ops.Assert(condition=False, data=[message(None), "Given:", tf.unique(bad).y], summarize=5)
+        with tf.control_dependencies([stop]):
+            return tf.constant(np.nan, given.dtype)
+
+    return tf.cond(tf.reduce_any(wrong), fail, lambda: tf.constant(np.nan, given.dtype))
+
+
+def _refuse_next_time(wrong, message):
+    """XLA knows no assertions: the function around the compiled one, where Keras has one, asserts before the next step.
+
+    On a GPU, Keras compiles every step with XLA unless told otherwise.
+    """
+    inner = outer = tf.compat.v1.get_default_graph()
+    while getattr(outer.outer_graph, "building_function", False):
+        outer = outer.outer_graph
+    if outer is inner or tf.distribute.has_strategy():
+        return
+    with tf.init_scope():
+        # Not tf.Variable, which a function may create at its first call only. A GPU holds no variables of every dtype.
+        found = resource_variable_ops.ResourceVariable(0.0, trainable=False, name="wrong_labels")
+    inner.add_to_collection("keras_apa_wrong_labels", found)  # graphs refer to variables weakly
+    found.assign(tf.maximum(found, tf.cast(wrong, tf.float32)))
+    with outer.as_default(), tf.control_dependencies(None):  # and out of the context of XLA
+        before = found.read_value()
+        with tf.control_dependencies([before]):
+            forgotten = found.assign(0.0)
+        with tf.control_dependencies([forgotten]):
+            tf.debugging.Assert(tf.equal(before, 0), [f"{message} (XLA tells at the step after it.)"])

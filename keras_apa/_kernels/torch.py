@@ -30,7 +30,7 @@ def num_replicas():
     return 1
 
 
-def is_compiling():
+def is_hidden(tensor):
     """Whether `torch.compile` is tracing: reading a value then would not fail, but split the graph."""
     return torch.compiler.is_compiling()
 
@@ -40,3 +40,9 @@ def softplus_and_sigmoid(u):
     # Above the threshold softplus(u) is u itself: 2e-9 off at PyTorch's own 20, which is nothing in float32 only.
     threshold = 40.0 if u.dtype == torch.float64 else 20.0
     return torch.nn.functional.softplus(u, threshold=threshold), torch.sigmoid(u)
+
+
+def refuse(wrong, given, predictions, message):
+    """NaN, behind an assertion that none of `wrong` is true; it reads no value, and so does not split the graph."""
+    torch._assert_async(torch.logical_not(torch.any(wrong)), message(None))
+    return float("nan")

@@ -1,5 +1,6 @@
 """Losses for long-tailed recognition: each a `keras.losses.Loss` over a plain function, its equation."""
 
+from keras_apa._labels import trusted_labels
 from keras_apa.losses.balanced import (
     BalancedSigmoidCrossentropy,
     BalancedSoftmaxCrossentropy,
@@ -38,4 +39,5 @@ __all__ = [
     "ldam",
     "seesaw_loss",
     "softmax_equalization_loss",
+    "trusted_labels",
 ]

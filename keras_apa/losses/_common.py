@@ -17,7 +17,7 @@ from keras import ops
 
 from keras_apa import _keras_internals as internals
 from keras_apa import ops as apa_ops
-from keras_apa._kernels import is_compiling
+from keras_apa._labels import named, nan_or_error
 from keras_apa._names import check_bool as check_bool
 from keras_apa._names import check_targets_are_numbers
 from keras_apa._precision import at_least, at_most, is_float64, softplus
@@ -73,7 +73,7 @@ def read_targets(
     check_ignore_class(ignore_class, num_classes, background)
     y_true, is_labels = _drop_label_axis(y_true, logits, num_classes, source)
     if not is_labels:
-        return Targets(logits, _read_dense(y_true, logits.dtype, background, kind), None)
+        return Targets(logits, _read_dense(y_true, logits, background, kind), None)
     return _read_labels(y_true, logits, num_classes, ignore_class, background)
 
 
@@ -110,27 +110,27 @@ def _read_labels(labels, logits, num_classes, ignore_class, background):
         inside = ops.logical_and(inside, valid)
         allowed = ops.logical_or(allowed, ops.logical_not(valid))
 
-    def message():
-        given = np.unique(ops.convert_to_numpy(labels)[~ops.convert_to_numpy(allowed)])[:5]
+    def message(bad):
         return (
-            f"y_true has labels outside 0..{num_classes - 1}: {', '.join(f'{label:g}' for label in given)}. "
+            f"y_true has labels outside 0..{num_classes - 1}{'' if bad is None else f': {named(bad)}'}. "
             f"Allowed are the classes 0..{num_classes - 1}"
             + (f", the background label {num_classes}" if background else "")
             + (f" and {ignore_class}, which is ignored." if ignore_class is not None else ".")
+            + (" Labels that count from 1 need 1 subtracted." if bad is None or num_classes in bad else "")
         )
 
-    _raise_if_seen(ops.logical_not(allowed), message)
+    nan = nan_or_error(ops.logical_not(allowed), labels, logits, message)
     one_hot = ops.one_hot(ops.cast(ops.where(inside, labels, 0), "int32"), num_classes, dtype=logits.dtype)
     targets = one_hot * ops.expand_dims(ops.cast(inside, logits.dtype), -1)
     # one_hot gives a plausible all-zero row for a label that does not exist.
-    targets = ops.where(ops.expand_dims(allowed, -1), targets, np.nan)
+    targets = ops.where(ops.expand_dims(allowed, -1), targets, nan)
     if valid is not None:
         logits = ops.where(ops.expand_dims(valid, -1), logits, 0.0)
     return Targets(logits, targets, valid)
 
 
-def _read_dense(targets, dtype, background, kind):
-    targets = ops.cast(targets, dtype)
+def _read_dense(targets, logits, background, kind):
+    targets = ops.cast(targets, logits.dtype)
     if kind == "soft":
         fine = ops.logical_and(targets >= -_SOFT_TARGET_SLACK, targets <= 1 + _SOFT_TARGET_SLACK)
         expected = "values from 0 to 1"
@@ -145,28 +145,17 @@ def _read_dense(targets, dtype, background, kind):
             single = ops.logical_or(single, ops.equal(total, 0))
         fine = ops.logical_and(fine, single)
         expected = f"{'at most' if background else 'exactly'} one 1 a sample and zeros, or be integer labels"
-    _raise_if_seen(
-        ops.logical_not(fine),
-        lambda: (
-            f"y_true must have {expected} when it has the shape of y_pred; got values from "
-            f"{float(ops.min(targets)):g} to {float(ops.max(targets)):g} in shape {tuple(targets.shape)}. "
+
+    shape = tuple(targets.shape)
+
+    def message(bad):
+        seen = "" if bad is None else f"; got values from {np.min(bad):g} to {np.max(bad):g} in a row"
+        return (
+            f"y_true must have {expected} when it has the shape of y_pred, {shape}{seen}. "
             "(Samples are ignored by an integer label or by sample_weight.)"
-        ),
-    )
-    return ops.where(fine, targets, np.nan)
+        )
 
-
-def _raise_if_seen(wrong, message):
-    """Raises `ValueError(message())` if any of `wrong` is true and values can be looked at (eager calls)."""
-    if internals.in_symbolic_scope() or is_compiling():
-        return
-    try:
-        found = bool(ops.convert_to_numpy(ops.any(wrong)))
-    except Exception:
-        # A tensor without a value. Each backend has its own exception for that.
-        return
-    if found:
-        raise ValueError(message())
+    return ops.where(fine, targets, nan_or_error(ops.logical_not(fine), targets, logits, message))
 
 
 def ignore(loss, valid):

@@ -125,7 +125,7 @@ class BalancedSoftmaxCrossentropy(LongTailLoss):
 
     Raises:
         ValueError: A count of 0, logits or targets of the wrong width, a label outside `0..num_classes - 1`
-            in an eager call (compiled, such a label gives NaN).
+            in an eager call (compiled, see `trusted_labels`).
 
     Source: Balanced Meta-Softmax (NeurIPS 2020), Eq. 4; `tau`: Long-tail learning via logit adjustment (ICLR
     2021), Eq. 10.
@@ -189,7 +189,7 @@ class BalancedSigmoidCrossentropy(LongTailLoss):
 
     Raises:
         ValueError: A count of 0, one class only, logits or targets of the wrong width, a label outside
-            `0..num_classes - 1` in an eager call (compiled, such a label gives NaN).
+            `0..num_classes - 1` in an eager call (compiled, see `trusted_labels`).
 
     Source: Balanced Activation for Long-tailed Visual Recognition, Eqs. 36, 37 and 46 (48 is its positive
     term).

@@ -154,7 +154,7 @@ class DropLoss(RandomLoss):
 
     Raises:
         ValueError: A class on more images than there are, logits or targets of the wrong width, and in an
-            eager call soft targets or a label outside `0..num_classes` (compiled, they give NaN).
+            eager call soft targets or a label outside `0..num_classes` (compiled, see `trusted_labels`).
 
     Source: DropLoss for Long-Tail Instance Segmentation (AAAI 2021), Eqs. 4-6.
 

@@ -154,8 +154,8 @@ class EqualizationLoss(RandomLoss):
 
     Raises:
         ValueError: A class on more images than there are, `background` with softmax, logits or targets of the
-            wrong width, and in an eager call soft targets or a label that does not exist (compiled, they give
-            NaN).
+            wrong width, and in an eager call soft targets or a label that does not exist (compiled, see
+            `trusted_labels`).
 
     Source: Equalization Loss for Long-Tailed Object Recognition (CVPR 2020), Eqs. 3-5 (sigmoid), 8-10
     (softmax).

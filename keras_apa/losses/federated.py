@@ -133,7 +133,7 @@ class FederatedLoss(RandomLoss):
 
     Raises:
         ValueError: More sampled classes than classes, logits or targets of the wrong width, a label that does
-            not exist in an eager call (compiled, such a label gives NaN).
+            not exist in an eager call (compiled, see `trusted_labels`).
 
     Source: Probabilistic two-stage detection (2021), section 5.1, and Detectron2's fast_rcnn.py
     (`use_fed_loss`).

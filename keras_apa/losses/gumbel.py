@@ -77,7 +77,7 @@ class GumbelCrossentropy(LongTailLoss):
 
     Raises:
         ValueError: A `logit_range` that is none, targets of the wrong width, a label outside `0..num_classes
-            - 1` in an eager call (compiled, such a label gives NaN).
+            - 1` in an eager call (compiled, see `trusted_labels`).
 
     Source: Long-tailed Instance Segmentation using Gumbel Optimized Loss (ECCV 2022), Eqs. 4 and 6.
 

@@ -60,7 +60,7 @@ class LDAM(LongTailLoss):
 
     Raises:
         ValueError: A count of 0, logits or targets of the wrong width, and in an eager call soft targets or a
-            label outside `0..num_classes - 1` (compiled, they give NaN).
+            label outside `0..num_classes - 1` (compiled, see `trusted_labels`).
 
     Source: Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss (NeurIPS 2019), Eqs. 10 and
     13.

@@ -101,7 +101,7 @@ class ClassBalancedCrossentropy(LongTailLoss):
 
     Raises:
         ValueError: A count of 0, `beta` outside `[0, 1)`, an unknown base, logits or targets of the wrong
-            width, a label outside `0..num_classes - 1` in an eager call (compiled, such a label gives NaN).
+            width, a label outside `0..num_classes - 1` in an eager call (compiled, see `trusted_labels`).
 
     Source: Class-Balanced Loss Based on Effective Number of Samples (CVPR 2019), Eqs. 4-10.
 

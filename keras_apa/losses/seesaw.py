@@ -120,7 +120,7 @@ class SeesawLoss(StatefulLoss):
 
     Raises:
         ValueError: Neither `num_classes` nor `class_counts`, logits or targets of the wrong width, and in an
-            eager call soft targets or a label that does not exist (compiled, they give NaN).
+            eager call soft targets or a label that does not exist (compiled, see `trusted_labels`).
 
     Source: Seesaw Loss for Long-Tailed Instance Segmentation (CVPR 2021), Eqs. 3-9.
 
