@@ -4,7 +4,10 @@
 * Whether a call is only a symbolic one (shape inference), and which `StatelessScope` is active: the only way
   to tell a compiled step that carries a loss's state from one that would silently drop it.
 * Adding state to a model that is already built, as a loaded one is.
+* Whether `model.export` is converting a model: Keras tells a layer nothing about it.
 """
+
+import sys
 
 from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope
@@ -13,6 +16,7 @@ from keras.src.utils.jax_utils import is_in_jax_tracing_scope
 
 __all__ = [
     "get_keras_mask",
+    "in_converter",
     "in_symbolic_scope",
     "set_attribute_of_built_model",
     "set_keras_mask",
@@ -26,6 +30,27 @@ def state_is_carried(variables):
     if scope is not None:
         return in_symbolic_scope() or all(scope.get_current_value(v) is not None for v in variables)
     return not is_in_jax_tracing_scope()
+
+
+# Modules that trace a model on TensorFlow or JAX for a format without log1p. A SavedModel has all operations.
+_CONVERTERS = (
+    "keras.src.export.onnx",
+    "keras.src.export.litert",
+    "keras.src.export.openvino",
+    "tf2onnx.",
+    "tensorflow.lite.",
+    "jax2onnx.",
+)
+
+
+def in_converter():
+    """Whether the present call comes from a converter to ONNX, LiteRT or OpenVINO."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(_CONVERTERS):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def set_attribute_of_built_model(model, name, value):

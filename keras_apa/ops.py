@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apa._kernels import differentiable, softplus_and_sigmoid
+from keras_apa._kernels import differentiable, expm1, is_converting, log1p, softplus_and_sigmoid
 
 __all__ = ["aglu", "apa", "gumbel", "log1m_gumbel", "log_apa", "log_gumbel"]
 
@@ -233,10 +233,12 @@ def _gumbel_gradient(upstream, x):
 
 
 def _log1m_gumbel_value(x):
+    if is_converting():
+        x = ops.maximum(x, -20.0)  # 0 from there on; tf2onnx multiplies what `where` leaves out by 0, also an infinity
     v = ops.exp(-x)
-    middle = ops.log(-ops.expm1(-ops.clip(v, 0.05, 0.7)))
+    middle = ops.log(-expm1(-ops.clip(v, 0.05, 0.7)))
     high = -x - v / 2 + v * v / 24
-    low = ops.log1p(-ops.exp(-ops.maximum(v, 0.7)))
+    low = log1p(-ops.exp(-ops.maximum(v, 0.7)))
     return ops.where(v < 0.05, high, ops.where(v > 0.7, low, middle))
 
 

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_apa import _keras_internals as internals
 from keras_apa._kernels.elementary import softplus_and_sigmoid  # noqa: F401
 
 
@@ -13,6 +14,11 @@ def differentiable(value, gradient):
         return value(*inputs), lambda upstream: tuple(gradient(upstream, *inputs))
 
     return function
+
+
+def is_converting():
+    """Whether a converter to a format without log1p is tracing a model."""
+    return not tf.executing_eagerly() and internals.in_converter()
 
 
 def num_replicas():

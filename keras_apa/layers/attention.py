@@ -11,7 +11,7 @@ from keras import layers, ops
 
 from keras_apa._names import check_bool, check_name
 from keras_apa.layers.activations import APA, Gumbel, Sigmoid
-from keras_apa.layers.normalization import UnbiasedBatchNormalization
+from keras_apa.layers.normalization import UnbiasedBatchNormalization, layer_norm
 
 GATES = ("sigmoid", "apa", "gumbel", "sigmoid_temperature", "gumbel_temperature")
 
@@ -203,7 +203,7 @@ class _ChannelGate(_Attention):
 
     def _excite(self, pooled):
         if self.norm is not None:
-            pooled = self.norm(pooled)
+            pooled = layer_norm(self.norm, pooled)
         return self.expand(self.reduce(pooled))
 
     def _apply_gate(self, inputs, excitation, training):
