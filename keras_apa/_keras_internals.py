@@ -6,6 +6,7 @@
 * Adding state to a model that is already built, as a loaded one is.
 * For which output of a model a metric is, and which others the model has: Keras drops the name of a metric whose result
   is a dictionary, and that of the output with it.
+* Whether `model.export` is converting a model: Keras tells a layer nothing about it.
 """
 
 import sys
@@ -19,6 +20,7 @@ from keras.src.utils.jax_utils import is_in_jax_tracing_scope
 __all__ = [
     "get_keras_mask",
     "has_stateless_scope",
+    "in_converter",
     "in_symbolic_scope",
     "metrics_of_calling_model",
     "set_attribute_of_built_model",
@@ -33,6 +35,27 @@ def state_is_carried(variables):
     if scope is not None:
         return in_symbolic_scope() or all(scope.get_current_value(v) is not None for v in variables)
     return not is_in_jax_tracing_scope()
+
+
+# Modules that trace a model on TensorFlow or JAX for a format without log1p. A SavedModel has all operations.
+_CONVERTERS = (
+    "keras.src.export.onnx",
+    "keras.src.export.litert",
+    "keras.src.export.openvino",
+    "tf2onnx.",
+    "tensorflow.lite.",
+    "jax2onnx.",
+)
+
+
+def in_converter():
+    """Whether the present call comes from a converter to ONNX, LiteRT or OpenVINO."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(_CONVERTERS):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def set_attribute_of_built_model(model, name, value):

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apa._kernels import differentiable, softplus_and_sigmoid
+from keras_apa._kernels import differentiable, expm1, is_converting, log1p, softplus_and_sigmoid
 from keras_apa._precision import at_least, at_most, is_float64
 
 __all__ = ["aglu", "apa", "gumbel", "log1m_gumbel", "log_apa", "log_gumbel"]
@@ -255,13 +255,15 @@ def _gumbel_gradient(upstream, x):
 
 
 def _log1m_gumbel_value(x):
+    if is_converting():
+        x = at_least(x, -20.0)  # 0 from there on; tf2onnx multiplies what `where` leaves out by 0, also an infinity
     v = ops.exp(-x)
     small = _GUMBEL_SERIES_BELOW_FLOAT64 if is_float64(x) else _GUMBEL_SERIES_BELOW
-    middle = ops.log(-ops.expm1(-at_most(at_least(v, small), 0.7)))
+    middle = ops.log(-expm1(-at_most(at_least(v, small), 0.7)))
     high = -x - v / 2 + v * v / 24
     if is_float64(x):
         high = high - v * v * v * v / 2880
-    low = ops.log1p(-ops.exp(-at_least(v, 0.7)))
+    low = log1p(-ops.exp(-at_least(v, 0.7)))
     return ops.where(v < small, high, ops.where(v > 0.7, low, middle))
 
 

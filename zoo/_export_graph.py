@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 import keras_apa
+from keras_apa import _kernels
 from keras_apa._names import check_name
 from zoo.preprocessing import Preprocessing
 from zoo.value_range import values_known
@@ -222,27 +223,15 @@ def _without_activation(operation):
 
 @contextlib.contextmanager
 def plain_log1p():
-    """While it lasts, `keras.ops.log1p` is made of operations that every format has, and stays exact near 0.
+    """While it lasts, `keras.ops.log1p` is made of operations that every format has, also where a layer calls it.
 
-    ONNX and LiteRT have no log1p: their converters write `log(1 + x)`, which is 0 below 6e-8. APA and AGLU divide it by
-    lambda, so that a network whose training brought a lambda near 0 would compute something else.
+    Layers of `keras_apa` see a converter and need no help, but for LiteRT the graph is traced before it.
     """
-    original, ops.log1p = ops.log1p, _log1p
+    original, ops.log1p = ops.log1p, _kernels.plain_log1p
     try:
         yield
     finally:
         ops.log1p = original
-
-
-def _log1p(x):
-    """`2 atanh(x / (2 + x))`, the series for `x` from -1/2 to 1, where it is exact in float32."""
-    s = x / (x + 2.0)
-    square = s * s
-    series = 0.0
-    for denominator in (15, 13, 11, 9, 7, 5, 3):
-        series = square * (series + 1.0 / denominator)
-    near = ops.logical_and(x >= -0.5, x <= 1.0)
-    return ops.where(near, 2.0 * s * (1.0 + series), ops.log(ops.where(near, 1.0, 1.0 + x)))
 
 
 @contextlib.contextmanager

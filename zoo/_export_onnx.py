@@ -32,7 +32,6 @@ def write_onnx(model, folder, settings):
 
 
 def _from_tensorflow(graph):
-    import onnx
     import tf2onnx
 
     function = serving_default(graph)
@@ -43,11 +42,19 @@ def _from_tensorflow(graph):
             opset=OPSET,
             custom_op_handlers={"Log1p": (_log1p, []), "Erfc": (_erfc, [])},
         )
-    # tf2onnx copies what it does not know.
-    missing = sorted({node.op_type for node in proto.graph.node if not node.domain and not onnx.defs.has(node.op_type)})
-    if missing:
+    if missing := unknown_operations(proto):
         raise ValueError(f"ONNX has no operation for these of the model's TensorFlow graph: {', '.join(missing)}.")
     return proto
+
+
+def unknown_operations(proto):
+    """Names of the operations that ONNX does not have; tf2onnx copies what it does not know."""
+    import onnx
+
+    nodes = list(proto.graph.node)
+    for node in nodes:
+        nodes.extend(n for part in node.attribute if part.HasField("g") for n in part.g.node)
+    return sorted({node.op_type for node in nodes if not node.domain and not onnx.defs.has(node.op_type)})
 
 
 def _log1p(context, node, name, arguments):

@@ -1,5 +1,6 @@
 """The class of the zoo's models: a functional model that knows its classes and the images it wants."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -83,6 +84,32 @@ class Classifier(keras.Model):
     @batches_tracked.setter
     def batches_tracked(self, value):
         self._batches_tracked = value and tuple(value.items())
+
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
+        """Write the network alone, as `keras.Model.export`; `zoo.export` adds its preprocessing and probabilities.
+
+        On TensorFlow, ONNX and OpenVINO get grouped convolutions that they can run: Keras's are compiled with XLA.
+
+        Raises: ValueError: If ONNX lacks an operation of TensorFlow's graph. There is no file then.
+        """
+        arguments = {"format": format, "verbose": verbose, "input_signature": input_signature, **kwargs}
+        if keras.backend.backend() != "tensorflow" or format not in ("onnx", "openvino"):
+            return super().export(filepath, **arguments)
+        from zoo._export_onnx import unknown_operations
+        from zoo._export_saved_model import plain_convolutions
+
+        with plain_convolutions(self, split=False):
+            super().export(filepath, **arguments)
+        if format == "onnx":
+            import onnx
+
+            if missing := unknown_operations(onnx.load(filepath)):
+                os.remove(filepath)
+                raise ValueError(
+                    f"ONNX has no operation for these of the model's TensorFlow graph: {', '.join(missing)}. "
+                    'zoo.export(model, folder, format="onnx") can write some of them.'
+                )
+        return None
 
     def get_config(self):
         names = self.class_names

@@ -16,9 +16,9 @@ from zoo.torch_checkpoint import load_torch_checkpoint
 CLASSIFIER_TENSORS = 3  # at most: kernel, bias and scale
 SUFFIXES = (".weights.h5", ".keras", ".pth", ".pt", ".safetensors")
 # What a layer computes from its weights at inference does not hang on these settings; all the others must agree.
-_FREE = {"name", "trainable", "dtype", "seed", "momentum", "renorm_momentum", "rate", "dropout", "lambda_gradient",
-         "frozen", "frozen_batch_norm", "synchronized", "data_format", "axis", "build_config", "module",
-         "registered_name"}  # fmt: skip
+_FREE = {"name", "trainable", "trainable_parts", "dtype", "seed", "momentum", "renorm_momentum", "rate", "dropout",
+         "lambda_gradient", "frozen", "frozen_batch_norm", "synchronized", "data_format", "axis", "build_config",
+         "module", "registered_name"}  # fmt: skip
 _FREE_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 # The head of another file is not this model's, and these layers do nothing at inference, or nothing that is in weights.
 _HEAD = ("pool", "classifier", "classifier_activation")

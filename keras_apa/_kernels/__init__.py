@@ -1,21 +1,61 @@
 """How a function with a hand-written gradient is registered with each backend, and how a compiled step refuses its
 targets; the only backend-specific code.
 
+While a model is converted to ONNX, LiteRT or OpenVINO (`is_converting`), functions consist of operations that these
+formats have.
+
 `keras.ops.custom_gradient` is not used: on PyTorch its closure is cut off from the graph (no second
 derivative, no `torch.func.vmap`), and its calling convention differs between backends.
 """
 
 import keras
+from keras import ops
+
+from keras_apa._kernels import elementary
 
 _BACKEND = keras.backend.backend()
 
 if _BACKEND == "jax":
-    from keras_apa._kernels.jax import differentiable, is_hidden, num_replicas, refuse, softplus_and_sigmoid
+    from keras_apa._kernels import jax as _backend
 elif _BACKEND == "tensorflow":
-    from keras_apa._kernels.tensorflow import differentiable, is_hidden, num_replicas, refuse, softplus_and_sigmoid
+    from keras_apa._kernels import tensorflow as _backend
 elif _BACKEND == "torch":
-    from keras_apa._kernels.torch import differentiable, is_hidden, num_replicas, refuse, softplus_and_sigmoid
+    from keras_apa._kernels import torch as _backend
 else:
     raise ImportError(f"keras_apa needs the Keras backend tensorflow, jax or torch; KERAS_BACKEND is {_BACKEND!r}.")
 
-__all__ = ["differentiable", "is_hidden", "num_replicas", "refuse", "softplus_and_sigmoid"]
+__all__ = [
+    "differentiable",
+    "expm1",
+    "is_converting",
+    "is_hidden",
+    "log1p",
+    "num_replicas",
+    "plain_log1p",
+    "refuse",
+    "softplus_and_sigmoid",
+]
+
+differentiable = _backend.differentiable
+is_converting = _backend.is_converting
+is_hidden = _backend.is_hidden
+num_replicas = _backend.num_replicas
+plain_log1p = elementary.plain_log1p
+refuse = _backend.refuse
+
+
+def softplus_and_sigmoid(u):
+    """`softplus(u)` and `sigmoid(u)`."""
+    if is_converting():
+        return elementary.softplus_and_sigmoid(u, plain_log1p)
+    return _backend.softplus_and_sigmoid(u)
+
+
+def log1p(x):
+    """`log(1 + x)`, exact near 0."""
+    return plain_log1p(x) if is_converting() else ops.log1p(x)
+
+
+def expm1(x):
+    """`exp(x) - 1`; rounded near 0 in a model that is converted."""
+    return ops.exp(x) - 1.0 if is_converting() else ops.expm1(x)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from keras_apa import _keras_internals as internals
 from keras_apa._kernels.elementary import softplus_and_sigmoid  # noqa: F401
 
 
@@ -15,9 +16,15 @@ def differentiable(value, gradient):
     function = jax.custom_vjp(value)
     function.defvjp(
         lambda *inputs: (value(*inputs), inputs),
-        lambda inputs, upstream: tuple(gradient(upstream, *inputs)),
+        # A SavedModel is also written with its gradient, in which constants are Python's numbers.
+        lambda inputs, upstream: tuple(gradient(upstream, *(jnp.asarray(x) for x in inputs))),
     )
     return function
+
+
+def is_converting():
+    """Whether a converter to a format without log1p is tracing a model."""
+    return internals.in_converter()
 
 
 def num_replicas():

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util, resource_variable_ops
 
+from keras_apa import _keras_internals as internals
 from keras_apa._kernels.elementary import softplus_and_sigmoid  # noqa: F401
 
 
@@ -15,6 +16,11 @@ def differentiable(value, gradient):
         return value(*inputs), lambda upstream: tuple(gradient(upstream, *inputs))
 
     return function
+
+
+def is_converting():
+    """Whether a converter to a format without log1p is tracing a model."""
+    return not tf.executing_eagerly() and internals.in_converter()
 
 
 def num_replicas():

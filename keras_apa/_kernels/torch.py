@@ -22,7 +22,16 @@ def differentiable(value, gradient):
         def backward(ctx, upstream):
             return tuple(gradient(upstream, *ctx.saved_tensors))
 
-    return Function.apply
+    def function(*inputs):
+        # A traced graph would call the class back, which another runtime does not have.
+        return value(*inputs) if is_converting() else Function.apply(*inputs)
+
+    return function
+
+
+def is_converting():
+    """Whether a model is traced for another runtime, whose softplus may be `log(1 + exp(x))`, 0 for small numbers."""
+    return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
 
 
 def num_replicas():

@@ -11,7 +11,8 @@ from keras import layers, ops
 
 from keras_apa._names import check_bool, check_name
 from keras_apa.layers.activations import APA, Gumbel, Sigmoid
-from keras_apa.layers.normalization import UnbiasedBatchNormalization
+from keras_apa.layers.composite import Composite
+from keras_apa.layers.normalization import UnbiasedBatchNormalization, layer_norm
 
 GATES = ("sigmoid", "apa", "gumbel", "sigmoid_temperature", "gumbel_temperature")
 
@@ -74,7 +75,7 @@ def deserialize_gate(gate):
     return keras.saving.deserialize_keras_object(gate) if isinstance(gate, dict) else gate
 
 
-class _Attention(keras.layers.Layer):
+class _Attention(Composite):
     """What the gates share: the data format and how `gate=` is stored."""
 
     kappa_range = None
@@ -203,7 +204,7 @@ class _ChannelGate(_Attention):
 
     def _excite(self, pooled):
         if self.norm is not None:
-            pooled = self.norm(pooled)
+            pooled = layer_norm(self.norm, pooled)
         return self.expand(self.reduce(pooled))
 
     def _apply_gate(self, inputs, excitation, training):
@@ -388,7 +389,7 @@ class SpatialAttention(_Attention):
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")
-class CBAM(keras.layers.Layer):
+class CBAM(Composite):
     """Convolutional Block Attention Module: `ChannelAttention`, then `SpatialAttention`.
 
     Args:

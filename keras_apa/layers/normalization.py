@@ -1,4 +1,4 @@
-"""Batch normalisation whose running variance is PyTorch's."""
+"""Batch normalisation whose running variance is PyTorch's, and layer normalisation that can be converted."""
 
 import keras
 from keras import ops
@@ -76,3 +76,18 @@ class UnbiasedBatchNormalization(keras.layers.BatchNormalization):
 
     def get_config(self):
         return {**super().get_config(), "frozen": self.frozen}
+
+
+def layer_norm(layer, inputs):
+    """What a `LayerNormalization` over the last axis makes of its inputs.
+
+    Keras asks the tensor for the size of that axis. In a trace with a dynamic batch, PyTorch's converter to ONNX stops
+    there with an error, so that a model that is being converted is made of plain operations instead.
+    """
+    if not _kernels.is_converting():
+        return layer(inputs)
+    x = ops.cast(inputs, "float32")
+    x = x - ops.mean(x, axis=-1, keepdims=True)
+    x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + layer.epsilon)
+    x = x * ops.cast(layer.gamma, "float32") + ops.cast(layer.beta, "float32")
+    return ops.cast(x, layer.compute_dtype)

@@ -9,6 +9,7 @@ from backends import CURRENT
 from exported import PREPROCESSING, classifier, images, logits, softmax
 
 import zoo
+from keras_apa.layers import AGLU
 from keras_apa.layers.attention import GATES
 from training.data.digits import digits100_lt
 from zoo.blocks import CLASSIFIERS
@@ -115,6 +116,29 @@ def test_grouped_convolutions_stay_one_operation(tmp_path):
     assert operations.count("Conv") == 2
     path = export(model, tmp_path / "litert", format="litert", preprocessing=PREPROCESSING)
     np.testing.assert_allclose(run_litert(path, images(3)), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_keras_s_own_onnx_of_a_network_is_right_or_an_error(tmp_path):
+    import onnxruntime
+
+    def network(activation):
+        inputs = keras.Input((8, 8, 4))
+        x = keras.layers.Conv2D(8, 3, groups=4, activation=activation)(inputs)
+        return zoo.Classifier(inputs, keras.layers.GlobalAveragePooling2D()(x))
+
+    path, pixels = tmp_path / "model.onnx", np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
+    model = network(AGLU())
+    expected = model.predict(pixels, verbose=0)  # Keras exports what has been called
+    model.export(path, format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    found = session.run(None, {session.get_inputs()[0].name: pixels})[0]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    path.unlink()
+    model = network("gelu")
+    model(pixels)
+    with pytest.raises(ValueError, match=r"no operation for .*Erfc.*zoo\.export\(model"):
+        model.export(path, format="onnx", verbose=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_operation_that_a_format_lacks_is_an_error_and_leaves_nothing(tmp_path):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_apa.layers.composite import Composite
 from zoo.detection.convolution import convolve, pointwise
 
 # PyTorch's kaiming_uniform_(a=1), with which torchvision starts the pyramid; Xavier-uniform is mmdet's.
@@ -14,7 +15,7 @@ LECUN_UNIFORM = {
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")
-class FeaturePyramid(layers.Layer):
+class FeaturePyramid(Composite):
     """Feature Pyramid Network: `P_l = conv3x3(conv1x1(C_l) + upsample(M_(l+1)))`, and the coarsest level every second.
 
     Upsampling repeats the nearest value, to whatever size the finer level has. There is no norm and no activation.

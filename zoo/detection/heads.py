@@ -5,6 +5,7 @@ from keras import initializers, layers, ops
 
 from keras_apa._names import check_name
 from keras_apa.layers import CosineDense, NormalizedDense
+from keras_apa.layers.composite import Composite
 from zoo.blocks import clone
 from zoo.detection.convolution import convolve, pointwise, relu
 from zoo.resnet import KAIMING_NORMAL_FAN_OUT, UNIFORM_FAN_IN
@@ -27,7 +28,7 @@ def _conv(filters, size, initializer, name, dtype):
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")
-class ProposalHead(layers.Layer):
+class ProposalHead(Composite):
     """Region proposal head: a 3x3 convolution with ReLU, then an objectness logit and four deltas an anchor.
 
     The same weights on every level.
@@ -82,7 +83,7 @@ class ProposalHead(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")
-class BoxHead(layers.Layer):
+class BoxHead(Composite):
     """Box head: two dense layers with ReLU, then class logits and the deltas of each class.
 
     Args:
@@ -180,7 +181,7 @@ class BoxHead(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")
-class MaskHead(layers.Layer):
+class MaskHead(Composite):
     """Mask head: 3x3 convolutions with ReLU, a transposed convolution that doubles the size, and a map a class.
 
     Args:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa.layers.composite import differing_parts, parts_of, set_trainable_parts
 from keras_apa.losses import attach_loss_state
 from zoo.detection import matching
 from zoo.detection.anchors import pyramid_anchors
@@ -52,6 +53,7 @@ class FasterRCNN(keras.Model):
         seed: Seed of the draws of anchors and regions; `None` for another one each time.
         conventions: Set of options to start from: `"torchvision"`.
         name, dtype: Name of the model; dtype policy of the heads, that of the backbone is its own.
+        trainable, trainable_parts: Of a config: whether the detector is trained, and the parts of which that differs.
         **options: Fields of `zoo.detection.Options` that differ, such as `max_detections=300`.
 
     Call arguments:
@@ -96,10 +98,12 @@ class FasterRCNN(keras.Model):
         conventions="torchvision",
         name=None,
         dtype=None,
+        trainable=True,
+        trainable_parts=None,
         **options,
     ):
         # Pixels stay what they are: half precision would round them before they are normalised.
-        super().__init__(name=name, dtype=dtype, autocast=False)
+        super().__init__(name=name, dtype=dtype, trainable=trainable, autocast=False)
         self.options = make_options(conventions, options)
         self.num_classes = positive(num_classes, "num_classes")
         self.backbone = as_backbone(backbone)
@@ -141,6 +145,11 @@ class FasterRCNN(keras.Model):
         )
         self.box_head.build((None, 7, 7, pyramid_filters))
         self._make_more_heads()
+        if not trainable:
+            for part in parts_of(self):
+                if part is not self.backbone:  # whose config says which of its layers are
+                    part.trainable = False
+        set_trainable_parts(self, trainable_parts or {})
         self.loss_trackers = [keras.metrics.Mean(name=name) for name in self._loss_names()]
         self._wants_losses = False
         self.built = True
@@ -578,6 +587,7 @@ class FasterRCNN(keras.Model):
 
     def get_config(self):
         loss = self.region_loss.given
+        parts = differing_parts(self, skip=[self.backbone])
         classifier = self.box_head.classifier_option
         serialize = keras.saving.serialize_keras_object
         return {
@@ -593,6 +603,8 @@ class FasterRCNN(keras.Model):
             "pyramid_filters": self.pyramid_filters,
             "box_units": self.box_units,
             "seed": self.seed,
+            **({} if self.trainable else {"trainable": False}),
+            **({"trainable_parts": parts} if parts else {}),
             **{key: _plain(value) for key, value in dataclasses.asdict(self.options).items()},
         }
 
@@ -602,7 +614,13 @@ class FasterRCNN(keras.Model):
         for key in ("backbone", "roi_loss", "classifier", "preprocessing"):
             if isinstance(config[key], dict):
                 config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
-        return cls(**config)
+        backbone = config["backbone"]
+        states = [(layer, layer.trainable) for layer in getattr(backbone, "layers", ())]
+        detector = cls(**config)
+        for layer, state in states:
+            if layer.trainable != state:  # one of `frozen_stages` that was thawed since
+                layer.trainable = state
+        return detector
 
 
 def _with_image_size(data):

@@ -347,6 +347,32 @@ def test_frozen_stages_and_norms_stay():
 
 
 @pytest.mark.any_backend
+def test_what_is_frozen_stays_so_in_a_file_and_nothing_else(tmp_path):
+    def paths(detector):
+        return {variable.path for variable in detector.trainable_variables}
+
+    def loaded(detector):
+        detector.save(tmp_path / "detector.keras")
+        return keras.models.load_model(tmp_path / "detector.keras")
+
+    detector = masked(frozen_stages=1)
+    assert not {"trainable", "trainable_parts"} & set(detector.get_config())
+    detector.fpn.trainable = detector.box_head.dense1.trainable = detector.mask_head.convs[0].trainable = False
+    detector.backbone.get_layer("stage1_block1_conv1").trainable = True  # one of the frozen stage
+    detector.backbone.get_layer("stage2_block1_conv1").trainable = False
+    assert 20 < len(paths(detector)) == len(detector.trainable_variables)
+    again = loaded(loaded(detector))
+    assert paths(again) == paths(detector) and again.get_config().keys() == detector.get_config().keys()
+    detector.trainable = False
+    detector.mask_head.predictor.trainable = True
+    again = loaded(detector)
+    assert {variable.name for variable in again.variables if variable.trainable} == {"kernel", "bias"}
+    assert not again.trainable and again.trainable_variables == []
+    again.trainable = True
+    assert any("fpn" in path for path in paths(again))
+
+
+@pytest.mark.any_backend
 def test_dropout_is_off_in_frozen_stages_only():
     from zoo.detection.backbone import as_backbone, freeze, run_stages
 
