@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keras_apa.layers import AGLU, APA
 from training.checkpoint import Checkpoints, NotFiniteError
+from training.console import text_console
+from training.output import visible
 
 
 class ActivationParameters(keras.callbacks.Callback):
@@ -92,7 +94,7 @@ class EpochProgress(keras.callbacks.Callback):
     ):
         super().__init__()
         self.title = title
-        self.console = console or Console()
+        self.console = text_console(console)
         self.total_steps = total_steps
         self.start_step = start_step
         self._progress = None
@@ -105,17 +107,19 @@ class EpochProgress(keras.callbacks.Callback):
         self._steps = self.params.get("steps") or 0
         if self.console.is_terminal:
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                console=self.console,
+                console=self.console.rich,
             )
             total = self.total_steps or self.params["epochs"] * self._steps or None
-            self._task = self._progress.add_task(self.title, total=total, completed=self.start_step, note="compiling")
+            self._task = self._progress.add_task(
+                visible(self.title, lines=False), total=total, completed=self.start_step, note="compiling"
+            )
             self._progress.start()
         else:
             self.console.print(self.title)

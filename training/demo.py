@@ -18,7 +18,9 @@ from rich.console import Console
 from training.callbacks import EpochProgress
 from training.checks import nearest
 from training.cli import usage
+from training.console import TextConsole, text_console
 from training.interrupt import InterruptCheck, interruptible
+from training.output import escaped_output
 from training.recipe import Experiment, Recipe
 from training.recipes import get_recipe
 from training.run_folder import load_finished, open_run_folder
@@ -54,6 +56,7 @@ def run_demo(
     )
 
 
+@escaped_output()
 def compare(
     recipes: Sequence[Experiment],
     *,
@@ -74,7 +77,7 @@ def compare(
         options: Of the command that continues an interrupted demo.
         output, resume, overwrite, console: As the command has them.
     """
-    console = console or Console()
+    console = text_console(console)
     task = task_of(recipes[0])
     with usage():
         for recipe in recipes:
@@ -138,7 +141,7 @@ def describe_run() -> dict[str, Any]:
     }
 
 
-def _finish(recipe: Experiment, folder: Path, console: Console, interrupt: InterruptCheck) -> Any:
+def _finish(recipe: Experiment, folder: Path, console: TextConsole, interrupt: InterruptCheck) -> Any:
     """The outcome of a recipe: read where it is finished, trained and saved otherwise."""
     task = task_of(recipe)
     outcome = load_finished(folder, recipe)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from training import detection_figures as figures
+from training.console import TextTable
 from training.data.detection_source import DetectionSource, frequency_groups
 from training.detection import DetectionOutcome, load_source_of
 from training.evaluation import GROUPS, KINDS
@@ -22,14 +22,14 @@ COLUMNS = ("AP", "AP50", "APr", "APc", "APf", "AP50f")
 SHOWN_IMAGES = 4
 
 
-def detection_table(outcomes: Sequence[DetectionOutcome]) -> Table:
+def detection_table(outcomes: Sequence[DetectionOutcome]) -> TextTable:
     """Average precisions of boxes and masks in percent, for the terminal."""
     return metrics_table({outcome.recipe.title: outcome.metrics for outcome in outcomes})
 
 
-def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
+def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> TextTable:
     """The table of `detection_table` from titles and metrics."""
-    table = Table(title="Average precision on the test images, %", title_justify="left", title_style="bold")
+    table = TextTable(title="Average precision on the test images, %", title_justify="left", title_style="bold")
     for column in ("", "", *_columns(rows.values())):
         table.add_column(column, justify="right" if column else "left")
     for title, kind, values in _rows(rows):

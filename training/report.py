@@ -11,18 +11,18 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from rich.table import Table
 
 from training import figures
+from training.console import TextTable
 from training.files import atomic_path, write_text
 from training.outcome import GROUPS, Outcome
 
 ABSENT = "–"
 
 
-def accuracy_table(outcomes: Sequence[Outcome]) -> Table:
+def accuracy_table(outcomes: Sequence[Outcome]) -> TextTable:
     """Many / medium / few / all in percent, one row an outcome, for the terminal."""
-    table = Table(title="Test accuracy, %", title_justify="left", title_style="bold")
+    table = TextTable(title="Test accuracy, %", title_justify="left", title_style="bold")
     table.add_column("")
     for group in GROUPS:
         table.add_column(group, justify="right")
