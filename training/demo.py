@@ -25,6 +25,7 @@ from training.recipe import Experiment, Recipe
 from training.recipes import get_recipe
 from training.run_folder import load_finished, open_run_folder
 from training.tasks import task_of
+from zoo._markdown import code
 
 DEFAULT_OUTPUT = Path("keras-apa-demo")
 DATA = ("digits100_lt", "digits10_lt")
@@ -170,5 +171,5 @@ def _settings(recipe: Recipe, config: dict[str, Any]) -> dict[str, str]:
         f"{optimizer.learning_rate:g} (cosine), weight decay {optimizer.weight_decay:g}, seed {recipe.seed}",
         "backend": f"{backend} {versions.get(backend, '')}, Keras {versions['keras']}",
         "machine": config["machine"],
-        "command": f"`{config['command']}`",
+        "command": code(config["command"], in_table=True),
     }

@@ -40,6 +40,7 @@ from training.run_folder import (
 )
 from training.start import OWN_IMAGES
 from training.tasks import recipe_from_dict, task_of
+from zoo._markdown import code, markdown
 
 RUNS = Path("runs")
 _CLASSES_SHOWN = 20
@@ -147,13 +148,13 @@ def describe(recipe: Experiment, config: dict[str, Any]) -> dict[str, str]:
     backend = config["backend"]
     return {
         **task_of(recipe).data_settings(recipe),
-        "published": _published(recipe),
+        "published": markdown(_published(recipe)),
         "training": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {optimizer.name}, "
         f"learning rate {optimizer.learning_rate:g} ({optimizer.schedule}), "
         f"weight decay {optimizer.weight_decay:g}, seed {recipe.seed}",
         "backend": f"{backend} {config['versions'].get(backend, '')}, Keras {config['versions']['keras']}",
         "machine": config["machine"],
-        "command": f"`{config['command']}`",
+        "command": code(config["command"], in_table=True),
     }
 
 

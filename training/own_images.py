@@ -16,6 +16,7 @@ from PIL import Image
 import zoo
 from training.data.pipeline import images_per_epoch
 from training.data.source import Source
+from training.output import as_text
 from training.recipe import Recipe, differences
 from training.recipes import get_recipe
 from training.run_folder import read_config
@@ -154,6 +155,8 @@ def check_same_images(folder: Path, was: Mapping[str, Any], now: Mapping[str, An
     ValueError: the images are not those that the run in 'runs/birds' began with: class 'wren' had 2 training images,
     has 4; put them back, or start anew with --overwrite or in another --output
     """
+    if was:  # before names of classes were made text
+        was = {**was, "classes": {as_text(name): count for name, count in was["classes"].items()}}
     if not was or was == now:
         return
     counts = [

@@ -17,6 +17,7 @@ from training.data.coco_masks import check_segmentation, is_finite, is_number, r
 from training.data.list_files import _entry, _read_json
 from training.files import missing_files
 from training.images import FORMATS, exif_orientation, why_unreadable
+from training.output import as_text
 
 _SHOWN = 5
 _SMALL = 32
@@ -50,7 +51,7 @@ def read_annotations(file, folder) -> Annotated:
             raise ValueError(f"{file} lists no {key}")
     categories, images = {}, {}
     for number, category in _by_id(contents["categories"], "category", "categories", file):
-        categories[number] = str(category.get("name", number))
+        categories[number] = as_text(category.get("name", number))
     for number, image in _by_id(contents["images"], "image", "images", file):
         place = f"{file}, image {number}"
         for key in ("height", "width"):

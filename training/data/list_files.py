@@ -112,7 +112,7 @@ def read_list(
         try:
             path, label = line.decode("utf-8-sig" if number == 1 else "utf-8").strip().rsplit(maxsplit=1)
         except UnicodeDecodeError:
-            raise ValueError(f"{place}: not UTF-8 text: {_shortened(line)}") from None
+            raise ValueError(f"{place}: not UTF-8 text: {_shortened(line)}; save the list as UTF-8") from None
         except ValueError:
             raise ValueError(f"{place}: expected a path, white space and a label, got {_shortened(line)}") from None
         if not (label.isascii() and label.isdigit()):
@@ -220,6 +220,8 @@ def _read(file, what):
 def _read_json(file) -> dict[str, Any] | list[Any]:
     try:
         return json.loads(_read(file, "the annotation file"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{os.fspath(file)} must be JSON in UTF-8 ({error}); save it as UTF-8") from None
     except ValueError as error:
         raise ValueError(f"{os.fspath(file)} is no JSON: {error}") from None
 
