@@ -6,6 +6,7 @@ model that was trained can also be exported. Paths stay as the system gave them,
 shown; in JSON they keep their bytes.
 """
 
+import os
 import re
 
 # What moves the cursor, rings, or turns the direction of writing; no line break and no tabulator.
@@ -18,7 +19,6 @@ def as_text(name):
 
     Bytes that are UTF-8 after all, which Python takes apart under a locale of ASCII, become the characters they are.
 
-    >>> import os
     >>> as_text(b"caf\xe9".decode("utf-8", "surrogateescape"))
     'caf\\xe9'
     >>> as_text("\udcc3\udca9mu \ud800")
@@ -26,6 +26,16 @@ def as_text(name):
     """
     name = re.sub("[\ud800-\udc7f\udd00-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", str(name))
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def check_utf8(path, argument):
+    """Raise a ValueError for a path that is not UTF-8, or in a locale that does not say so: TensorFlow takes no other."""
+    path = os.path.abspath(path)
+    if as_text(path) != path:
+        raise ValueError(
+            f"{argument} must be a path in UTF-8, as TensorFlow needs it; given: {as_text(path)!r}. Rename the folder, or "
+            "choose another one (or a locale of UTF-8)."
+        )
 
 
 def visible(text, lines=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,13 +70,14 @@ class TensorBoardLog(keras.callbacks.Callback):
 
     def __init__(self, folder):
         super().__init__()
-        self.folder = str(folder)
+        self.folder = os.fspath(folder)
         self._writer = None
 
     def on_epoch_end(self, epoch, logs=None):
         import tensorflow as tf
 
-        self._writer = self._writer or tf.summary.create_file_writer(self.folder)
+        # As bytes: TensorFlow takes no text that is not UTF-8.
+        self._writer = self._writer or tf.summary.create_file_writer(os.fsencode(self.folder))
         with self._writer.as_default():
             for name, value in (logs or {}).items():
                 tf.summary.scalar(name, float(value), step=epoch + 1)

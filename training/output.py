@@ -64,7 +64,7 @@ def escaped_output() -> Iterator[None]:
 def _escaped(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    text = as_text(error.object[error.start : error.end])
+    text = as_text(error.object[error.start : error.end]).replace("–", "-").replace("…", "...")  # our own, in tables
     return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
 
 

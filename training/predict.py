@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from keras_apa._text import check_utf8
 from training.checks import check_number, check_whole
 from training.cli import usage
 from training.console import TextTable, text_console
@@ -328,6 +329,7 @@ def find_saved_model(path: str | os.PathLike) -> Path | None:
 
 
 def _load_saved_model(name: str, folder: Path) -> _Loaded:
+    check_utf8(folder, "MODEL")
     import tensorflow as tf
 
     log = logging.getLogger("absl")

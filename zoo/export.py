@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_apa._names import check_name
-from keras_apa._text import as_text
+from keras_apa._text import as_text, check_utf8
 from zoo._export_folder import check_folder, write_version
 from zoo._export_graph import Settings, choose_activation, image_shape, num_classes
 from zoo._export_process import write_in_fresh_process
@@ -113,6 +113,8 @@ def export(
         images = _check_quantization(model, settings, representative_images)
     backend = _check_installed(format)
     check_folder(folder)
+    if format == "tf_saved_model":
+        check_utf8(folder, "folder")
 
     def write_into(path):
         if backend == keras.config.backend():
