@@ -29,12 +29,12 @@ def as_text(name):
 
 
 def check_utf8(path, argument):
-    """Raise a ValueError for a path that is not UTF-8, or in a locale that does not say so: TensorFlow takes no other."""
+    """Raise a ValueError for a path that is no UTF-8, or not in this locale: TensorFlow takes no other."""
     path = os.path.abspath(path)
     if as_text(path) != path:
         raise ValueError(
-            f"{argument} must be a path in UTF-8, as TensorFlow needs it; given: {as_text(path)!r}. Rename the folder, or "
-            "choose another one (or a locale of UTF-8)."
+            f"{argument} must be a path in UTF-8, as TensorFlow needs it; given: {as_text(path)!r}. Rename it, or "
+            "choose another folder, and a locale of UTF-8."
         )
 
 
