@@ -8,16 +8,19 @@ import warnings
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from rich.console import Console
 
 from training import detection_figures, figures
 from training.callbacks import TensorBoardLog
 from training.checks import check_same_classes
-from training.cli import main, unboxed
+from training.cli import _explain, main, unboxed
 from training.console import text_console
 from training.data.coco import coco_source
+from training.data.coco_file import opened_image
 from training.data.list_files import read_list
+from training.data.source import FileImages
 from training.detection_recipe import DetectionRecipe
 from training.detection_run import describe_detection_data
 from training.files import write_json, write_text
@@ -111,6 +114,18 @@ def test_written_text_is_utf8_and_json_keeps_the_bytes_of_a_path(tmp_path):
 def test_the_log_of_a_training_goes_to_any_folder(tmp_path):
     TensorBoardLog(tmp_path / NOT_UTF8).on_epoch_end(0, {"loss": 1.0})
     assert os.listdir(tmp_path / NOT_UTF8)
+
+
+@pytest.mark.any_backend
+def test_a_file_that_is_gone_in_a_training_is_named(tmp_path):
+    """TensorFlow passes on nothing of an error that is no UTF-8."""
+    dataset = tf.data.Dataset.range(1).map(FileImages([tmp_path / f"{NOT_UTF8}\n.png"], [0]).load)
+    with pytest.raises(tf.errors.OpError) as raised:
+        list(dataset)
+    message, code = _explain(raised.value)
+    assert message.endswith(r"caf\xe9\n.png: no such file or directory") and code == 1
+    with pytest.raises(ValueError, match=r"caf\\xe9 \(id 7\): no such file"), opened_image(NOT_UTF8, 7):
+        pass
 
 
 @pytest.mark.any_backend

@@ -9,7 +9,8 @@ from markdown_it import MarkdownIt
 from zoo._markdown import code, markdown
 
 NAMES = [
-    "APA* + AGLU", "*a*", "_cat_", "se_resnet8", "a|b", "<b>bold</b>", "`x`", "``", "a\\b", "\\", "&lt;", "~~x~~", "a_b_",
+    "APA* + AGLU", "*a*", "_cat_", "se_resnet8", "a|b", "<b>bold</b>", "`x`", "``", "a\\b", "\\", "&lt;", "~~x~~",
+    "a_b_",
     "[a](b)", "![a](b)", "cup [/mug]", "# x", "- x", "猫 😀 é", "a'b\"c", "x`", "<!--", "__init__", "*", "a*b*c",
 ]  # fmt: skip
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
