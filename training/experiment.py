@@ -26,7 +26,7 @@ from training.files import write_json
 from training.network import normalize_classifier
 from training.outcome import Outcome
 from training.output import escaped_output
-from training.own_images import check_same_images, describe_choice, with_suitable
+from training.own_images import check_same_images, describe_choice, kept_fingerprint, with_suitable
 from training.published import changes
 from training.recipe import Experiment, Recipe
 from training.run_folder import (
@@ -237,7 +237,7 @@ def evaluate_classifier(folder: Path, path: Path, recipe: Recipe, source: Source
     """Measures a saved classifier; returns the file of its numbers."""
     with usage():
         trained = run_recipe(folder)
-        was, now = read_config(folder).get("images"), task_of(recipe).fingerprint(recipe, source)
+        was, now = kept_fingerprint(read_config(folder).get("images")), task_of(recipe).fingerprint(recipe, source)
         if was and was != now:
             console.print(
                 "These images, or their split, are not those that the run began with: some of the test images may have "

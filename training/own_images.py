@@ -141,6 +141,11 @@ def fingerprint(recipe: Recipe, source: Source) -> dict[str, Any]:
     }
 
 
+def kept_fingerprint(was: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The `fingerprint` of a run, with the names of its classes as text, which runs of before have not; {} for none."""
+    return {**was, "classes": {as_text(name): count for name, count in was["classes"].items()}} if was else {}
+
+
 def check_same_images(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """An error that says how the images of a run have changed since it began.
 
@@ -155,8 +160,7 @@ def check_same_images(folder: Path, was: Mapping[str, Any], now: Mapping[str, An
     ValueError: the images are not those that the run in 'runs/birds' began with: class 'wren' had 2 training images,
     has 4; put them back, or start anew with --overwrite or in another --output
     """
-    if was:  # before names of classes were made text
-        was = {**was, "classes": {as_text(name): count for name, count in was["classes"].items()}}
+    was = kept_fingerprint(was)
     if not was or was == now:
         return
     counts = [

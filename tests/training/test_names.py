@@ -25,7 +25,7 @@ from training.detection_recipe import DetectionRecipe
 from training.detection_run import describe_detection_data
 from training.files import write_json, write_text
 from training.models import load_model
-from training.own_images import check_same_images
+from training.own_images import check_same_images, kept_fingerprint
 from training.predict import read_class_names
 from training.predict_detections import _free
 
@@ -97,7 +97,9 @@ def test_files_in_another_encoding_are_refused_with_their_name(tmp_path):
 def test_runs_with_the_names_of_before_are_still_the_same():
     check_same_classes([NOT_UTF8, "emu"], [r"caf\xe9", "emu"])
     was = {"classes": {NOT_UTF8: 3}, "test_images": 1, "files": "0"}
-    check_same_images("runs/birds", was, {**was, "classes": {r"caf\xe9": 3}})
+    now = {**was, "classes": {r"caf\xe9": 3}}
+    check_same_images("runs/birds", was, now)
+    assert kept_fingerprint(was) == now and kept_fingerprint(None) == {}
     with pytest.raises(ValueError, match="class 'emu' had 0 training images, has 3"):
         check_same_images("runs/birds", was, {**was, "classes": {"emu": 3}})
 
