@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from keras_apa._text import as_text
+
 __all__ = ["ClassCounts", "as_class_counts", "exponential_profile", "pareto_profile", "step_profile"]
 
 
@@ -21,7 +23,8 @@ class ClassCounts:
     Args:
         counts: Non-negative whole numbers, one a class, in class order. A class may have none: what cannot be
             computed then (`class_balanced_weights`, most losses) raises and names the class.
-        names: Class names in the same order, for messages and reports; `None` if there are none.
+        names: Class names in the same order, for messages and reports; `None` if there are none. What UTF-8 cannot
+            hold, as in a folder's name in other bytes, becomes text such as `\\xe9`.
 
     Attributes:
         counts: int64 array of shape `(num_classes,)`, read-only.
@@ -390,7 +393,7 @@ def _read_names(names):
         return None
     if isinstance(names, str) or not isinstance(names, Sequence | np.ndarray):
         raise ValueError(f"names must be a sequence of class names, got {names!r}")
-    return tuple(str(name) for name in names)
+    return tuple(as_text(name) for name in names)
 
 
 def _read_counts(value, argument, names):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keras_apa.layers import AGLU, APA
 from training.checkpoint import Checkpoints, NotFiniteError
+from training.console import text_console
+from training.output import visible
 
 
 class ActivationParameters(keras.callbacks.Callback):
@@ -72,7 +75,7 @@ class TensorBoardLog(keras.callbacks.Callback):
 
     def __init__(self, folder, may_write: Callable[[], bool] | None = None):
         super().__init__()
-        self.folder = str(folder)
+        self.folder = os.fspath(folder)
         self.may_write = may_write
         self._writer = None
 
@@ -81,7 +84,8 @@ class TensorBoardLog(keras.callbacks.Callback):
             return
         import tensorflow as tf
 
-        self._writer = self._writer or tf.summary.create_file_writer(self.folder)
+        # As bytes: TensorFlow takes no text that is not UTF-8.
+        self._writer = self._writer or tf.summary.create_file_writer(os.fsencode(self.folder))
         with self._writer.as_default():
             for name, value in (logs or {}).items():
                 tf.summary.scalar(name, float(value), step=epoch + 1)
@@ -100,7 +104,7 @@ class EpochProgress(keras.callbacks.Callback):
     ):
         super().__init__()
         self.title = title
-        self.console = console or Console()
+        self.console = text_console(console)
         self.total_steps = total_steps
         self.start_step = start_step
         self._progress = None
@@ -113,17 +117,19 @@ class EpochProgress(keras.callbacks.Callback):
         self._steps = self.params.get("steps") or 0
         if self.console.is_terminal:
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                console=self.console,
+                console=self.console.rich,
             )
             total = self.total_steps or self.params["epochs"] * self._steps or None
-            self._task = self._progress.add_task(self.title, total=total, completed=self.start_step, note="compiling")
+            self._task = self._progress.add_task(
+                visible(self.title, lines=False), total=total, completed=self.start_step, note="compiling"
+            )
             self._progress.start()
         else:
             self.console.print(self.title)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+from training.output import as_text
+
 
 def nearest(given: str, allowed: Iterable[str], most: int = 5) -> str:
     """The valid names next to what was given, for an error message; all of them where none is near."""
@@ -72,7 +74,7 @@ def check_batch_size(batch_size: int, images: int) -> None:
 
 def check_same_classes(trained: Sequence[object], here: Sequence[object]) -> None:
     """An error where images have other classes than those that a model tells apart, or in another order."""
-    names, here = [str(name) for name in trained], [str(name) for name in here]
+    names, here = ([as_text(name) for name in each] for each in (trained, here))
     if names != here:
         other = sorted(set(names) ^ set(here)) or [f"{a} in the place of {b}" for a, b in zip(here, names, strict=True)]
         raise ValueError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.util
 import io
 import os
 import re
@@ -17,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from training.output import escape_output, escaped_output, file_of_keras_apa, visible
 from training.ownership import FolderLostError
 from training.quiet import quiet_tensorflow
 
@@ -45,6 +45,7 @@ def console() -> int:
     Python would take itself down first, and with it what the threads of tf.data and XLA, which an interrupted epoch
     leaves at work, still use: now and then that is a segmentation fault, and the exit code -11 instead of 130.
     """
+    escape_output()  # for good, the text of a traceback too
     code = main()
     if code == 130:
         with contextlib.suppress(OSError):  # the other end of a pipe is gone
@@ -60,6 +61,7 @@ def console() -> int:
     return code
 
 
+@escaped_output()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -94,8 +96,7 @@ def _run(arguments: list[str]) -> int:
 
 def version() -> str:
     """The version of `keras_apa`, read from its file: importing the package would import Keras."""
-    package = importlib.util.find_spec("keras_apa").submodule_search_locations[0]
-    return runpy.run_path(os.path.join(package, "_version.py"))["__version__"]
+    return runpy.run_path(file_of_keras_apa("_version.py"))["__version__"]
 
 
 def _explain(error: Exception) -> tuple[str, int]:
@@ -131,7 +132,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"keras-apa: {message}", file=sys.stderr)
+    print(f"keras-apa: {visible(message)}", file=sys.stderr)
     return code
 
 
@@ -143,7 +144,7 @@ def parse(arguments: Sequence[str]) -> Any:
 
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), _unbroken(arguments):
             if arguments[:1] == ["train"] and len(arguments) > 1 and not arguments[1].startswith("-"):
                 return train_options(arguments[1:], tyro.cli)
             return tyro.extras.subcommand_cli_from_dict(
@@ -156,8 +157,22 @@ def parse(arguments: Sequence[str]) -> Any:
             )
     except SystemExit:
         if errors.getvalue():
-            print(f"keras-apa: {unboxed(errors.getvalue())}", file=sys.stderr)
+            print(f"keras-apa: {visible(unboxed(errors.getvalue()))}", file=sys.stderr)
         raise
+
+
+@contextlib.contextmanager
+def _unbroken(arguments: Sequence[str]):
+    """Lets tyro write errors without breaking a long path, after which it would be another one; not the help."""
+    columns = os.environ.get("COLUMNS")
+    if not {"--help", "-h"} & {*arguments}:
+        os.environ["COLUMNS"] = "100000"
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS", None)
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
 
 
 def unboxed(text: str) -> str:
@@ -182,7 +197,7 @@ def unboxed(text: str) -> str:
     paragraphs = [p.strip().split("\n") for p in paragraphs if p.strip()]
     if not paragraphs:
         return text.strip()
-    error = re.sub(r"\[/?bold\]", "", " ".join(paragraphs[0]))
+    error = re.sub(r"`\[bold\](.+?)\[/bold\]`", r"`\1`", " ".join(paragraphs[0]))
     error = re.sub(r"invalid literal for int\(\) with base 10: (.+)", r"\1 given; a whole number is needed", error)
     if title.startswith("Missing"):
         error = f"{title}: {error[0].lower()}{error[1:]}"

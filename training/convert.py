@@ -13,11 +13,13 @@ from keras_apa.layers import PriorCorrection
 from training.checks import check_choice
 from training.cli import usage
 from training.files import atomic_path, make_writable
+from training.output import escaped_output
 from zoo.checkpoint_files import ENDINGS, check_ending, read_state_dict, write_state_dict
 from zoo.preprocessing import cifar, imagenet
 from zoo.resnet import IMAGENET_RESNETS
 
 
+@escaped_output()
 def run_convert(
     source: Path,
     target: Path,

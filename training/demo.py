@@ -18,12 +18,15 @@ from rich.console import Console
 from training.callbacks import EpochProgress
 from training.checks import nearest
 from training.cli import usage
+from training.console import TextConsole, text_console
 from training.interrupt import InterruptCheck, interruptible
+from training.output import escaped_output
 from training.ownership import OwnedFolder
 from training.recipe import Experiment, Recipe
 from training.recipes import get_recipe
 from training.run_folder import load_finished, open_run_folder
 from training.tasks import task_of
+from zoo._markdown import code
 
 DEFAULT_OUTPUT = Path("keras-apa-demo")
 DATA = ("digits100_lt", "digits10_lt")
@@ -55,6 +58,7 @@ def run_demo(
     )
 
 
+@escaped_output()
 def compare(
     recipes: Sequence[Experiment],
     *,
@@ -75,7 +79,7 @@ def compare(
         options: Of the command that continues an interrupted demo.
         output, resume, overwrite, console: As the command has them.
     """
-    console = console or Console()
+    console = text_console(console)
     with usage():
         for recipe in recipes:
             task_of(recipe).check(recipe)
@@ -155,7 +159,7 @@ def describe_run() -> dict[str, Any]:
     }
 
 
-def _finish(recipe: Experiment, owned: OwnedFolder, console: Console, interrupt: InterruptCheck) -> Any:
+def _finish(recipe: Experiment, owned: OwnedFolder, console: TextConsole, interrupt: InterruptCheck) -> Any:
     """The outcome of a recipe: read where it is finished, trained and saved otherwise."""
     task = task_of(recipe)
     outcome = load_finished(owned.path, recipe)
@@ -185,5 +189,5 @@ def _settings(recipe: Recipe, config: dict[str, Any]) -> dict[str, str]:
         f"{optimizer.learning_rate:g} (cosine), weight decay {optimizer.weight_decay:g}, seed {recipe.seed}",
         "backend": f"{backend} {versions.get(backend, '')}, Keras {versions['keras']}",
         "machine": config["machine"],
-        "command": f"`{config['command']}`",
+        "command": code(config["command"], in_table=True),
     }

@@ -11,7 +11,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from training.data.coco_masks import decode_mask
-from training.figures import COLOURS, QUIET
+from training.figures import COLOURS, QUIET, plain
+from training.output import visible
 
 # Detections with a lower score are not drawn.
 DRAWN_SCORE = 0.5
@@ -30,7 +31,9 @@ def loss_curves(outcomes: Sequence[Any]) -> Figure:
     for axis, name in zip(axes, names, strict=False):
         for colour, outcome in zip(COLOURS, outcomes, strict=False):
             values = outcome.history[name]
-            axis.plot(range(1, len(values) + 1), values, "o-", color=colour, markersize=3, label=outcome.recipe.title)
+            axis.plot(
+                range(1, len(values) + 1), values, "o-", color=colour, markersize=3, label=plain(outcome.recipe.title)
+            )
         axis.set(title=name.replace("_", " "), xlabel="epoch")
         axis.set_ylim(bottom=0)
         axis.locator_params(axis="x", integer=True)
@@ -61,7 +64,9 @@ def _by_count(outcomes, values, title, percent=False, limits=None):
     axis = figure.subplots()
     for colour, outcome in zip(COLOURS, outcomes, strict=False):
         drawn = np.asarray(values(outcome), "float64")[order]
-        axis.plot(counts[order], drawn, "o-", color=colour, markersize=5, linewidth=1.2, label=outcome.recipe.title)
+        axis.plot(
+            counts[order], drawn, "o-", color=colour, markersize=5, linewidth=1.2, label=plain(outcome.recipe.title)
+        )
     axis.set(title=title, xscale="log", xlabel="training images that show the class")
     axis.xaxis.set_major_formatter("{x:g}")
     if percent:
@@ -79,7 +84,8 @@ def presence_maps(maps: Mapping[str, np.ndarray], divergences: Mapping[str, floa
     highest = max(float(values.max()) for values in maps.values())
     for axis, (name, values) in zip(axes, maps.items(), strict=True):
         image = axis.imshow(values, cmap="magma", vmin=0, vmax=highest)
-        axis.set_title(name if name not in divergences else f"{name}\nKL {divergences[name]:.4f}", fontsize=10, pad=8)
+        below = f"\nKL {divergences[name]:.4f}" if name in divergences else ""
+        axis.set_title(plain(name) + below, fontsize=10, pad=8)
         axis.set_xticks([])
         axis.set_yticks([])
         axis.grid(visible=False)
@@ -105,7 +111,7 @@ def scenes(
     axes = figure.subplots(len(rows), len(images), squeeze=False)
     colours = dict(zip(class_names, np.resize(COLOURS, len(class_names)), strict=True))
     for line, (title, found) in zip(axes, rows.items(), strict=True):
-        line[0].set_ylabel(title)
+        line[0].set_ylabel(plain(title))
         for axis, (image_id, image) in zip(line, images.items(), strict=True):
             axis.imshow(image)
             axis.set_xticks([])
@@ -164,6 +170,7 @@ def _frame(axis, each, colour, name, text_pixels=0.0):
     x, y, width, height = each["bbox"]
     axis.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=colour, linewidth=1.2))
     below = y < text_pixels
+    name = visible(name, lines=False)
     text = name if "score" not in each else f"{name} {each['score']:.2f}"
     axis.text(
         x,

@@ -8,28 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from training import detection_figures as figures
+from training.console import TextTable
 from training.data.detection_source import DetectionSource, frequency_groups
 from training.detection import DetectionOutcome, load_source_of
 from training.evaluation import GROUPS, KINDS
 from training.files import write_text
 from training.presence import divergence, presence_map
-from training.report import history_csv, percent, save_figures, settings_and_figures
+from training.report import history_csv, percent, quoted, save_figures, settings_and_figures
+from zoo._markdown import code, markdown
 
 COLUMNS = ("AP", "AP50", "APr", "APc", "APf", "AP50f")
 SHOWN_IMAGES = 4
 
 
-def detection_table(outcomes: Sequence[DetectionOutcome]) -> Table:
+def detection_table(outcomes: Sequence[DetectionOutcome]) -> TextTable:
     """Average precisions of boxes and masks in percent, for the terminal."""
     return metrics_table({outcome.recipe.title: outcome.metrics for outcome in outcomes})
 
 
-def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
+def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> TextTable:
     """The table of `detection_table` from titles and metrics."""
-    table = Table(title="Average precision on the test images, %", title_justify="left", title_style="bold")
+    table = TextTable(title="Average precision on the test images, %", title_justify="left", title_style="bold")
     for column in ("", "", *_columns(rows.values())):
         table.add_column(column, justify="right" if column else "left")
     for title, kind, values in _rows(rows):
@@ -41,7 +42,9 @@ def markdown_metrics(rows: Mapping[str, Mapping[str, float]]) -> str:
     """The same table in Markdown."""
     columns = _columns(rows.values())
     lines = [f"| | | {' | '.join(columns)} |", "| --- | --- |" + " ---: |" * len(columns)]
-    return "\n".join(lines + [f"| {title} | {kind} | {' | '.join(values)} |" for title, kind, values in _rows(rows)])
+    return "\n".join(
+        lines + [f"| {markdown(title)} | {kind} | {' | '.join(values)} |" for title, kind, values in _rows(rows)]
+    )
 
 
 def _columns(metrics):
@@ -169,7 +172,7 @@ def _markdown(outcomes, title, settings, drawn, divergences, missing):
     groups = {letter: len(own) for letter, own in frequency_groups(np.asarray(first.image_counts)).items()}
     most = 300 if first.recipe.evaluation.style == "lvis" else 100
     lines = [
-        f"# {title}",
+        f"# {markdown(title)}",
         "",
         "Average precision on the test images in percent, IoU 0.50 to 0.95:",
         "",
@@ -186,18 +189,18 @@ def _markdown(outcomes, title, settings, drawn, divergences, missing):
         lines += ["KL divergence of P(obj, u) from that of the annotations, in nats:", ""]
         lines += ["| | all | rare | common | frequent |", "| --- | ---: | ---: | ---: | ---: |"]
         lines += [
-            f"| {name} | {' | '.join('–' if np.isnan(value) else f'{value:.4f}' for value in values.values())} |"
+            f"| {markdown(name)} | {' | '.join('–' if np.isnan(x) else f'{x:.4f}' for x in values.values())} |"
             for name, values in divergences.items()
         ]
         lines.append("")
-    lines += [missing, ""] if missing else []
+    lines += [markdown(missing), ""] if missing else []
     lines += [*settings_and_figures(outcomes, settings, drawn), "## Files", ""]
     for outcome in outcomes:
         name = outcome.recipe.name
         lines += [
-            f"- `{name}.keras`: the detector ({outcome.recipe.title})",
-            f"- `{name}.json`: its recipe and every number of this report; "
-            f"`{name}.results.json`: its detections in COCO's results format",
+            f"- {code(name + '.keras')}: the detector ({markdown(outcome.recipe.title)})",
+            f"- {code(name + '.json')}: its recipe and every number of this report; "
+            f"{code(name + '.results.json')}: its detections in COCO's results format",
         ]
     lines += [
         "- `history.csv`: losses and metrics by epoch",
@@ -207,7 +210,7 @@ def _markdown(outcomes, title, settings, drawn, divergences, missing):
         "import keras",
         "import zoo",
         "",
-        f'detector = keras.saving.load_model("{outcomes[-1].recipe.name}.keras")',
+        f"detector = keras.saving.load_model({quoted(outcomes[-1].recipe.name + '.keras')})",
         "found = detector.predict_images([image])  # uint8, (height, width, 3)",
         "```",
         "",

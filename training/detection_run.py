@@ -14,6 +14,7 @@ from rich.console import Console
 
 from training.checks import check_batch_size, check_same_classes
 from training.cli import usage
+from training.console import TextConsole, text_console
 from training.data.coco_fields import federated_notes
 from training.data.detection_pipeline import detection_notes, detection_steps_per_epoch, detection_training_dataset
 from training.data.detection_source import DetectionSource, frequency_groups
@@ -32,6 +33,7 @@ from training.detection_report import metrics_table
 from training.detection_start import start_notes
 from training.files import atomic_path, write_json
 from training.fitting import try_steps
+from training.output import escaped_output
 from training.run_folder import save_finished
 from zoo.detection.options import Options
 
@@ -51,7 +53,7 @@ def write_results(path: Path, results: Any) -> None:
         temporary.write_text(json.dumps(list(results), separators=(",", ":")), encoding="utf-8")
 
 
-def describe_detection_data(source: DetectionSource, recipe: DetectionRecipe, console: Console) -> None:
+def describe_detection_data(source: DetectionSource, recipe: DetectionRecipe, console: TextConsole) -> None:
     """How many images, objects and classes there are, how many of each group, and what is not used."""
     groups = frequency_groups(source.image_counts)
     counts = np.asarray(source.image_counts)
@@ -96,7 +98,7 @@ def annotation_fingerprint(recipe: DetectionRecipe, source: DetectionSource) -> 
 
 
 def evaluate_detector(
-    folder: Path, path: Path, recipe: DetectionRecipe, source: DetectionSource, console: Console
+    folder: Path, path: Path, recipe: DetectionRecipe, source: DetectionSource, console: TextConsole
 ) -> Path:
     """Measures a saved detector; returns the file of its numbers, beside which `evaluation.results.json` is."""
     model = keras.saving.load_model(path, compile=False)
@@ -130,6 +132,7 @@ def evaluate_detector(
     return written
 
 
+@escaped_output()
 def run_detection_dry(recipe: DetectionRecipe, *, image_size: int = 0, console: Console | None = None) -> int:
     """Runs two steps of a recipe on its own data; says what a real run would be.
 
@@ -137,7 +140,7 @@ def run_detection_dry(recipe: DetectionRecipe, *, image_size: int = 0, console: 
         recipe: What to try.
         image_size: Side of the images in pixels, instead of the recipe's.
     """
-    console = console or Console()
+    console = text_console(console)
     with usage():
         if image_size:
             shorter = min(recipe.data.shorter_side, image_size)

@@ -12,12 +12,14 @@ from rich.console import Console
 from training.checks import check_batch_size
 from training.classification import check, compiled_model, sample_weights, with_targets
 from training.cli import usage
+from training.console import text_console
 from training.data.naming import naming_unreadable
 from training.data.pipeline import images_per_epoch, steps_per_epoch
 from training.data.registry import DATA_SETS, find_source
 from training.experiment import describe_data, describe_recipe
 from training.fitting import try_steps
 from training.meta_sampler import training_batches, without_sampler
+from training.output import escaped_output
 from training.own_images import suitable, with_suitable
 from training.recipe import Recipe
 from training.start import prepared_as_started
@@ -28,6 +30,7 @@ BATCH_SIZE, SMALL_BATCH_SIZE, SMALL = 2, 16, 64
 GIGABYTE = 1e9
 
 
+@escaped_output()
 def run_dry(recipe: Recipe, *, image_size: int = 0, given: Collection[str] = (), console: Console | None = None) -> int:
     """Runs two steps of a recipe, on its own data if it is there; says what a real run would need.
 
@@ -36,7 +39,7 @@ def run_dry(recipe: Recipe, *, image_size: int = 0, given: Collection[str] = (),
         image_size: Side of the images in pixels, instead of the recipe's.
         given: Names of the options that the command line names, which no choice by the images changes.
     """
-    console = console or Console()
+    console = text_console(console)
     with usage():
         if image_size:
             recipe = recipe.replace(data={"image_size": image_size, "test_image_size": image_size, "resize_size": 0})

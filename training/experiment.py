@@ -12,8 +12,6 @@ from typing import Any
 import keras
 import numpy as np
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from keras_apa.class_counts import ClassCounts
 from training.callbacks import EpochProgress, TensorBoardLog
@@ -21,12 +19,14 @@ from training.checkpoint import Checkpoints
 from training.checks import check_batch_size, check_same_classes
 from training.classification import evaluate
 from training.cli import usage
+from training.console import TextConsole, TextTable, text_console
 from training.data.source import Source
 from training.demo import describe_run
 from training.files import write_json
 from training.network import normalize_classifier
 from training.outcome import Outcome
-from training.own_images import check_same_images, describe_choice, with_suitable
+from training.output import escaped_output
+from training.own_images import check_same_images, describe_choice, kept_fingerprint, with_suitable
 from training.ownership import FolderLostError, OwnedFolder
 from training.published import changes
 from training.recipe import Experiment, Recipe
@@ -44,11 +44,13 @@ from training.run_folder import (
 )
 from training.start import OWN_IMAGES
 from training.tasks import recipe_from_dict, task_of
+from zoo._markdown import code, markdown
 
 RUNS = Path("runs")
 _CLASSES_SHOWN = 20
 
 
+@escaped_output()
 def run_train(
     recipe: Experiment,
     *,
@@ -64,7 +66,7 @@ def run_train(
 
     `given` has the names of the options that the command line names, which no choice by the images changes.
     """
-    console = console or Console()
+    console = text_console(console)
     with usage():
         owned, elsewhere = claim_run_folder(
             output, RUNS / recipe.name, _differs_from(recipe, given), overwrite=overwrite
@@ -195,7 +197,7 @@ def _newest_step(checkpoints: Checkpoints) -> int:
     return int(newest.stem.removeprefix("step-")) if newest else 0
 
 
-def _close(folder: Path, outcome: Any, config: dict[str, Any], console: Console) -> int:
+def _close(folder: Path, outcome: Any, config: dict[str, Any], console: TextConsole) -> int:
     task = task_of(outcome.recipe)
     console.print(task.table([outcome]))
     settings = describe(outcome.recipe, config)
@@ -210,13 +212,13 @@ def describe(recipe: Experiment, config: dict[str, Any]) -> dict[str, str]:
     backend = config["backend"]
     return {
         **task_of(recipe).data_settings(recipe),
-        "published": _published(recipe),
+        "published": markdown(_published(recipe)),
         "training": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {optimizer.name}, "
         f"learning rate {optimizer.learning_rate:g} ({optimizer.schedule}), "
         f"weight decay {optimizer.weight_decay:g}, seed {recipe.seed}",
         "backend": f"{backend} {config['versions'].get(backend, '')}, Keras {config['versions']['keras']}",
         "machine": config["machine"],
-        "command": f"`{config['command']}`",
+        "command": code(config["command"], in_table=True),
     }
 
 
@@ -232,7 +234,7 @@ def classifier_settings(recipe: Recipe) -> dict[str, str]:
     return {"data": f"`{recipe.data.name}`", "network": f"`{recipe.model.name}`"}
 
 
-def describe_data(source: Source, recipe: Recipe, console: Console) -> None:
+def describe_data(source: Source, recipe: Recipe, console: TextConsole) -> None:
     """How many images and classes there are, and how many classes of each shot group; one's own images by class."""
     options = recipe.evaluation
     groups = source.class_counts.shot_groups(options.many_threshold, options.few_threshold)
@@ -249,11 +251,11 @@ def describe_data(source: Source, recipe: Recipe, console: Console) -> None:
         console.print(note, highlight=False)
 
 
-def class_table(source: Source, groups: Mapping[str, Sequence[int]]) -> Table:
+def class_table(source: Source, groups: Mapping[str, Sequence[int]]) -> TextTable:
     """The classes with their training images and their shot group, the largest first; of many only both ends."""
     counts, names = source.class_counts.counts, source.class_names
     group_of = {int(label): group for group, labels in groups.items() for label in labels}
-    table = Table("class", box=None)
+    table = TextTable("class", box=None)
     table.add_column("training images", justify="right")
     table.add_column("group")
     order = np.argsort(-counts, kind="stable").tolist()
@@ -263,11 +265,11 @@ def class_table(source: Source, groups: Mapping[str, Sequence[int]]) -> Table:
         if left_out and place == end:
             table.add_row("…", f"{left_out} more", "")
         if not left_out or not end <= place < len(order) - end:
-            table.add_row(Text(names[label]), f"{counts[label]:,}", group_of[label])
+            table.add_row(names[label], f"{counts[label]:,}", group_of[label])
     return table
 
 
-def describe_recipe(asked: Experiment, recipe: Experiment, console: Console) -> None:
+def describe_recipe(asked: Experiment, recipe: Experiment, console: TextConsole) -> None:
     """What was chosen for these images, and in what the recipe is not the published one."""
     if (choice := describe_choice(asked, recipe)) is not None:
         console.print(choice, highlight=False, soft_wrap=True)
@@ -279,9 +281,10 @@ def describe_recipe(asked: Experiment, recipe: Experiment, console: Console) -> 
         )
 
 
+@escaped_output()
 def run_evaluate(folder: Path, changes: dict[str, Any], data: dict[str, Any], console: Console | None = None) -> int:
     """Measures the saved model of a run again, with other options if they are given; returns the exit code."""
-    console = console or Console()
+    console = text_console(console)
     with usage():
         recipe = run_recipe(folder)
         path = folder / f"{recipe.name}.keras"
@@ -294,11 +297,11 @@ def run_evaluate(folder: Path, changes: dict[str, Any], data: dict[str, Any], co
     return 0
 
 
-def evaluate_classifier(folder: Path, path: Path, recipe: Recipe, source: Source, console: Console) -> Path:
+def evaluate_classifier(folder: Path, path: Path, recipe: Recipe, source: Source, console: TextConsole) -> Path:
     """Measures a saved classifier; returns the file of its numbers."""
     with usage():
         trained = run_recipe(folder)
-        was, now = read_config(folder).get("images"), task_of(recipe).fingerprint(recipe, source)
+        was, now = kept_fingerprint(read_config(folder).get("images")), task_of(recipe).fingerprint(recipe, source)
         if was and was != now:
             console.print(
                 "These images, or their split, are not those that the run began with: some of the test images may have "
@@ -329,7 +332,7 @@ def evaluate_classifier(folder: Path, path: Path, recipe: Recipe, source: Source
     return written
 
 
-def as_trained(outcome: Outcome | None, source: Source, console: Console) -> Source:
+def as_trained(outcome: Outcome | None, source: Source, console: TextConsole) -> Source:
     """The images with the class counts of the training: shot groups and prior are those of the model.
 
     Raises: ValueError: The classes are others.
@@ -364,12 +367,12 @@ def corrected(model: keras.Model, recipe: Recipe, source: Source) -> keras.Model
     )
 
 
-def evaluation_table(recipe: Recipe, result: Any) -> Table:
+def evaluation_table(recipe: Recipe, result: Any) -> TextTable:
     """With and without prior correction, in percent."""
     from training.outcome import GROUPS
     from training.report import percent
 
-    table = Table(title="Test accuracy, %", title_justify="left", title_style="bold")
+    table = TextTable(title="Test accuracy, %", title_justify="left", title_style="bold")
     for column in ("", *GROUPS, "top 5"):
         table.add_column(column, justify="right" if column else "left")
     variant = recipe.evaluation.prior_correction
@@ -395,9 +398,10 @@ def run_recipe(folder: Path) -> Experiment:
     return recipe_from_dict(config["recipes"][0])
 
 
+@escaped_output()
 def run_report(folder: Path, console: Console | None = None) -> int:
     """Writes the report of a run folder again, from the numbers that are saved in it."""
-    console = console or Console()
+    console = text_console(console)
     with usage():
         config = read_config(folder)
         if config is None:

@@ -14,12 +14,14 @@ from training.cli import UsageError, usage
 from training.image_files import search_images
 from training.images import read_image
 from training.models import load_model
+from training.output import escaped_output
 from training.predict import read_class_names
 from zoo.export import FORMATS, export
 
 REPRESENTATIVE_IMAGES = 200
 
 
+@escaped_output()
 def run_export(
     model: str | os.PathLike,
     folder: str | os.PathLike,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -11,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 from training.outcome import Outcome
+from training.output import visible
 
 # Told apart by readers with any colour vision (Paul Tol's "bright").
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")
@@ -57,7 +60,7 @@ def training_curves(outcomes: Sequence[Outcome]) -> Figure:
                 "o-",
                 color=colour,
                 markersize=4,
-                label=outcome.recipe.title,
+                label=plain(outcome.recipe.title),
             )
         axis.set(title=title, xlabel="epoch")
         axis.locator_params(axis="x", integer=True)
@@ -90,7 +93,7 @@ def accuracy_by_class(outcomes: Sequence[Outcome]) -> Figure:
     for colour, outcome in zip(COLOURS, outcomes, strict=False):
         accuracies = outcome.class_accuracies()[order]
         top.plot(places, accuracies, "o", color=colour, markersize=3.5, alpha=0.45, markeredgewidth=0)
-        top.plot(places, smooth(accuracies, len(order) // 10), color=colour, label=outcome.recipe.title)
+        top.plot(places, smooth(accuracies, len(order) // 10), color=colour, label=plain(outcome.recipe.title))
     top.set_ylim(-0.03, 1.03)
     top.yaxis.set_major_formatter(PercentFormatter(1.0))
     top.legend(loc="lower left", title="line: mean over neighbouring classes", title_fontsize=8, alignment="left")
@@ -138,7 +141,7 @@ def confusion_matrices(outcomes: Sequence[Outcome]) -> Figure:
         axis.tick_params(length=0)
         axis.grid(visible=False)
         axis.spines[["top", "right"]].set_visible(True)
-        axis.set(title=outcome.recipe.title, xlabel="predicted class, most frequent first")
+        axis.set(title=plain(outcome.recipe.title), xlabel="predicted class, most frequent first")
     axes[0].set_ylabel("true class, most frequent first")
     bar = figure.colorbar(image, ax=axes, shrink=0.75, pad=0.02)
     shares = (0.0, 0.05, 0.25, 0.5, 1.0)
@@ -163,7 +166,7 @@ def learned_parameters(outcome: Outcome) -> Figure:
             axis.plot(values[-1], row, "o", markersize=7, color=colour)
         axis.set_title(f"{key} ({meaning})")
         axis.axvline(0, color=QUIET, linewidth=0.8)
-    axes[0].set_yticks(rows, [short_name(name) for name in names])
+    axes[0].set_yticks(rows, [plain(short_name(name)) for name in names])
     axes[0].set_ylim(len(names) - 0.4, -0.6)
     kinds = list(dict.fromkeys(record["kind"] for record in outcome.parameters.values()))
     handles = [Line2D([], [], color=kind_colour(kind), marker="o", linewidth=0, label=kind) for kind in kinds]
@@ -192,7 +195,7 @@ def learned_curves(outcome: Outcome) -> Figure:
                 x,
                 curve if kind == "APA" else x * curve,
                 color=depth_colour(place, len(names)),
-                label=short_name(name),
+                label=plain(short_name(name)),
             )
         title = "APA: the gate each layer learned" if kind == "APA" else "AGLU: the activation each layer learned"
         axis.set(title=title, xlabel="input", xlim=(-6, 6))
@@ -230,6 +233,24 @@ def short_name(path: str) -> str:
     """`stage1_block1_gate/gate` as `stage1 block1 gate`: a layer's path without its own role or class at the end."""
     parts = [part for part in path.split("/") if part not in ("gate", "apa", "aglu")] or [path]
     return " ".join(parts).replace("_", " ")
+
+
+def plain(text: str) -> str:
+    r"""The text for matplotlib, which draws it as it is: no formula between dollars, and a legend for it.
+
+    >>> plain("$5 or $6"), plain("_cat")
+    ('\\$5 or \\$6', ' _cat')
+    """
+    text = visible(text, lines=False).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text  # legends leave out what begins with an underscore
+
+
+@contextlib.contextmanager
+def any_glyphs() -> Iterator[None]:
+    """While it lasts, characters that the font lacks are drawn as boxes without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
 
 
 def kind_colour(kind: str) -> str:

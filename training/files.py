@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from training.output import as_text
+
 # The files by which a folder belongs to a process (`training/ownership.py`): they make an empty folder no fuller.
 LOCK, MARKER, OWNER = ".lock", ".lock.held", ".owner.json"
 LOCK_FILES = (LOCK, MARKER, OWNER)
@@ -33,9 +35,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes `text` as UTF-8, whole or not at all."""
+    """Writes `text` as UTF-8, whole or not at all; a byte that is none, as in the name of a file, as `\\xe9`."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(as_text(text), encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -8,16 +8,18 @@ import inspect
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.table import Table
 
 from training.backend import BACKENDS, choose_backend, installed_backends
 from training.checks import nearest
 from training.cli import UsageError, usage
+from training.console import TextTable, text_console
+from training.output import escaped_output
 
 
+@escaped_output()
 def print_list(kind: str | None = None, pattern: str = "*", console: Console | None = None) -> None:
     """Prints the names of one kind that match, each with a line about it; all kinds where none is given."""
-    console = console or Console()
+    console = text_console(console)
     if kind is not None and kind not in KINDS:
         raise UsageError(f"list does not know {kind!r}; {nearest(kind, KINDS)}")
     found = {}
@@ -29,7 +31,7 @@ def print_list(kind: str | None = None, pattern: str = "*", console: Console | N
         names = KINDS[kind]() if kind else {item: "" for listed in KINDS.values() for item in listed()}
         raise UsageError(f"nothing matches {pattern!r}; {nearest(pattern.strip('*'), names)}")
     for name, rows in found.items():
-        table = Table(title=name, title_justify="left", title_style="bold", show_header=False, box=None)
+        table = TextTable(title=name, title_justify="left", title_style="bold", show_header=False, box=None)
         table.add_column(no_wrap=True)
         table.add_column(style="dim")
         for item, about in rows.items():

@@ -16,6 +16,7 @@ from PIL import Image
 import zoo
 from training.data.pipeline import images_per_epoch
 from training.data.source import Source
+from training.output import as_text
 from training.recipe import Recipe, differences
 from training.recipes import get_recipe
 from training.run_folder import read_config
@@ -140,6 +141,11 @@ def fingerprint(recipe: Recipe, source: Source) -> dict[str, Any]:
     }
 
 
+def kept_fingerprint(was: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The `fingerprint` of a run, with the names of its classes as text, which runs of before have not; {} for none."""
+    return {**was, "classes": {as_text(name): count for name, count in was["classes"].items()}} if was else {}
+
+
 def check_same_images(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """An error that says how the images of a run have changed since it began.
 
@@ -154,6 +160,7 @@ def check_same_images(folder: Path, was: Mapping[str, Any], now: Mapping[str, An
     ValueError: the images are not those that the run in 'runs/birds' began with: class 'wren' had 2 training images,
     has 4; put them back, or start anew with --overwrite or in another --output
     """
+    was = kept_fingerprint(was)
     if not was or was == now:
         return
     counts = [

@@ -17,15 +17,17 @@ import keras
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
+from keras_apa._text import check_utf8
 from training.checks import check_number, check_whole
 from training.cli import usage
+from training.console import TextTable, text_console
 from training.files import is_empty, make_writable, write_json
 from training.image_files import mark_written, search_images
 from training.images import read_image
 from training.models import load_model
+from training.output import escaped_output, visible
 from training.predict_detections import MIN_SCORE, DetectionPredictor, detect_files
 from zoo import Preprocessing
 from zoo._export_graph import final_activation, num_classes
@@ -36,6 +38,7 @@ from zoo.presets import CONFIG, list_presets
 DESCRIPTION = "model.json"
 
 
+@escaped_output()
 def run_predict(
     model: str | os.PathLike,
     images: Sequence[str | os.PathLike],
@@ -99,7 +102,7 @@ def run_predict(
         print(json.dumps(document, indent=2, allow_nan=False))
     elif any("predictions" in result or "detections" in result for result in results):
         table = _detection_table if isinstance(predictor, DetectionPredictor) else _table
-        (console or Console()).print(table(results))
+        text_console(console).print(table(results))
     failed = sum("error" in result for result in results)
     if failed:
         _warn(f"{failed} of {len(results)} not predicted" + " or drawn" * (pictures is not None))
@@ -331,6 +334,7 @@ def find_saved_model(path: str | os.PathLike) -> Path | None:
 
 
 def _load_saved_model(name: str, folder: Path) -> _Loaded:
+    check_utf8(folder, "MODEL")
     import tensorflow as tf
 
     log = logging.getLogger("absl")
@@ -403,8 +407,8 @@ def _assumption(loaded: _Loaded, preprocessing: Preprocessing) -> str:
     return f"they are stretched to {height}x{width} pixels" + ("" if loaded.normalizes else " and scaled to 0..1")
 
 
-def _table(results: list[dict[str, Any]]) -> Table:
-    table = Table("file", "rank", "class", "probability")
+def _table(results: list[dict[str, Any]]) -> TextTable:
+    table = TextTable("file", "rank", "class", "probability")
     table.columns[0].overflow = table.columns[2].overflow = "fold"
     for column in (table.columns[1], table.columns[3]):
         column.justify = "right"
@@ -412,31 +416,31 @@ def _table(results: list[dict[str, Any]]) -> Table:
         predictions = result.get("predictions", ())
         for row in predictions:
             table.add_row(
-                Text(printable(result["file"]) if row["rank"] == 1 else ""),
+                result["file"] if row["rank"] == 1 else "",
                 str(row["rank"]),
-                Text(printable(row["class"])),
+                row["class"],
                 f"{row['probability']:.4f}",
                 end_section=row is predictions[-1],
             )
     return table
 
 
-def _detection_table(results: list[dict[str, Any]]) -> Table:
-    table = Table("file", "class", "score", "x", "y", "width", "height")
+def _detection_table(results: list[dict[str, Any]]) -> TextTable:
+    table = TextTable("file", "class", "score", "x", "y", "width", "height")
     table.columns[0].overflow = table.columns[1].overflow = "fold"
     for column in table.columns[2:]:
         column.justify = "right"
     for result in results:
         if "detections" not in result:
             continue
-        name = Text(printable(result["file"]))
+        name = result["file"]
         if not result["detections"]:
             table.add_row(name, Text("nothing found", style="dim"), end_section=True)
         for row in result["detections"]:
             last = row is result["detections"][-1]
             box = (f"{side:.1f}" for side in row["bbox"])
-            table.add_row(name, Text(printable(row["class"])), f"{row['score']:.4f}", *box, end_section=last)
-            name = Text("")
+            table.add_row(name, row["class"], f"{row['score']:.4f}", *box, end_section=last)
+            name = ""
     return table
 
 
@@ -465,9 +469,4 @@ def _check_pictures(folder: Path, output: Path | None) -> None:
 
 
 def _warn(message: str) -> None:
-    print(f"keras-apa: {printable(message)}", file=sys.stderr)
-
-
-def printable(text: str) -> str:
-    """The text without control characters and broken Unicode, both of which file names can have."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    print(f"keras-apa: {visible(message)}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from training.data.coco_masks import encode_mask
 from training.files import atomic_path
 from training.images import read_pixels
+from training.output import as_text
 
 # Detections with a lower score are mostly wrong.
 MIN_SCORE = 0.5
@@ -81,7 +83,8 @@ def _described(found: dict[str, np.ndarray], class_names: Sequence[str]) -> list
 
 def _free(folder: Path, stem: str, taken: set[str]) -> Path:
     """A name of a picture that no earlier file has: files of several folders may have the same."""
-    stem = stem.encode()[:200].decode(errors="ignore")  # names of files are at most 255 bytes
+    if len(os.fsencode(stem)) > 200:  # names of files are at most 255 bytes
+        stem = as_text(stem).encode()[:200].decode(errors="ignore")
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     name = next(name for name in names if name.casefold() not in taken)
     taken.add(name.casefold())
@@ -90,7 +93,8 @@ def _free(folder: Path, stem: str, taken: set[str]) -> Path:
 
 def _draw(path: Path, pixels: np.ndarray, detections: list[dict[str, Any]], class_names: Sequence[str]) -> None:
     from training.detection_figures import picture
+    from training.figures import any_glyphs
 
     figure = picture(pixels, [{**each, "category_id": each["index"]} for each in detections], class_names)
-    with atomic_path(path) as temporary:
+    with any_glyphs(), atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")

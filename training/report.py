@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib
 from matplotlib.figure import Figure
-from rich.table import Table
 
 from training import figures
+from training.console import TextTable
 from training.files import atomic_path, write_text
 from training.outcome import GROUPS, Outcome
+from training.output import as_text
+from zoo._markdown import code, markdown
 
 ABSENT = "–"
 
 
-def accuracy_table(outcomes: Sequence[Outcome]) -> Table:
+def accuracy_table(outcomes: Sequence[Outcome]) -> TextTable:
     """Many / medium / few / all in percent, one row an outcome, for the terminal."""
-    table = Table(title="Test accuracy, %", title_justify="left", title_style="bold")
+    table = TextTable(title="Test accuracy, %", title_justify="left", title_style="bold")
     table.add_column("")
     for group in GROUPS:
         table.add_column(group, justify="right")
@@ -35,10 +39,19 @@ def markdown_table(outcomes: Sequence[Outcome]) -> str:
     """The same table in Markdown."""
     lines = [f"| | {' | '.join(GROUPS)} |", "| --- |" + " ---: |" * len(GROUPS)]
     lines += [
-        f"| {outcome.recipe.title} | {' | '.join(percent(outcome.accuracies[g]) for g in GROUPS)} |"
+        f"| {markdown(outcome.recipe.title)} | {' | '.join(percent(outcome.accuracies[g]) for g in GROUPS)} |"
         for outcome in outcomes
     ]
     return "\n".join(lines)
+
+
+def quoted(text: str) -> str:
+    """The text as Python reads it, on one line.
+
+    >>> print(quoted('a "b".keras'))
+    "a \\"b\\".keras"
+    """
+    return json.dumps(as_text(text), ensure_ascii=False)
 
 
 def percent(share: float) -> str:
@@ -100,7 +113,8 @@ def save_figures(folder: Path, drawings: Sequence[tuple[str, str, Callable[[], F
     for name, caption, draw in drawings:
         # Only for these figures: whoever uses the library keeps the style of their own.
         with matplotlib.rc_context(figures.STYLE), atomic_path(folder / f"{name}.png") as temporary:
-            draw().savefig(temporary, dpi=150, facecolor="white")
+            with figures.any_glyphs():
+                draw().savefig(temporary, dpi=150, facecolor="white")
         drawn[f"{name}.png"] = caption
     return drawn
 
@@ -129,12 +143,12 @@ def _figures(outcomes: Sequence[Outcome]) -> list[tuple[str, str, Callable[[], F
         drawings += [
             (
                 f"kappa_lambda{suffix}",
-                f"Kappa and lambda of each layer, before and after training ({outcome.recipe.title}).",
+                f"Kappa and lambda of each layer, before and after training ({markdown(outcome.recipe.title)}).",
                 lambda outcome=outcome: figures.learned_parameters(outcome),
             ),
             (
                 f"apa_curves{suffix}",
-                f"The curves that these parameters make ({outcome.recipe.title}).",
+                f"The curves that these parameters make ({markdown(outcome.recipe.title)}).",
                 lambda outcome=outcome: figures.learned_curves(outcome),
             ),
         ]
@@ -147,11 +161,11 @@ def settings_and_figures(outcomes: Sequence[Any], settings: dict[str, str], draw
         "| setting | |",
         "| --- | --- |",
         *(f"| {name} | {value} |" for name, value in settings.items()),
-        *(f"| seconds, {outcome.recipe.title} | {outcome.seconds:.0f} |" for outcome in outcomes),
+        *(f"| seconds, {markdown(outcome.recipe.title)} | {outcome.seconds:.0f} |" for outcome in outcomes),
         "",
     ]
     for name, caption in drawn.items():
-        lines += [f"![{caption}](figures/{name})", "", f"*{caption}*", ""]
+        lines += [f"![{caption}](figures/{quote(name)})", "", f"*{caption}*", ""]
     return lines
 
 
@@ -160,7 +174,7 @@ def _markdown(outcomes: Sequence[Outcome], title: str, settings: dict[str, str],
     many, few = first.recipe.evaluation.many_threshold, first.recipe.evaluation.few_threshold
     groups = {name: end - start for name, start, end in figures.shot_groups(first)}
     lines = [
-        f"# {title}",
+        f"# {markdown(title)}",
         "",
         "Test accuracy in percent, mean over the classes of each group:",
         "",
@@ -178,8 +192,9 @@ def _markdown(outcomes: Sequence[Outcome], title: str, settings: dict[str, str],
         "",
     ]
     for outcome in outcomes:
-        lines.append(f"- `{outcome.recipe.name}.keras`: the model ({outcome.recipe.title}); it ends in logits")
-        lines.append(f"- `{outcome.recipe.name}.json`: its recipe and every number of this report")
+        name = outcome.recipe.name
+        lines.append(f"- {code(name + '.keras')}: the model ({markdown(outcome.recipe.title)}); it ends in logits")
+        lines.append(f"- {code(name + '.json')}: its recipe and every number of this report")
     lines += [
         "- `history.csv`: losses, accuracies, kappa and lambda by epoch",
         "- `config.json`: what was run, with which versions",
@@ -188,7 +203,7 @@ def _markdown(outcomes: Sequence[Outcome], title: str, settings: dict[str, str],
         "import keras",
         "import zoo",
         "",
-        f'model = keras.saving.load_model("{outcomes[-1].recipe.name}.keras")',
+        f"model = keras.saving.load_model({quoted(outcomes[-1].recipe.name + '.keras')})",
         "```",
         "",
     ]

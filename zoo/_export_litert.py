@@ -47,7 +47,7 @@ def write_litert(model, folder, settings, representative_images=None):
         except Exception as error:
             raise ValueError(f"LiteRT cannot run this model with its built-in operations: {error}") from error
     (folder / "model.tflite").write_bytes(content)
-    (folder / "model.json").write_text(json.dumps(settings.description()))
+    (folder / "model.json").write_text(json.dumps(settings.description()), encoding="utf-8")
 
 
 def _learned(model):

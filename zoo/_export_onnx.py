@@ -28,7 +28,7 @@ def write_onnx(model, folder, settings):
     onnx.helper.set_model_props(proto, {"keras_apa": description})
     onnx.checker.check_model(proto)
     onnx.save(proto, folder / "model.onnx")
-    (folder / "model.json").write_text(description)
+    (folder / "model.json").write_text(description, encoding="utf-8")
 
 
 def _from_tensorflow(graph):

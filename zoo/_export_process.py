@@ -34,18 +34,18 @@ def write_in_fresh_process(backend, model, folder, settings, representative_imag
             "folder": str(folder),
             "modules": _modules(job / "model.keras"),
         }
-        (job / "job.json").write_text(json.dumps(description))
+        (job / "job.json").write_text(json.dumps(description), encoding="utf-8")
         result = subprocess.run(
             [sys.executable, "-c", _PROGRAM, str(job)],
             env=_environment(backend),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             errors="replace",
         )
         if (job / "error.txt").exists():
-            raise ValueError((job / "error.txt").read_text())
+            raise ValueError((job / "error.txt").read_text(encoding="utf-8", errors="surrogatepass"))
         if result.returncode:
             raise RuntimeError(f"The export on the {backend} backend failed:\n{result.stdout[-4000:]}")
 
@@ -56,7 +56,7 @@ def main(job):
     from zoo.export import write
 
     job = pathlib.Path(job)
-    description = json.loads((job / "job.json").read_text())
+    description = json.loads((job / "job.json").read_text(encoding="utf-8"))
     for name in description["modules"]:
         importlib.import_module(name)
     # Uncompiled: the optimizer's class is the other backend's. Not safe_mode: whoever exports a model has it in memory,
@@ -67,7 +67,7 @@ def main(job):
     try:
         write(model, pathlib.Path(description["folder"]), kind.from_config(description["settings"]), images)
     except ValueError as error:
-        (job / "error.txt").write_text(str(error))
+        (job / "error.txt").write_text(str(error), encoding="utf-8", errors="surrogatepass")
         return 1
     return 0
 
@@ -79,6 +79,7 @@ def _environment(backend):
         "TF_CPP_MIN_LOG_LEVEL": "3",
         **os.environ,
         "KERAS_BACKEND": backend,
+        "PYTHONIOENCODING": "utf-8:backslashreplace",  # whatever the locale: what it prints is read as UTF-8
         "PYTHONPATH": path,
         # The accelerator's memory may be taken by the process that waits; tracing needs none.
         "CUDA_VISIBLE_DEVICES": "-1",

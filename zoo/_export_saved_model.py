@@ -31,7 +31,7 @@ def write_saved_model(model, folder, settings):
         check_runs_without_xla(folder / "saved_model.pb")
         extra = folder / "assets.extra"
         extra.mkdir()
-        (extra / "model.json").write_text(json.dumps(settings.description()))
+        (extra / "model.json").write_text(json.dumps(settings.description()), encoding="utf-8")
         height, width, channels = graph.example().shape[1:]
         picture = tf.io.encode_jpeg(tf.zeros((height, width, channels), "uint8")).numpy()
         requests = {

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
+from keras_apa._text import as_text
 from zoo.preprocessing import Preprocessing
 from zoo.value_range import range_after, sees_images
 
@@ -18,7 +19,7 @@ class Classifier(keras.Model):
         inputs, outputs: As `keras.Model` takes them.
         name: Name of the model.
         preprocessing: A `zoo.Preprocessing`, or `None` if unknown. It is not part of the graph.
-        class_names: One name an output, or `None` if unknown.
+        class_names: One name an output, or `None` if unknown; as `keras_apa.ClassCounts` takes them.
         batches_tracked: What the batch norms of a PyTorch checkpoint have counted, by key, for the way back.
 
     With a `preprocessing` the model warns, once, of images that look as if they were not prepared by it: see
@@ -70,7 +71,7 @@ class Classifier(keras.Model):
         if value is not None:
             if isinstance(value, str) or not isinstance(value, Sequence):
                 raise ValueError(f"class_names must be a sequence of names or None; given: {value!r}.")
-            value = tuple(str(name) for name in value)
+            value = tuple(as_text(name) for name in value)
             outputs = self.output_shape[-1] if isinstance(self.output_shape, tuple) else None
             if len(value) != outputs:
                 raise ValueError(f"class_names must have {outputs} names, one an output; given: {len(value)}.")

@@ -151,7 +151,7 @@ def alone(path, waiting=""):
 def _accept(file, path, sha256):
     """Moves `file` to `path` if its content is right; a wrong one is deleted unless it was there before."""
     record = path.with_name(f"{path.name}.sha256")
-    recorded = record.read_text().split()[:1] if record.is_file() else []
+    recorded = record.read_text(encoding="utf-8", errors="replace").split()[:1] if record.is_file() else []
     expected = (sha256 or "".join(recorded)).lower()
     digest = _sha256(file)
     problem = None
@@ -170,7 +170,7 @@ def _accept(file, path, sha256):
     if not recorded:
         try:
             temporary = record.with_name(f".{secrets.token_hex(4)}-{record.name}")
-            temporary.write_text(f"{digest}  {path.name}\n")
+            temporary.write_text(f"{digest}  {path.name}\n", encoding="utf-8", errors="surrogateescape")
             os.replace(temporary, record)
         except OSError:
             # A cache that others may only read works without the record.
@@ -265,7 +265,7 @@ def _get(url, partial, progress):
     done = partial.stat().st_size if partial.exists() and version.exists() else 0
     headers = {"User-Agent": "keras-apa", "Accept-Encoding": "identity"}
     if done:
-        headers |= {"Range": f"bytes={done}-", "If-Range": version.read_text()}
+        headers |= {"Range": f"bytes={done}-", "If-Range": version.read_text(encoding="utf-8")}
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -284,7 +284,7 @@ def _get(url, partial, progress):
         tag = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
         progress(done, total)
         if tag:
-            version.write_text(tag)
+            version.write_text(tag, encoding="utf-8")
         else:
             version.unlink(missing_ok=True)
         with open(partial, "ab" if done else "wb") as stream:

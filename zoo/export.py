@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_apa._names import check_name
+from keras_apa._text import as_text, check_utf8
 from zoo._export_folder import check_folder, write_version
 from zoo._export_graph import Settings, choose_activation, image_shape, num_classes
 from zoo._export_process import write_in_fresh_process
@@ -112,6 +113,8 @@ def export(
         images = _check_quantization(model, settings, representative_images)
     backend = _check_installed(format)
     check_folder(folder)
+    if format == "tf_saved_model":
+        check_utf8(folder, "folder")
 
     def write_into(path):
         if backend == keras.config.backend():
@@ -180,7 +183,7 @@ def _check_class_names(model, class_names):
         class_names = getattr(model, "class_names", None) or range(classes)
     if isinstance(class_names, str) or len(class_names) != classes:
         raise ValueError(f"class_names must have {classes} names, one a class; given: {class_names!r}.")
-    return tuple(str(name) for name in class_names)
+    return tuple(as_text(name) for name in class_names)
 
 
 def _check_top_k(top_k):
@@ -247,4 +250,4 @@ def _model_name(folder, format):
         raise ValueError(
             f"folder must name a folder, in which VERSION/{FORMATS[format] or ''} is made; given: {str(folder)!r}."
         )
-    return path.parent.name if path.name.isdecimal() else path.name
+    return as_text(path.parent.name if path.name.isdecimal() else path.name)

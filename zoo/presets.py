@@ -21,8 +21,10 @@ import keras
 import numpy as np
 
 from keras_apa._names import check_name
+from keras_apa._text import visible
 from keras_apa._version import __version__
 from keras_apa.layers import PriorCorrection
+from zoo._markdown import code, markdown
 from zoo.checkpoint_files import first_line, import_safetensors, read_safetensors
 from zoo.classifier import Classifier
 from zoo.download import DownloadError, alone, is_offline
@@ -106,7 +108,7 @@ def save_preset(
         raise ValueError(f"The preset {folder} cannot be written: {error.strerror}.") from error
     try:
         (temporary / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        (temporary / "README.md").write_text(_card(model, folder.name, config), encoding="utf-8")
+        (temporary / "README.md").write_text(_card(model, visible(folder.name, lines=False), config), encoding="utf-8")
         if weights_format == "h5":
             model.save_weights(temporary / config["weights"])
         else:
@@ -339,24 +341,24 @@ def _card(model, name, config):
     """The model card; the head is YAML, in the form of Hugging Face."""
     lines = ["---", "library_name: keras", "pipeline_tag: image-classification", "tags:"]
     lines += [f"- {tag}" for tag in ("keras", "keras-apa", "image-classification", "long-tailed-recognition")]
-    lines += ["---", "", f"# {name}", ""]
+    lines += ["---", "", f"# {markdown(name)}", ""]
     if config["description"]:
-        lines += [str(config["description"]).strip(), ""]
+        lines += [visible(config["description"]).strip(), ""]
     lines += [
-        f"`{model.name}` of keras-apa {config['keras_apa_version']}, {model.count_params():,} parameters; loads on "
+        f"{code(model.name)} of keras-apa {config['keras_apa_version']}, {model.count_params():,} parameters; loads on "
         "TensorFlow, JAX and PyTorch.",
         "",
         "```python",
         "import zoo",
         "",
-        f'model = zoo.from_preset("{name}")  # the folder, or hf://user/{name}',
+        f"model = zoo.from_preset({json.dumps(name, ensure_ascii=False)})  # the folder, or hf://user/{name}",
     ]
     if model.preprocessing is not None:
         lines += ["outputs = model.predict(model.preprocessing(images))  # pixels from 0 to 255"]
     lines += ["```", ""]
     if config["metrics"]:
         lines += ["| metric | value |", "| --- | --- |"]
-        lines += [f"| {metric} | {value:g} |" for metric, value in config["metrics"].items()] + [""]
+        lines += [f"| {markdown(metric)} | {value:g} |" for metric, value in config["metrics"].items()] + [""]
     lines += [f"* Input shape: `{model.input_shape}`"]
     if model.preprocessing is not None:
         lines += [f"* {_preprocessing(model.preprocessing)}"]
@@ -364,7 +366,7 @@ def _card(model, name, config):
         if isinstance(layer, PriorCorrection):
             lines += [f"* Corrects the class prior of its training data ({layer.variant}, tau {layer.tau:g})."]
     if model.class_names is not None:
-        names = ", ".join(model.class_names[:10]) + (", ..." if len(model.class_names) > 10 else "")
+        names = ", ".join(map(markdown, model.class_names[:10])) + (", ..." if len(model.class_names) > 10 else "")
         lines += [f"* {len(model.class_names)} classes: {names}"]
     return "\n".join(lines) + "\n"
 

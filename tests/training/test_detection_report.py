@@ -84,4 +84,4 @@ def test_absent_group_is_a_dash(perfect):
     outcome, _ = perfect
     absent = dataclasses.replace(outcome, metrics={**outcome.metrics, "box_APr": float("nan")})
     column = detection_table([absent]).columns[4]
-    assert column.header == "APr" and list(column.cells) == ["–", "100.0"]
+    assert column.header == "APr" and list(map(str, column.cells)) == ["–", "100.0"]

@@ -19,6 +19,7 @@ from training.data.decoding import with_progress
 from training.data.list_files import _category_name, _entry, _read_json
 from training.files import missing_files
 from training.images import FORMATS, exif_orientation, in_front_of_white, why_unreadable
+from training.output import visible
 
 _SHOWN = 5
 _SMALL = 32
@@ -344,7 +345,7 @@ def check_image_files(part):
 @contextlib.contextmanager
 def opened_image(path, number):
     """An image file; whatever a decoder raises becomes a ValueError with the file and the id."""
-    name = f"{path} (id {number})"
+    name = _named(path, number)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata
@@ -357,6 +358,11 @@ def opened_image(path, number):
         raise ValueError(f"{name}: {why_unreadable(path, error)}") from error
 
 
+def _named(path, number):
+    """An image in an error, of which TensorFlow loses all if it is no UTF-8."""
+    return f"{visible(path, lines=False)} (id {number})"
+
+
 def orientation_as_annotated(image, height, width, path, number):
     """What EXIF's orientation is to be used so that the pixels are those that were annotated."""
     orientation = exif_orientation(image)
@@ -367,7 +373,7 @@ def orientation_as_annotated(image, height, width, path, number):
     if stored == (height, width):
         return 1
     raise ValueError(
-        f"{path} (id {number}): the image is {upright[0]} pixels high and {upright[1]} wide, the annotations say "
+        f"{_named(path, number)}: the image is {upright[0]} pixels high and {upright[1]} wide, the annotations say "
         f"{height} and {width}"
     )
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.images import FORMATS, exif_orientation, in_front_of_white, upright, why_unreadable
+from training.output import visible
 
 __all__ = [
     "UnreadableImageError",
@@ -170,5 +171,4 @@ def with_progress(results: Iterable[Any], total: int) -> Iterator[Any]:
 
 def tell(message: str) -> None:
     """A line on stderr, printable whatever a file's name has in it."""
-    text = "".join(character if character.isprintable() else "\ufffd" for character in message)
-    print(f"keras-apa: {text}", file=sys.stderr, flush=True)
+    print(f"keras-apa: {visible(message)}", file=sys.stderr, flush=True)

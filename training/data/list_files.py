@@ -13,6 +13,7 @@ from keras_apa.class_counts import ClassCounts
 from training.checks import check_choice, check_flag, check_whole
 from training.data.source import FileImages, Source, refuse_empty_classes, unreadable_images
 from training.files import missing_files
+from training.output import as_text
 from zoo import Preprocessing
 from zoo.preprocessing import imagenet
 
@@ -117,7 +118,7 @@ def read_list(
         try:
             path, label = line.decode("utf-8-sig" if number == 1 else "utf-8").strip().rsplit(maxsplit=1)
         except UnicodeDecodeError:
-            raise ValueError(f"{place}: not UTF-8 text: {_shortened(line)}") from None
+            raise ValueError(f"{place}: not UTF-8 text: {_shortened(line)}; save the list as UTF-8") from None
         except ValueError:
             raise ValueError(f"{place}: expected a path, white space and a label, got {_shortened(line)}") from None
         if not (label.isascii() and label.isdigit()):
@@ -246,6 +247,8 @@ def _read(file, what):
 def _read_json(file) -> dict[str, Any] | list[Any]:
     try:
         return json.loads(_read(file, "the annotation file"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{os.fspath(file)} must be JSON in UTF-8 ({error}); save it as UTF-8") from None
     except ValueError as error:
         raise ValueError(f"{os.fspath(file)} is no JSON: {error}") from None
 
@@ -309,7 +312,7 @@ def _category_name(category, place):
         name = category["id"]
     if not isinstance(name, str | int | float):
         raise ValueError(f"{place}: name must be a text, got {name!r:.80}")
-    return str(name)
+    return as_text(name)
 
 
 def _some(paths):

@@ -27,6 +27,7 @@ from training.data.decoding import (
     unreadable_images,
 )
 from training.images import why_unreadable
+from training.output import visible
 from zoo import Preprocessing
 
 __all__ = [
@@ -256,10 +257,11 @@ class FileImages(_EncodedImages):
             with open(path, "rb") as file:
                 return file.read()
         except OSError as error:
-            raise ValueError(f"{path}: {why_unreadable(path, error)}") from error
+            raise ValueError(f"{self.describe(index)}: {why_unreadable(path, error)}") from error
 
     def describe(self, index: int) -> str:
-        return self.paths[index]
+        # TensorFlow loses the whole of an error that is no UTF-8.
+        return visible(self.paths[index], lines=False)
 
     def subset(self, indices: np.ndarray) -> FileImages:
         indices = _read_indices(indices, len(self))

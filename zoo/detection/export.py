@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 
+from keras_apa._text import as_text
 from zoo.detection.rcnn import FasterRCNN
 
 
@@ -68,7 +69,7 @@ def detector_settings(detector, format, name, image_size=None, class_names=None,
     if isinstance(class_names, str) or len(class_names) != number:
         raise ValueError(f"class_names must have {number} names, one a class; given: {class_names!r}.")
     return DetectorSettings(
-        format=format, name=name, image_size=image_size, class_names=tuple(str(name) for name in class_names)
+        format=format, name=name, image_size=image_size, class_names=tuple(as_text(name) for name in class_names)
     )
 
 
@@ -104,7 +105,7 @@ def write_detector(detector, folder, settings):
         "image_size": settings.image_size,
         "preprocessing": detector.preprocessing.get_config(),
     }
-    (extra / "model.json").write_text(json.dumps(description))
+    (extra / "model.json").write_text(json.dumps(description), encoding="utf-8")
     height, width = settings.image_size
     picture = tf.io.encode_jpeg(tf.zeros((height, width, 3), "uint8")).numpy()
     requests = {

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._text import as_text
 from keras_apa.layers.composite import differing_parts, parts_of, set_trainable_parts
 from keras_apa.losses import attach_loss_state
 from zoo.detection import matching
@@ -109,7 +110,7 @@ class FasterRCNN(keras.Model):
         self.backbone = as_backbone(backbone)
         self.frozen_stages = freeze(self.backbone, frozen_stages)
         self.preprocessing = DetectionPreprocessing() if preprocessing is None else preprocessing
-        self.class_names = None if class_names is None else tuple(class_names)
+        self.class_names = None if class_names is None else tuple(as_text(name) for name in class_names)
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(f"class_names must have {num_classes} names, one a class; given: {len(self.class_names)}.")
         self.pyramid_filters = positive(pyramid_filters, "pyramid_filters")
