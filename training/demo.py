@@ -100,7 +100,7 @@ def _compare_in(
     """`compare` in a folder that is this process's own."""
     task, folder = task_of(recipes[0]), owned.path
     if owned.note:
-        console.print(owned.note, highlight=False, markup=False, soft_wrap=True)
+        console.print(owned.note)
     finished: list[Any] = []
     try:
         with interruptible() as interrupt:

@@ -73,7 +73,7 @@ def run_train(
         )
     with owned:
         for line in filter(None, (elsewhere, owned.note)):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line)
         if elsewhere:
             command = with_output(command, owned.given)
         return _run_train(owned, recipe, overwrite, checkpoint_steps, jit_compile, command, given, console)
@@ -148,7 +148,7 @@ def _run_train(
     if failed := getattr(source, "failed", None):
         listed = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
         stood_in = f"{len(failed)} images could not be decoded in the training; others of their class stood in:{listed}"
-        console.print(stood_in, highlight=False, markup=False, soft_wrap=True)
+        console.print(stood_in)
     folder = owned.place()
     task.save(folder, model, outcome)
     code = _close(folder, outcome, config, console)
