@@ -160,12 +160,14 @@ class ShotAccuracy(_PerClassAccuracy):
     `MeanClassAccuracy`.
 
     `result()` is a dictionary, which `fit` and `evaluate` log as entries of their own, `val_few` and so on; where a
-    model has two of these metrics, with the names of their outputs, `val_species_few`, or their own. A group
-    without evaluated classes is NaN (the authors' script prints 0 there).
+    model has two of these metrics, with the names of their outputs, `val_species_few`, or their own, and with its own
+    where another metric has the name of an entry but not its number. A group without evaluated classes is NaN (the
+    authors' script prints 0 there).
 
     Keras cannot tell whether an entry of a dictionary is to rise: `EarlyStopping("val_few", mode="max")`, and so for
     `ModelCheckpoint` and `ReduceLROnPlateau`. With `group="few"` the metric is that number alone, of the name `few`,
-    and no mode is needed. KerasTuner knows no direction of other metrics than Keras's:
+    and no mode is needed; in a model of several outputs Keras finds the direction of no metric, so there it is.
+    KerasTuner knows no direction of other metrics than Keras's:
     `keras_tuner.Objective("val_few", "max")`. A callback that monitors NaN never sees an improvement; a metric of
     one group warns if labels had none of its classes.
 
@@ -247,13 +249,26 @@ class ShotAccuracy(_PerClassAccuracy):
             if isinstance(metric, ShotAccuracy) and metric.group is None and metric.prefix == self.prefix
         ]
         places = [place for place, (_, metric) in enumerate(rivals) if metric is self]
-        if len(rivals) < 2 or not places:
+        if not places:
             return ""
+        if len(rivals) < 2:
+            return f"{self.name}_" if self._would_overwrite(metrics) else ""
         both = [f"{output}_{metric.name}" if output else metric.name for output, metric in rivals]
         numbered = [f"{name}_{both[:place].count(name)}" for place, name in enumerate(both)]
         choices = ([output for output, _ in rivals], [metric.name for _, metric in rivals], both, numbered)
         names = next(each for each in choices if None not in each and len(set(each)) == len(rivals))
         return f"{names[places[0]]}_"
+
+    def _would_overwrite(self, metrics):
+        """Whether an entry has the name of another metric in the logs, but not its number."""
+        entries = {f"{self.prefix}{group}": group for group in _GROUPS}
+        others = {metric.name: metric for output, metric in metrics if output is None and metric is not self}
+        shared = [(others[entry], group) for entry, group in entries.items() if entry in others]
+        return any(not (isinstance(other, ShotAccuracy) and other._is_part_of(self, group)) for other, group in shared)
+
+    def _is_part_of(self, whole, group):
+        ours, theirs = ({**metric.get_config(), "prefix": "", "name": ""} for metric in (self, whole))
+        return ours == {**theirs, "group": group}
 
     def reset_state(self):
         """Forgets all samples; warns, once, if labels had no class of `group`, so that the result was NaN."""

@@ -53,6 +53,22 @@ def test_two_metrics_of_one_output_are_told_apart_by_name_or_number():
 
 
 @pytest.mark.any_backend
+def test_the_number_of_a_group_is_not_overwritten_by_the_entry_of_another_metric():
+    counts = [200, 50, 30]
+    for one in (ShotAccuracy(counts, few_threshold=40, group="few"), keras.metrics.SparseCategoricalAccuracy("all")):
+        whole = ShotAccuracy([200, 50, 5])
+        for metrics in ((whole, one), (one, whole)):
+            logs = one_output(*metrics).evaluate(X, SPECIES, verbose=0, return_dict=True)
+            assert set(logs) == {"loss", one.name, *(f"shot_accuracy_{group}" for group in GROUPS)}
+            assert logs[one.name] == float(one.result())
+    counts = [200, 50, 5]
+    logs = one_output(ShotAccuracy(counts), ShotAccuracy(counts, group="few")).evaluate(
+        X, SPECIES, verbose=0, return_dict=True
+    )
+    assert set(logs) == {"loss", *GROUPS}  # it is the same number
+
+
+@pytest.mark.any_backend
 def test_keras_callbacks_can_tell_that_the_metrics_rise(tmp_path):
     monitored = ("val_few", "val_a_medium", "val_mean_class_accuracy", "val_rare")
     callbacks = [
