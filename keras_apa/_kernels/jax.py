@@ -59,7 +59,7 @@ def refuse(wrong, given, predictions, message):
             warnings.warn(f"{text.rstrip('.')}. The result is NaN.", stacklevel=1)
         return np.full((), np.nan, "float32")
 
-    def call(stop):
+    def call(stop, wrong, given):
         python, shape = functools.partial(tell, stop), jax.ShapeDtypeStruct((), "float32")
         return jax.lax.cond(
             jnp.any(wrong),
@@ -69,7 +69,12 @@ def refuse(wrong, given, predictions, message):
             given,
         )
 
-    looked_at = jax.custom_jvp(lambda _: call(stop=False))
-    looked_at.defjvp(lambda primals, tangents: (call(stop=jax.device_count() == 1), jnp.zeros((), "float32")))
+    # The tensors are arguments: a function that is traced first and differentiated then, as in `scan`, `checkpoint` and
+    # a `jit` inside, cannot reach those of its closure any more.
+    looked_at = jax.custom_jvp(lambda _, wrong, given: call(False, wrong, given))
+    looked_at.defjvp(
+        lambda primals, tangents: (call(jax.device_count() == 1, *primals[1:]), jnp.zeros((), "float32")),
+    )
     # One number is enough to tell whether they are differentiated.
-    return jax.lax.stop_gradient(looked_at(jnp.ravel(predictions)[:1]))
+    wrong, given = jax.lax.stop_gradient((wrong, given))
+    return jax.lax.stop_gradient(looked_at(jnp.ravel(predictions)[:1], wrong, given))

@@ -41,8 +41,11 @@ def refuse(wrong, given, predictions, message):
         return np.nan
 
     def fail():
-        bad = tf.boolean_mask(given, tf.broadcast_to(wrong, tf.shape(given)))
-        stop = tf.raw_ops.Assert(condition=False, data=[message(None), "Given:", tf.unique(bad).y], summarize=5)
+        # Not tf.boolean_mask, which tf.vectorized_map cannot run where nothing is wrong.
+        first = tf.argmax(tf.cast(tf.reshape(tf.broadcast_to(wrong, tf.shape(given)), (-1,)), "int32"))
+        bad = tf.gather(tf.reshape(given, (-1,)), first)
+        none = tf.logical_not(tf.reduce_any(wrong))  # not False: tf.vectorized_map runs both branches
+        stop = tf.raw_ops.Assert(condition=none, data=[message(None), "Given:", bad], summarize=5)
         with tf.control_dependencies([stop]):
             return tf.constant(np.nan, given.dtype)
 

@@ -8,6 +8,7 @@ import pytest
 from catalog import LOSSES
 from keras import ops
 
+from keras_apa import losses
 from keras_apa.losses import BalancedSoftmaxCrossentropy, GumbelCrossentropy, SeesawLoss, attach_loss_state
 from keras_apa.losses import trusted_labels as trusted
 from keras_apa.metrics import MeanClassAccuracy
@@ -136,3 +137,40 @@ def test_right_labels_under_vmap_are_not_refused():
     labels, logits = LABELS.reshape(2, 3), LOGITS.reshape(2, 3, 4)
     gradient = jax.jit(jax.vmap(jax.grad(lambda z, y: loss(y, z).sum())))(logits, labels)
     assert np.all(np.isfinite(gradient))
+
+
+def _one_sample(logits, label):
+    return losses.balanced_softmax_crossentropy(label[None], logits[None], [5, 3, 1])[0]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="transformations of JAX")
+@pytest.mark.parametrize("transformation", ["jit", "checkpoint", "scan"])
+def test_a_loss_is_differentiated_after_it_was_traced(transformation):
+    import jax
+
+    logits, labels = np.zeros((6, 3), "float32"), np.arange(6) % 3
+
+    def total(x, y):
+        return losses.balanced_softmax_crossentropy(y, x, [5, 3, 1]).sum()
+
+    def function(x, y):
+        if transformation == "scan":
+            step = lambda carry, each: (carry + _one_sample(*each), None)  # noqa: E731
+            return jax.lax.scan(step, 0.0, (x, y))[0]
+        return getattr(jax, transformation)(total)(x, y)
+
+    gradient = jax.grad(function)
+    np.testing.assert_allclose(gradient(logits, labels), jax.grad(total)(logits, labels), rtol=1e-5, atol=1e-7)
+    with pytest.raises(Exception, match="Labels that count from 1"):
+        jax.block_until_ready(gradient(logits, labels + 1))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a transformation of TensorFlow")
+def test_a_loss_runs_in_vectorized_map():
+    import tensorflow as tf
+
+    logits, labels = tf.zeros((6, 3)), tf.constant(np.arange(6) % 3)
+    each = tf.vectorized_map(lambda x: _one_sample(*x), (logits, labels))
+    np.testing.assert_allclose(each, losses.balanced_softmax_crossentropy(labels, logits, [5, 3, 1]), rtol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Labels that count from 1"):
+        tf.vectorized_map(lambda x: _one_sample(*x), (logits, labels + 1))
