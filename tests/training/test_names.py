@@ -156,6 +156,17 @@ def test_names_in_figures_are_no_formulas():
 
 
 @pytest.mark.any_backend
+def test_a_long_name_leaves_the_images_their_room():
+    image, found = {1: np.zeros((16, 16, 3), "uint8")}, {1: [{"bbox": [1, 1, 5, 5], "category_id": 3}]}
+    widths = []
+    for name in ("cat", "y" * 200):
+        figure = detection_figures.scenes(image, {"annotations": found}, {3: name})
+        figure.savefig(io.BytesIO(), dpi=30)
+        widths.append(figure.axes[0].get_position().width)
+    assert widths[1] > 0.8 * widths[0]
+
+
+@pytest.mark.any_backend
 def test_errors_of_the_command_line_keep_brackets_and_long_paths(capsys):
     path = "/a [bold]folder[/bold]" * 12
     assert main(["train", "folder", "--data.pth", path]) == 2
