@@ -83,6 +83,7 @@ WRAPPED = {
     "compiled, parallel": lambda net: under("module._orig_mod.", net.state_dict()),
     "parallel, compiled": lambda net: under("_orig_mod.module.", net.state_dict()),
     "a compiled stage": lambda net: {k.replace("layer1.", "layer1._orig_mod."): v for k, v in net.state_dict().items()},
+    "a parallel stage": lambda net: {k.replace("layer2.", "layer2.module."): v for k, v in net.state_dict().items()},
     "swa": lambda net: torch.optim.swa_utils.AveragedModel(net).state_dict(),
     "swa in a dict": lambda net: {"swa_model": torch.optim.swa_utils.AveragedModel(net).state_dict(), "epoch": 2},
     "ema-pytorch": ema_pytorch,
