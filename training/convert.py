@@ -13,7 +13,7 @@ from keras_apa.layers import PriorCorrection
 from training.checks import check_choice
 from training.cli import usage
 from training.files import atomic_path, make_writable
-from training.output import escaped_output
+from training.output import escaped_output, visible
 from zoo.checkpoint_files import ENDINGS, check_ending, read_state_dict, write_state_dict
 from zoo.preprocessing import cifar, imagenet
 from zoo.resnet import IMAGENET_RESNETS
@@ -64,7 +64,7 @@ def run_convert(
         kind = "ImageNet" if model.name in IMAGENET_RESNETS else "CIFAR"
         print(f"Images are prepared with the mean and deviation of {kind}, as is usual for {model.name}; a checkpoint")
         print("does not tell: --preprocessing imagenet, cifar or none says otherwise.")
-    print(f"{model.name}, {model.count_params():,} weights. Wrote {target}")
+    print(visible(f"{model.name}, {model.count_params():,} weights. Wrote {target}"))
     return 0
 
 

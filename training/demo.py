@@ -20,7 +20,7 @@ from training.checks import nearest
 from training.cli import usage
 from training.console import TextConsole, text_console
 from training.interrupt import InterruptCheck, interruptible
-from training.output import escaped_output
+from training.output import escaped_output, visible
 from training.ownership import OwnedFolder
 from training.recipe import Experiment, Recipe
 from training.recipes import get_recipe
@@ -109,16 +109,16 @@ def _compare_in(
                 interrupt.raise_if_pressed()
     except KeyboardInterrupt:
         names = ", ".join(f"{outcome.recipe.name}.keras" for outcome in finished) or "no model yet"
-        print(f"keras-apa: interrupted. Finished: {names}, in {folder}", file=sys.stderr)
+        print(visible(f"keras-apa: interrupted. Finished: {names}, in {folder}"), file=sys.stderr)
         options = {"--backend": keras.config.backend(), **options, "--output": str(folder)}
         words = [word for option in options.items() for word in option]
-        print(f"Continue with: {shlex.join(['keras-apa', 'demo', *words, '--resume'])}", file=sys.stderr)
+        print(visible(f"Continue with: {shlex.join(['keras-apa', 'demo', *words, '--resume'])}"), file=sys.stderr)
         return 130
     console.print(task.table(finished))
     report = task.write_report(owned.place(), finished, title=title, settings=settings)
     owned.check("the report is")
     models = "both models" if len(recipes) == 2 else "the models"
-    print(f"Wrote {report}, {models} and the figures beside it.")
+    print(visible(f"Wrote {report}, {models} and the figures beside it."))
     return 0
 
 

@@ -17,6 +17,7 @@ from training.output import visible
 # Detections with a lower score are not drawn.
 DRAWN_SCORE = 0.5
 _OPAQUE = 0.45
+_LONGEST = 40  # characters of a name above a box
 
 
 def loss_curves(outcomes: Sequence[Any]) -> Figure:
@@ -171,6 +172,8 @@ def _frame(axis, each, colour, name, text_pixels=0.0):
     axis.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=colour, linewidth=1.2))
     below = y < text_pixels
     name = visible(name, lines=False)
+    if len(name) > _LONGEST:  # a longer one would leave no room for the images themselves
+        name = f"{name[: _LONGEST - 1]}…"
     text = name if "score" not in each else f"{name} {each['score']:.2f}"
     axis.text(
         x,

@@ -25,7 +25,7 @@ from training.demo import describe_run
 from training.files import write_json
 from training.network import normalize_classifier
 from training.outcome import Outcome
-from training.output import escaped_output
+from training.output import escaped_output, visible
 from training.own_images import check_same_images, describe_choice, kept_fingerprint, with_suitable
 from training.ownership import FolderLostError, OwnedFolder
 from training.published import changes
@@ -135,10 +135,8 @@ def _run_train(
         )
     except KeyboardInterrupt:
         step = _newest_step(checkpoints)
-        print(
-            f"keras-apa: interrupted. Saved up to step {step} of {steps * recipe.epochs}, in {folder}", file=sys.stderr
-        )
-        print(f"Continue with: {shlex.join(command)}", file=sys.stderr)
+        saved = f"keras-apa: interrupted. Saved up to step {step} of {steps * recipe.epochs}, in {folder}"
+        print(visible(f"{saved}\nContinue with: {shlex.join(command)}"), file=sys.stderr)
         return 130
     except FolderLostError as error:
         again = shlex.join(with_output(command, owned.place()))
@@ -202,7 +200,7 @@ def _close(folder: Path, outcome: Any, config: dict[str, Any], console: TextCons
     console.print(task.table([outcome]))
     settings = describe(outcome.recipe, config)
     report = task.write_report(folder, [outcome], title=outcome.recipe.name, settings=settings)
-    print(f"Wrote {report}, the model, its numbers and figures beside it.")
+    print(visible(f"Wrote {report}, the model, its numbers and figures beside it."))
     return 0
 
 
@@ -293,7 +291,7 @@ def run_evaluate(folder: Path, changes: dict[str, Any], data: dict[str, Any], co
         recipe = recipe.replace(evaluation=changes, data=data)
         source = task_of(recipe).load(recipe)
     written = task_of(recipe).evaluate(folder, path, recipe, source, console)
-    print(f"Wrote {written.resolve()}")
+    print(visible(f"Wrote {written.resolve()}"))
     return 0
 
 
@@ -414,5 +412,5 @@ def run_report(folder: Path, console: Console | None = None) -> int:
     console.print(task.table(outcomes))
     settings = describe(outcomes[0].recipe, config)
     report = task.write_report(folder, outcomes, title=Path(folder).resolve().name, settings=settings)
-    print(f"Wrote {report.resolve()}")
+    print(visible(f"Wrote {report.resolve()}"))
     return 0

@@ -14,7 +14,7 @@ from training.cli import UsageError, usage
 from training.image_files import search_images
 from training.images import read_image
 from training.models import load_model
-from training.output import escaped_output
+from training.output import escaped_output, visible
 from training.predict import read_class_names
 from zoo.export import FORMATS, export
 
@@ -55,7 +55,7 @@ def run_export(
             representative_images=pixels,
             image_size=image_size,
         )
-    print(f"Wrote {path / (FORMATS[format] or '')}")
+    print(visible(f"Wrote {path / (FORMATS[format] or '')}"))
     return 0
 
 
@@ -68,7 +68,7 @@ def _read_representative(model: keras.Model, names: Sequence[str | os.PathLike])
     for name, reason in found.missing.items():
         raise UsageError(f"--images {name}: {reason}")
     for note in found.notes():
-        print(f"keras-apa: --images: {note}", file=sys.stderr)
+        print(visible(f"keras-apa: --images: {note}"), file=sys.stderr)
     files = found.files
     step = -(-len(files) // REPRESENTATIVE_IMAGES)
     return np.stack([read_image(file, preprocessing) for file in files[::step]])

@@ -108,9 +108,9 @@ def run_predict(
         _warn(f"{failed} of {len(results)} not predicted" + " or drawn" * (pictures is not None))
     if output is not None:
         write_json(output, document)
-        print(f"Wrote {Path(output).resolve()}", file=sys.stderr if as_json else sys.stdout)
+        print(visible(f"Wrote {Path(output).resolve()}"), file=sys.stderr if as_json else sys.stdout)
     if any("picture" in result for result in results):
-        print(f"Wrote pictures to {Path(pictures).resolve()}", file=sys.stderr if as_json else sys.stdout)
+        print(visible(f"Wrote pictures to {Path(pictures).resolve()}"), file=sys.stderr if as_json else sys.stdout)
     return 1 if failed else 0
 
 

@@ -139,9 +139,14 @@ def _read_file(path):
             "because anything else in a pickle can run code."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(
-            f"{str(path)!r} cannot be read as a PyTorch checkpoint, or is damaged: {first_line(error)}"
-        ) from error
+        if "TorchScript" in str(error):  # here too PyTorch's own text recommends to switch the protection off
+            raise ValueError(
+                f"{str(path)!r} was not opened: it is a TorchScript archive, which holds code. Save the tensors alone: "
+                "torch.save(torch.jit.load(path).state_dict(), ...)."
+            ) from None
+        # Of a file that is no pickle these say a number, or nothing.
+        reason = "its content is no pickle" if isinstance(error, KeyError | IndexError) else first_line(error)
+        raise ValueError(f"{str(path)!r} cannot be read as a PyTorch checkpoint, or is damaged: {reason}") from error
 
 
 def read_safetensors(path):

@@ -16,8 +16,10 @@ AVERAGES = ("state_dict_ema", "model_ema", "ema_model", "ema_state_dict", "model
 # Parts of a name that stand before those of a network: of a wrapper, or of the attribute that holds the network.
 PREFIXES = {"module", "model", "net", "network", "backbone", "encoder", "resnet", "feature_extractor", "base_model",
             "online_model", "feat_model", "classifier", *AVERAGES}  # fmt: skip
-# Wrappers of any module inside the network too.
-_ANYWHERE = re.compile(r"(?<![^.])(_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# Wrappers of any module inside the network too; DataParallel of a stage.
+_ANYWHERE = re.compile(
+    r"(?<![^.])(_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.|(?<=layer\d\.)module\."
+)
 _COUNTS = ("n_averaged", "initted", "step")  # beside an averaged model
 # Of a detector (torchvision), a ResNet and one of Transformers: the first tensor, before which the wrappers stand, and
 # one more, since other networks have a conv1 too.

@@ -39,10 +39,10 @@ def range_after(preprocessing):
 def warn_of_range(owner, images, wanted=None, stacklevel=2):
     """Warn if images look as if they had another range than is wanted, unless `owner` has been warned of already.
 
-    A warning comes for values far beyond the range, for 0 to 1 or normalised values where pixels are wanted, and for
-    0 to 1 where normalised values are wanted. Images of one value say nothing, nor do integers that are within the
-    range, however dark. Use it for the batches of tf.data, a `PyDataset` or a `DataLoader`, whose values models do not
-    see, with the model as `owner`.
+    A warning comes for values far beyond the range, for 0 to 1, normalised or centred values where pixels are wanted,
+    and for 0 to 1 where normalised values are wanted. Images of one value say nothing, nor do integers that are within
+    the range, however dark. Use it for the batches of tf.data, a `PyDataset` or a `DataLoader`, whose values models do
+    not see, with the model as `owner`.
 
     Args:
         owner: What the images are for, a model or its preprocessing.
@@ -213,6 +213,9 @@ def _what_is_wrong(dtype, least, most, low, high):
             return "They look like pixels divided by 255: multiply them by 255."
         if least <= -0.5 and most <= 20:
             return "They look normalised already: give the pixels as they are."
+        # Resizing and noise reach below 0 too, but not so far without going beyond the other end.
+        if least < -64 and most < 192:
+            return "They look like pixels less their mean: give the pixels as they are."
     elif low < -0.5 and 0 <= least <= 0.1 and 0.9 <= most <= 1:
         return f"They look like pixels divided by 255. {_PREPARE}"
     if least <= low - (high - low) or most >= high + (high - low):

@@ -334,3 +334,24 @@ def test_the_area_of_run_lengths_is_the_number_of_their_pixels():
         {"size": [20, 30], "counts": [600]},
     ):
         assert object_area({**box, "segmentation": segmentation}, 20, 30) == 200
+
+
+@pytest.mark.parametrize("share", [0.01, 1])
+def test_areas_that_are_no_pixels_are_told(source, share):
+    value = contents(area=700)
+    for each, area in zip(value["annotations"], [share, share, share, share, 20, 20], strict=True):
+        each["area"] = area
+    (note,) = [note for note in source(contents(area=700), value).notes if "a pixel or less" in note]
+    assert "(4 of 6): annotation 10, 11, 12, 20" in note
+    value["annotations"][0]["area"] = 20
+    assert not [note for note in source(contents(area=700), value).notes if "a pixel or less" in note]
+
+
+def test_polygons_in_shares_of_the_image_do_not_make_corners_of_the_boxes(source):
+    value = contents(area=700)
+    for each in value["annotations"]:
+        each["segmentation"] = [[x / SIZE for x in part] for part in each["segmentation"]]
+    with pytest.raises(
+        ValueError, match=r"its segmentation, x from 0.05 to .* lies outside its bbox .* both are pixels"
+    ):
+        source(value)

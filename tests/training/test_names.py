@@ -44,7 +44,7 @@ def test_a_training_takes_any_names_to_any_output_and_its_model_holds_text(tmp_p
     """In a folder that is no UTF-8, with an output of cp1252: table, checkpoints, logs, model and report."""
     for name in (NOT_UTF8, MARKUP):
         images_of(tmp_path / NOT_UTF8 / name)
-    run = tmp_path / f"{NOT_UTF8} [run]"
+    run = tmp_path / f"{NOT_UTF8} [run]\x1b[31m"
     out = io.TextIOWrapper(io.BytesIO(), "cp1252")
     arguments = ["--data.path", tmp_path / NOT_UTF8, "--model.name", "se_resnet8", "--data.image-size", "16"]
     arguments += ["--augment.crop", "padded", "--batch-size", "4", "--epochs", "1", "--output", run]
@@ -52,8 +52,9 @@ def test_a_training_takes_any_names_to_any_output_and_its_model_holds_text(tmp_p
         assert main(["train", "folder", "--backend", "torch", *map(str, arguments)]) == 0
     out.flush()
     printed = out.buffer.getvalue().decode("cp1252")
-    for name in (r" caf\xe9 ", MARKUP.replace("猫", r"\u732b"), r"caf\xe9 [run]/report.md"):
+    for name in (r" caf\xe9 ", MARKUP.replace("猫", r"\u732b"), r"caf\xe9 [run]\x1b[31m/report.md"):
         assert name in printed
+    assert "\x1b" not in printed
     names = [r"caf\xe9", MARKUP]
     assert json.loads((run / "folder.json").read_text(encoding="utf-8"))["class_names"] == names
     assert load_model(str(run / "folder.keras")).class_names == tuple(names)
@@ -152,6 +153,17 @@ def test_names_in_figures_are_no_formulas():
                 drawn.savefig(io.BytesIO(), dpi=30)
     assert figures.plain("_a").strip() == "_a" and not figures.plain("_a").startswith("_")
     assert scenes.axes[0].texts[0].get_text() == r"$\frac$ 猫\n2"
+
+
+@pytest.mark.any_backend
+def test_a_long_name_leaves_the_images_their_room():
+    image, found = {1: np.zeros((16, 16, 3), "uint8")}, {1: [{"bbox": [1, 1, 5, 5], "category_id": 3}]}
+    widths = []
+    for name in ("cat", "y" * 200):
+        figure = detection_figures.scenes(image, {"annotations": found}, {3: name})
+        figure.savefig(io.BytesIO(), dpi=30)
+        widths.append(figure.axes[0].get_position().width)
+    assert widths[1] > 0.8 * widths[0]
 
 
 @pytest.mark.any_backend

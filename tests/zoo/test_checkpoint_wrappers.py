@@ -83,6 +83,7 @@ WRAPPED = {
     "compiled, parallel": lambda net: under("module._orig_mod.", net.state_dict()),
     "parallel, compiled": lambda net: under("_orig_mod.module.", net.state_dict()),
     "a compiled stage": lambda net: {k.replace("layer1.", "layer1._orig_mod."): v for k, v in net.state_dict().items()},
+    "a parallel stage": lambda net: {k.replace("layer2.", "layer2.module."): v for k, v in net.state_dict().items()},
     "swa": lambda net: torch.optim.swa_utils.AveragedModel(net).state_dict(),
     "swa in a dict": lambda net: {"swa_model": torch.optim.swa_utils.AveragedModel(net).state_dict(), "epoch": 2},
     "ema-pytorch": ema_pytorch,
@@ -206,3 +207,17 @@ def test_names_of_transformers_are_those_of_torchvision(tmp_path):
     assert zoo.detect_architecture(found) == ("resnet18", {"classes": 3})
     for key, value in state.items():
         np.testing.assert_array_equal(found[key], value)
+
+
+def test_a_file_that_holds_code_or_no_pickle_is_named_without_advice_to_run_it(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "script.pt")
+    (tmp_path / "text.pth").write_bytes(b"hello")
+    for name, says in (
+        ("script.pt", "TorchScript archive, which holds code"),
+        ("text.pth", "its content is no pickle"),
+    ):
+        with pytest.raises(ValueError, match=says) as error:
+            read_state_dict(tmp_path / name)
+        assert "weights_only" not in str(error.value)

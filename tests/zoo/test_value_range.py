@@ -66,6 +66,7 @@ WIDE = range_after(Preprocessing(image_size=(32, 32), mean=(0.0,) * 3, std=(1 / 
         (list(UNIT), PIXELS, "multiply them by 255"),
         (NORMALISED, PIXELS, "They look normalised already: give the pixels as they are"),
         (UNIT * 2 - 1, PIXELS, "They look normalised already"),
+        (UNIT * 255 - 116, PIXELS, "They look like pixels less their mean"),  # preprocess_input of Keras's ResNet50
         (BYTES.astype("uint16") * 257, PIXELS, "uint16 from .* Scale them to that range"),
         (
             BYTES,

@@ -125,12 +125,13 @@ def area_notes(part: Any, known: Collection[int]) -> list[str]:
         part: `training.data.coco_file.Annotated`.
         known: The category ids that are measured.
     """
-    unusable, boxes, beyond, has_masks = [], [], [], False
+    unusable, boxes, beyond, within, objects, has_masks = [], [], [], [], 0, False
     for number, own in part.objects.items():
         size = part.images[number]["height"], part.images[number]["width"]
         for each in own:
             if each["iscrowd"] or each["category_id"] not in known:
                 continue
+            objects += 1
             area, (_, _, w, h) = each.get("area"), each["bbox"]
             has_masks = has_masks or "segmentation" in each
             if not _is_area(area):
@@ -140,6 +141,8 @@ def area_notes(part: Any, known: Collection[int]) -> list[str]:
                     boxes.append(each["id"])
             elif area > (w + 2) * (h + 2):  # two pixels for roundings
                 beyond.append(each["id"])
+            elif area <= 1 and min(w, h) > 2:
+                within.append(each["id"])
     notes = []
     if unusable:
         notes.append(
@@ -155,6 +158,11 @@ def area_notes(part: Any, known: Collection[int]) -> list[str]:
         notes.append(
             f"{part.file}: areas larger than the box are used as given, to tell small, medium and large objects "
             f"({len(beyond)}): annotation {some(beyond)}"
+        )
+    if len(within) > objects / 2:  # single ones are thin lines
+        notes.append(
+            f"{part.file}: areas of a pixel or less, as of shares of the image, are used as given: these objects count "
+            f"as small, whatever their boxes ({len(within)} of {objects}): annotation {some(within)}"
         )
     return notes
 

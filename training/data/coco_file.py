@@ -255,7 +255,8 @@ def _refuse_corners(part):
     as_corners = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= sizes + 1)).all(axis=1)
     # Of real x, y, width, height hardly all boxes are wider than their distance from the border, and none is too large.
     suspicious = beyond if as_corners.all() and beyond.mean() >= 0.1 else np.zeros(len(boxes), bool)
-    known = np.isfinite(bounds).all(axis=1)
+    # Polygons that lie within the first pixel look like shares of the image; how the boxes are meant they do not tell.
+    known = np.isfinite(bounds).all(axis=1) & (bounds[:, 2:].max(axis=1) > 1.001)
     if known.any():
         # How far the polygons are from the boxes, read as corners less than as x, y, width, height.
         gain = np.abs(bounds[:, 2:] - ends).max(axis=1) - np.abs(bounds[:, 2:] - boxes[:, 2:]).max(axis=1)
