@@ -64,7 +64,6 @@ def run(seeds, path):
     if results.get("code") != code:
         print(f"{path} was measured with another version of the code: everything is measured again.", flush=True)
         results = {"runs": {}, "code": code}
-    results.pop("confirmed", None)
     baseline = get_recipe("digits100_lt_baseline")
     for seed in seeds:
         for setting, (options, loss) in SETTINGS.items():
