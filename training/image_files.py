@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import features
 
+from training.files import OWNER
 from zoo.presets import FORMAT as PRESET
 
 # Not every format of Pillow's: PostScript would be run by Ghostscript.
@@ -202,6 +203,8 @@ def is_image(name: str) -> bool:
 def is_written(folder: str | os.PathLike) -> bool:
     """Whether this project wrote a folder: a run or a demo, a preset, a version of an exported model, or a marked one.
 
+    A run folder is one from the moment that a process owns it, which is before it knows the images of its run.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = Path(folder, "config.json").write_text('{"backend": "torch", "recipes": []}')
@@ -209,7 +212,7 @@ def is_written(folder: str | os.PathLike) -> bool:
     (True, False)
     """
     folder = Path(folder)
-    if (folder / MARK).is_file():
+    if (folder / MARK).is_file() or (folder / OWNER).is_file():
         return True
     if folder.name.isdecimal() and any((folder / name).is_file() for name in _EXPORTED):
         return True

@@ -13,6 +13,7 @@ from training.data.folder import folder
 from training.data.registry import load_source
 from training.image_files import ENDINGS, find_images, is_written, mark_written, search_images
 from training.own_images import fingerprint
+from training.ownership import claim
 from training.recipe import DataOptions
 from training.recipes import get_recipe
 
@@ -89,6 +90,15 @@ def test_a_run_beside_or_in_a_split_is_left_out(birds, part):
     source = folder(birds)
     assert (source.class_names, len(source.train), len(source.test)) == (("emu", "wren"), 8, 2)
     assert str(birds / "runs" / "folder") in source.notes[0] and str(birds / part / "runs") in source.notes[0]
+
+
+@pytest.mark.parametrize("where", ["runs/folder", "emu/out", "out"])
+def test_the_folder_of_a_run_that_reads_its_images_is_no_class(birds, where):
+    before = folder(birds)
+    with claim(birds / where):  # it gets its configuration when the images are known
+        after = folder(birds)
+        assert len(search_images(["birds"]).files) == 8
+    assert after.class_names == before.class_names and list(after.class_counts) == list(before.class_counts)
 
 
 def test_a_folder_of_ours_is_read_where_it_is_named(birds):
