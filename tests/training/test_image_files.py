@@ -169,6 +169,15 @@ def test_a_link_to_the_training_images_is_no_test(birds):
         folder(birds)
 
 
+def test_a_link_to_an_image_is_the_image(birds):
+    (birds / "emu" / "0_first.png").symlink_to("0.png")
+    assert [os.path.basename(file) for file in find_images(["birds/emu"])[0]] == [f"{n}.png" for n in range(4)]
+    assert len(folder(birds).train) + len(folder(birds).test) == 8
+    (birds / "wren" / "emu.png").symlink_to("../emu/0.png")
+    with pytest.raises(ValueError, match=r"wren/emu\.png and .*emu/0\.png are one file, by a link"):
+        folder(birds)
+
+
 @pytest.mark.parametrize("target", [".", "..", "../..", "self"])
 def test_loops_end_and_are_told(birds, target):
     (birds / "emu" / "self").symlink_to(target)
