@@ -104,7 +104,8 @@ def _run_train(
             check_same(owned.given, earlier, {"recipes": [recipe.to_dict()], **now})
             # Needs neither images nor the weights that it started from.
             if (outcome := load_finished(folder, recipe)) is not None:
-                console.print("This training is finished; its result:")
+                again = ", with the images as they are now" if earlier.get("images") else ""
+                console.print(f"This training is finished (--overwrite trains again{again}); its result:")
                 return _close(folder, outcome, earlier, console)
         source = task.load(recipe)
         images = task.fingerprint(recipe, source)
