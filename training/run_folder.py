@@ -128,11 +128,14 @@ def claim_run_folder(
     if folder == default:
         return owned, None
     reason = in_use.get(default) or _contents(default, different)
-    if reason == _FREE:
-        return owned, f"This training is in {str(folder)!r}"
-    if overwrite and default not in in_use:
+    if overwrite and reason != _FREE and default not in in_use:
         reason += f", which --output {default} --overwrite replaces"
-    return owned, f"{reason}; this training is in {str(folder)!r}"
+    # The run of these settings may be at work in another one of the numbered folders.
+    others = [each for path, each in in_use.items() if path != default]
+    reasons = [*([reason] if reason != _FREE else []), *others[:2]]
+    if not reasons:
+        return owned, f"This training is in {str(folder)!r}"
+    return owned, f"{'; '.join(reasons)}; this training is in {str(folder)!r}"
 
 
 _OWN, _FREE = "own", "free"

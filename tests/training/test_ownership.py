@@ -211,6 +211,16 @@ def test_a_default_folder_with_another_run_is_left_alone_and_each_command_finds_
     assert [path.name for path in existing_folders(stem)] == ["digits", "digits-3", "digits-4"]
 
 
+def test_that_the_own_run_is_at_work_in_another_default_folder_is_told(tmp_path):
+    stem = begun(tmp_path / "digits")
+    with claim(begun(tmp_path / "digits-2", seed=1)):
+        name, line = chosen(stem, seed=1)
+        assert name == "digits-3" and re.search(r"holds another run .*; .*digits-2' is in use by process \d+", line)
+        shutil.rmtree(stem)
+        name, line = chosen(stem, seed=1)
+        assert name == "digits" and line is None
+
+
 def test_overwrite_replaces_the_own_run_of_the_default_folders_only(tmp_path):
     stem = begun(tmp_path / "digits")
     begun(tmp_path / "digits-2", seed=1)
