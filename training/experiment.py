@@ -164,7 +164,7 @@ def _differs_from(asked: Experiment, given: Collection[str]) -> Callable[[Mappin
     def different(earlier):
         try:
             recipe = with_suitable(asked, earlier.get("chosen", {}), given)
-        except (AttributeError, TypeError):  # settings of another version
+        except (AttributeError, TypeError, ValueError):  # settings of another version
             recipe = asked
         return different_settings(earlier, {"recipes": [recipe.to_dict()], **now})
 

@@ -187,7 +187,10 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return config if isinstance(config, dict) and all(key in config for key in FIXED) else None
+    if not isinstance(config, dict) or any(key not in config for key in FIXED):
+        return None
+    recipes = config["recipes"]
+    return config if isinstance(recipes, list) and all(isinstance(each, dict) for each in recipes) else None
 
 
 def has_begun(folder: Path) -> bool:
