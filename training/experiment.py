@@ -104,7 +104,8 @@ def _run_train(
             check_same(owned.given, earlier, {"recipes": [recipe.to_dict()], **now})
             # Needs neither images nor the weights that it started from.
             if (outcome := load_finished(folder, recipe)) is not None:
-                console.print("This training is finished; its result:")
+                again = ", with the images as they are now" if earlier.get("images") else ""
+                console.print(f"This training is finished (--overwrite trains again{again}); its result:")
                 return _close(folder, outcome, earlier, console)
         source = task.load(recipe)
         images = task.fingerprint(recipe, source)
@@ -161,7 +162,7 @@ def _differs_from(asked: Experiment, given: Collection[str]) -> Callable[[Mappin
     def different(earlier):
         try:
             recipe = with_suitable(asked, earlier.get("chosen", {}), given)
-        except (AttributeError, TypeError):  # settings of another version
+        except (AttributeError, TypeError, ValueError):  # settings of another version
             recipe = asked
         return different_settings(earlier, {"recipes": [recipe.to_dict()], **now})
 

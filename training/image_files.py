@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import features
 
+from training.files import OWNER
 from zoo.presets import FORMAT as PRESET
 
 # Not every format of Pillow's: PostScript would be run by Ghostscript.
@@ -51,7 +52,7 @@ class FoundImages:
         dangling: Links that lead nowhere. One with the ending of an image is among the `files`: reading it fails.
         closed: Folders that cannot be read.
         loops: Links to a folder that they lie in.
-        linked: Whether a folder was reached through a link.
+        linked: Whether a folder or an image was reached through a link.
     """
 
     files: list[str] = dataclasses.field(default_factory=list)
@@ -149,6 +150,7 @@ def images_below(folder: str | os.PathLike) -> FoundImages:
     found, seen = FoundImages(linked=os.path.islink(folder)), set()
     # What is reached without a link comes first: it keeps its name, whatever links there are to it.
     places, links = collections.deque([folder]), collections.deque()
+    links_to_files = False
     while places or links:
         if places:
             place = places.popleft()
@@ -169,10 +171,15 @@ def images_below(folder: str | os.PathLike) -> FoundImages:
                 (links if entry.is_symlink() else places).append(entry.path)
             elif is_image(entry.name):
                 found.files.append(entry.path)
+                if entry.is_symlink():
+                    found.linked = links_to_files = True
             elif entry.is_symlink() and not os.path.exists(entry.path):
                 found.dangling.append(entry.path)
             else:
                 found.left_out[os.path.splitext(entry.name)[1].lower()] += 1
+    if links_to_files:  # to each image once, by its own name if that is here too
+        ordered = sorted(found.files, key=lambda file: (os.path.islink(file), file))
+        found.files = [*{os.path.realpath(file): file for file in reversed(ordered)}.values()]
     found.files = [str(path) for path in sorted(map(Path, found.files))]
     return found
 
@@ -202,6 +209,8 @@ def is_image(name: str) -> bool:
 def is_written(folder: str | os.PathLike) -> bool:
     """Whether this project wrote a folder: a run or a demo, a preset, a version of an exported model, or a marked one.
 
+    A run folder is one from the moment that a process owns it, which is before it knows the images of its run.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = Path(folder, "config.json").write_text('{"backend": "torch", "recipes": []}')
@@ -209,7 +218,7 @@ def is_written(folder: str | os.PathLike) -> bool:
     (True, False)
     """
     folder = Path(folder)
-    if (folder / MARK).is_file():
+    if (folder / MARK).is_file() or (folder / OWNER).is_file():
         return True
     if folder.name.isdecimal() and any((folder / name).is_file() for name in _EXPORTED):
         return True

@@ -128,11 +128,14 @@ def claim_run_folder(
     if folder == default:
         return owned, None
     reason = in_use.get(default) or _contents(default, different)
-    if reason == _FREE:
-        return owned, f"This training is in {str(folder)!r}"
-    if overwrite and default not in in_use:
+    if overwrite and reason != _FREE and default not in in_use:
         reason += f", which --output {default} --overwrite replaces"
-    return owned, f"{reason}; this training is in {str(folder)!r}"
+    # The run of these settings may be at work in another one of the numbered folders.
+    others = [each for path, each in in_use.items() if path != default]
+    reasons = [*([reason] if reason != _FREE else []), *others[:2]]
+    if not reasons:
+        return owned, f"This training is in {str(folder)!r}"
+    return owned, f"{'; '.join(reasons)}; this training is in {str(folder)!r}"
 
 
 _OWN, _FREE = "own", "free"
@@ -184,7 +187,10 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return config if isinstance(config, dict) and all(key in config for key in FIXED) else None
+    if not isinstance(config, dict) or any(key not in config for key in FIXED):
+        return None
+    recipes = config["recipes"]
+    return config if isinstance(recipes, list) and all(isinstance(each, dict) for each in recipes) else None
 
 
 def has_begun(folder: Path) -> bool:

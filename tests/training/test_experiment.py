@@ -98,7 +98,7 @@ def test_the_same_command_finds_its_run_beside_another_and_reads_what_is_in_use(
     assert train("digits10_lt_baseline", *SMALL, "--evaluation.prior-correction", "raw") == 0
     printed = capsys.readouterr().out
     assert "'runs/digits10_lt_baseline' holds another run (seed was 7, is 0); this training is in 'runs/dig" in printed
-    assert "This training is finished; its result:" in printed
+    assert "This training is finished (--overwrite trains again); its result:" in printed
     assert f"Wrote {runs / 'digits10_lt_baseline-2' / 'report.md'}" in printed
     with claim(other) as owned:
         (other / "report.md").unlink()
@@ -211,6 +211,8 @@ def test_own_images_are_trained_on_with_one_command(photos, tmp_path, capsys):
     assert outcome["accuracies"]["all"] > 0.6
     assert main(["predict", str(tmp_path / "run" / "folder.keras"), str(photos / "red"), "--backend", CURRENT]) == 0
     assert "red" in capsys.readouterr().out
+    assert train("folder", *arguments) == 0
+    assert "finished (--overwrite trains again, with the images as they are now); its" in capsys.readouterr().out
     # The same command would go on with an unfinished one: what was chosen is known, but the images are others.
     (run / "folder.json").unlink()
     more = shutil.copytree(photos, tmp_path / "more")

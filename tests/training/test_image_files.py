@@ -13,6 +13,7 @@ from training.data.folder import folder
 from training.data.registry import load_source
 from training.image_files import ENDINGS, find_images, is_written, mark_written, search_images
 from training.own_images import fingerprint
+from training.ownership import claim
 from training.recipe import DataOptions
 from training.recipes import get_recipe
 
@@ -91,6 +92,15 @@ def test_a_run_beside_or_in_a_split_is_left_out(birds, part):
     assert str(birds / "runs" / "folder") in source.notes[0] and str(birds / part / "runs") in source.notes[0]
 
 
+@pytest.mark.parametrize("where", ["runs/folder", "emu/out", "out"])
+def test_the_folder_of_a_run_that_reads_its_images_is_no_class(birds, where):
+    before = folder(birds)
+    with claim(birds / where):  # it gets its configuration when the images are known
+        after = folder(birds)
+        assert len(search_images(["birds"]).files) == 8
+    assert after.class_names == before.class_names and list(after.class_counts) == list(before.class_counts)
+
+
 def test_a_folder_of_ours_is_read_where_it_is_named(birds):
     write_run(birds / "run")
     assert find_images(["birds/run/figures"])[0] == find_images(["birds/run/figures/*.png"])[0]
@@ -156,6 +166,15 @@ def test_a_link_to_the_training_images_is_no_test(birds):
     os.renames(birds / "wren", birds / "train" / "wren")
     (birds / "test").symlink_to("train")
     with pytest.raises(ValueError, match=r"are one file, by a link; .* either train or test"):
+        folder(birds)
+
+
+def test_a_link_to_an_image_is_the_image(birds):
+    (birds / "emu" / "0_first.png").symlink_to("0.png")
+    assert [os.path.basename(file) for file in find_images(["birds/emu"])[0]] == [f"{n}.png" for n in range(4)]
+    assert len(folder(birds).train) + len(folder(birds).test) == 8
+    (birds / "wren" / "emu.png").symlink_to("../emu/0.png")
+    with pytest.raises(ValueError, match=r"wren/emu\.png and .*emu/0\.png are one file, by a link"):
         folder(birds)
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from training.callbacks import TensorBoardLog
 from training.cli import main
+from training.experiment import _differs_from
 from training.files import atomic_path, existing_folders, numbered_folder
 from training.ownership import FolderLostError, InUseError, claim, claim_free
 from training.recipes import get_recipe
@@ -209,6 +210,33 @@ def test_a_default_folder_with_another_run_is_left_alone_and_each_command_finds_
     name, line = chosen(stem, seed=9)
     assert name == "digits-2" and "is not empty and holds no run; this" in line
     assert [path.name for path in existing_folders(stem)] == ["digits", "digits-3", "digits-4"]
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        {"recipes": None},
+        {"recipes": ["digits10_lt"]},
+        {"recipes": [{"name": "folder"}], "chosen": {"epochs": "many"}},
+        {"recipes": [{"name": "folder"}], "chosen": {"model.size": 3}},
+    ],
+)
+def test_a_default_folder_with_settings_that_are_none_here_is_left_alone(tmp_path, contents):
+    stem = begun(tmp_path / "folder")
+    (stem / "config.json").write_text(json.dumps({"backend": keras.backend.backend(), **contents}))
+    owned, line = claim_run_folder(None, stem, _differs_from(get_recipe("folder"), []))
+    with owned:
+        assert owned.path.name == "folder-2" and ("holds no run" in line or "holds another run" in line)
+
+
+def test_that_the_own_run_is_at_work_in_another_default_folder_is_told(tmp_path):
+    stem = begun(tmp_path / "digits")
+    with claim(begun(tmp_path / "digits-2", seed=1)):
+        name, line = chosen(stem, seed=1)
+        assert name == "digits-3" and re.search(r"holds another run .*; .*digits-2' is in use by process \d+", line)
+        shutil.rmtree(stem)
+        name, line = chosen(stem, seed=1)
+        assert name == "digits" and line is None
 
 
 def test_overwrite_replaces_the_own_run_of_the_default_folders_only(tmp_path):

@@ -110,12 +110,30 @@ def test_a_class_may_be_called_train_or_test(tmp_path, counts):
             "'train' may be the training images, in 2 class folders, or a class beside",
         ),
         (("train/a", "train/b", "test/a", "test/c"), "test has the class folder 'c', which .*train has not"),
+        (("train1/a", "train1/b", "test1/a", "test1/b"), "'test1', 'train1' have the same folders in them, 'a', 'b'"),
+        (("Trainingsdaten/a", "Trainingsdaten/b", "Testdaten/a", "Testdaten/b"), "may be splits"),
+        (("train_val/a", "train_val/b", "test/a", "test/b"), "'test', 'train_val' have the same folders"),
+        (("train_clean/a", "train_clean/b", "more/a", "more/b"), "'more', 'train_clean' have the same folders"),
+        (("emu/train", "emu/test", "wren/train"), "emu has the folders 'test', 'train'.* as train/emu"),
     ],
 )
 def test_what_may_be_one_or_the_other_is_refused_with_the_reason(tmp_path, folders, message):
     fill(tmp_path, **dict.fromkeys(folders, 2))
     with pytest.raises(ValueError, match=message):
         folder(tmp_path)
+
+
+def test_folders_that_are_in_every_class_are_told(tmp_path):
+    fill(tmp_path, **{f"{fold}/{name}": 2 for fold in ("fold0", "fold1") for name in ("emu", "wren")})
+    assert "the same folders are in all of them: 'emu', 'wren'; if these are the classes" in folder(tmp_path).notes[0]
+    fill(tmp_path, **{"fold2/emu": 2, "fold2/kiwi": 2})
+    assert folder(tmp_path).notes == ()
+
+
+def test_names_with_the_letters_of_a_split_are_classes(tmp_path):
+    fill(tmp_path, **{"trainer/red": 2, "trainer/blue": 2, "valley/red": 2, "valley/green": 2, "contest": 2})
+    source = folder(tmp_path)
+    assert (source.class_names, source.notes) == (("contest", "trainer", "valley"), ())
 
 
 def test_an_empty_test_folder_is_refused(tmp_path):

@@ -19,6 +19,8 @@ _PARTS = {word: part for part, words in _WORDS.items() for word in words}
 # Words that a split's name may have beside its own.
 _FILLING = {"seg", "set", "data", "dataset", "image", "images", "img", "imgs", "photos", "pictures", "folder", "split"}
 _CALLED = {"train": "training", "validation": "validation", "test": "test"}
+# In names that `part_of` does not know: `train1`, `01_train`, `public_train`, `Trainingsdaten`, `train_val`.
+_HINTS = re.compile("train|test|val", re.IGNORECASE)
 
 
 @dataclasses.dataclass
@@ -82,7 +84,7 @@ def find_splits(path: Path, found: FoundImages) -> tuple[dict[str, ClassFolders]
     names = folders_in(path, beside)
     parts = {name: part for name in names if (part := part_of(name)) is not None}
     if not parts:
-        return None, []
+        return None, _look_at_classes(path, names)
     named = {name: class_folders(_inner(path / name, part)) for name, part in parts.items()}
     split = {name for name, own in named.items() if len(own.with_images) >= (2 if parts[name] == "train" else 1)}
     for part, called in _CALLED.items():
@@ -102,7 +104,8 @@ def find_splits(path: Path, found: FoundImages) -> tuple[dict[str, ClassFolders]
     measured = chosen.keys() - {"train"}
     if "train" not in chosen:
         _refuse_unclear(path, parts, named)
-        return None, [_as_class(name, others) for name in parts if others]
+        notes = _look_at_classes(path, names)
+        return None, notes or [_as_class(name, others) for name in parts if others]
     if not measured and not flat and others:
         number = len(named[chosen["train"]].with_images)
         raise ValueError(
@@ -144,6 +147,37 @@ def _refuse_unclear(path, parts, named):
         f"{path} must have a folder of images for each class, or training images in class folders with test images "
         f"beside them; by their names {_listed(sorted(parts))} are splits, but {has}. If they are classes, rename them"
     )
+
+
+def _look_at_classes(path, names):
+    """An error where classes look like splits or have splits in them; a note where the same folders are in all."""
+    inside = {name: folders_in(path / name, FoundImages()) for name in names}
+    for name, own in inside.items():
+        parts = {part: each for each in own if (part := part_of(each)) and images_below(path / name / each).files}
+        if len(parts) > 1 and "train" in parts:
+            raise ValueError(
+                f"{path / name} has the folders {_listed(sorted(parts.values()))}: by their names they are splits, "
+                f"whose images would be mixed in the class {name!r}; a data set that is split has the folders of its "
+                f"classes in {parts['train']!r}, as {parts['train']}/{name}. If they are no splits, rename them"
+            )
+    hinted = [name for name in names if _HINTS.search(name)]
+    alike = {name: {*own} for name, own in inside.items() if len(own) > 1}
+    for name in hinted:
+        for other in alike.keys() - {name}:
+            shared = sorted(alike.get(name, set()) & alike[other])
+            both = [each for each in shared if all(images_below(path / top / each).files for top in (name, other))]
+            if len(both) > 1:
+                raise ValueError(
+                    f"{path}: {_listed(sorted((name, other)))} have the same folders in them, {_listed(both)}: they "
+                    "may be splits, whose folders are the classes; then call them 'train', 'val' and 'test', and move "
+                    "others away. If they are classes, rename them or the folders in them"
+                )
+    if len(names) > 1 and len(alike) == len(names) and len(shared := sorted(set.intersection(*alike.values()))) > 1:
+        return [
+            f"each folder in {path} is a class, and the same folders are in all of them: {_listed(shared)}; if these "
+            "are the classes, put them into a folder 'train' and one 'test'"
+        ]
+    return []
 
 
 def _as_class(name, others):
