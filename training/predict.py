@@ -254,6 +254,7 @@ class _Loaded:
     preprocessing: Preprocessing | None
     class_names: Sequence[str] | None
     normalizes: bool = False
+    trained_range: tuple[float, float] | None = None
 
 
 def _load(name: str) -> _Loaded | keras.Model:
@@ -298,6 +299,7 @@ def _describe_keras_model(name: str, model: keras.Model) -> _Loaded:
         shape[1:] if data_format == "channels_last" else (*shape[2:], shape[1]),
         known if isinstance(known, Preprocessing) else None,
         getattr(model, "class_names", None),
+        trained_range=getattr(model, "trained_range", None),
     )
 
 
@@ -387,7 +389,8 @@ def _choose_preprocessing(loaded: _Loaded, image_size: tuple[int, int] | None) -
         size = image_size or tuple(fixed)
         if None in size:
             raise ValueError(f"{loaded.name} takes images of any size; choose one with --image-size HEIGHT WIDTH")
-        chosen = Preprocessing(image_size=size, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)
+        std = 1 / 255 if _wants_pixels(loaded) else 1.0
+        chosen = Preprocessing(image_size=size, channels=channels, mean=(0.0,) * channels, std=(std,) * channels)
     elif image_size is not None:
         chosen = own.at_size(image_size)
     else:
@@ -404,7 +407,22 @@ def _assumption(loaded: _Loaded, preprocessing: Preprocessing) -> str:
     if loaded.preprocessing is not None:
         return ""
     height, width = preprocessing.image_size
-    return f"they are stretched to {height}x{width} pixels" + ("" if loaded.normalizes else " and scaled to 0..1")
+    stretched = f"they are stretched to {height}x{width} pixels"
+    if loaded.normalizes:
+        return stretched
+    if _wants_pixels(loaded):
+        return f"{stretched}, with values from 0 to 255 as in its training"
+    scaled = f"{stretched} and scaled to 0..1"
+    if loaded.trained_range is None or not (loaded.trained_range[0] < -0.01 or loaded.trained_range[1] > 1.01):
+        return scaled
+    low, high = loaded.trained_range
+    trained = f"it was trained on values from {low:.4g} to {high:.4g}"
+    return f"{scaled}, but {trained}: set model.preprocessing and save it again"
+
+
+def _wants_pixels(loaded: _Loaded) -> bool:
+    """Whether a model without preprocessing was trained on pixels as they are."""
+    return loaded.trained_range is not None and loaded.trained_range[0] >= 0 and loaded.trained_range[1] > 20
 
 
 def _table(results: list[dict[str, Any]]) -> TextTable:

@@ -21,6 +21,8 @@ class Classifier(keras.Model):
         preprocessing: A `zoo.Preprocessing`, or `None` if unknown. It is not part of the graph.
         class_names: One name an output, or `None` if unknown; as `keras_apa.ClassCounts` takes them.
         batches_tracked: What the batch norms of a PyTorch checkpoint have counted, by key, for the way back.
+        trained_range: The least and the largest value of the images that it was trained on, where `preprocessing` is
+            unknown. `fit` and `train_on_batch` note that of arrays.
 
     With a `preprocessing` the model warns, once, of images that look as if they were not prepared by it: see
     `zoo.value_range.warn_of_range`.
@@ -37,12 +39,22 @@ class Classifier(keras.Model):
     """
 
     def __init__(
-        self, inputs, outputs, name=None, *, preprocessing=None, class_names=None, batches_tracked=None, **kwargs
+        self,
+        inputs,
+        outputs,
+        name=None,
+        *,
+        preprocessing=None,
+        class_names=None,
+        batches_tracked=None,
+        trained_range=None,
+        **kwargs,
     ):
         super().__init__(inputs, outputs, name=name, **kwargs)
         self.preprocessing = preprocessing
         self.class_names = class_names
         self.batches_tracked = batches_tracked
+        self.trained_range = trained_range
 
     @property
     def preprocessing(self):
@@ -60,6 +72,15 @@ class Classifier(keras.Model):
     def wanted_range(self):
         """The least and the largest value that a prepared image can have; `None` if `preprocessing` is unknown."""
         return self.preprocessing and range_after(self.preprocessing)
+
+    @property
+    def trained_range(self):
+        """The least and the largest value of the arrays that it was trained on without a preprocessing, or `None`."""
+        return self._trained_range
+
+    @trained_range.setter
+    def trained_range(self, value):
+        self._trained_range = value and tuple(map(float, value))
 
     @property
     def class_names(self):
@@ -119,4 +140,5 @@ class Classifier(keras.Model):
             "preprocessing": self.preprocessing and keras.saving.serialize_keras_object(self.preprocessing),
             "class_names": names and list(names),
             "batches_tracked": self.batches_tracked,
+            **({"trained_range": list(self.trained_range)} if self.trained_range else {}),
         }

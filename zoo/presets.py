@@ -166,6 +166,7 @@ def _described(model, class_names, preprocessing):
         class_names=getattr(model, "class_names", None) if class_names is None else class_names,
         preprocessing=getattr(model, "preprocessing", None) if preprocessing is None else preprocessing,
         batches_tracked=getattr(model, "batches_tracked", None),
+        trained_range=getattr(model, "trained_range", None),
     )
 
 

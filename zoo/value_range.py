@@ -18,6 +18,7 @@ PIXELS = (0.0, 255.0)
 # At most so many images, and so many rows and columns of each.
 _IMAGES, _SIDE = 8, 256
 _METHODS = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
+_TRAINING = ("fit", "train_on_batch")
 _DONE, _KNOWN = "_warned_of_range", "_values_known"
 # Pixels have a range as wide as this, normalised values never.
 _WIDE = 50.0
@@ -100,6 +101,8 @@ def values_known(owner):
 def _looking(method):
     @functools.wraps(method)
     def looking(self, x=None, *args, **kwargs):
+        if method.__name__ in _TRAINING:
+            _remember_training(self, x)
         x = _look(self, x)
         validation = kwargs.get("validation_data")
         if isinstance(validation, list | tuple) and validation:
@@ -118,6 +121,17 @@ def _looking_when_called(call):
         return call(self, *args, **kwargs)
 
     return looking
+
+
+def _remember_training(model, x):
+    """Notes what a model is trained on that does not say how its images are prepared, for those who predict with it."""
+    if not hasattr(model, "trained_range") or model.wanted_range() is not None:
+        return
+    seen = _seen(_images_of(x))
+    if seen and seen[1] < seen[2]:
+        # A batch may be dark: what was seen before counts too.
+        before = model.trained_range or seen[1:]
+        model.trained_range = (min(seen[1], before[0]), max(seen[2], before[1]))
 
 
 def _look(model, x):

@@ -160,6 +160,29 @@ def test_a_model_without_preprocessing_gets_stretched_images_and_says_so(folder,
     np.testing.assert_allclose(found, keras.ops.convert_to_numpy(keras.ops.softmax(logits)), rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("scale", "fed", "part"),
+    [
+        (1.0, 1.0, "with values from 0 to 255 as in its training"),
+        (1 / 255, 1 / 255, "and scaled to 0..1\n"),
+        (-1 / 60, 1 / 255, "scaled to 0..1, but it was trained on values from -4.25 to "),
+    ],
+)
+def test_a_model_without_preprocessing_gets_the_range_of_its_training(folder, tmp_path, capsys, scale, fed, part):
+    model = build(preprocessing=None)
+    model.compile("sgd", loss="mse")
+    images = np.stack(pixels_of(folder)).astype("float32")
+    images[0, 0, 0], images[0, 0, 1] = 0, 255
+    model.fit(images * np.float32(scale), np.zeros((3, 3)), verbose=0)
+    model.save(tmp_path / "model.keras")
+    Image.fromarray(images[1].astype("uint8")).save(tmp_path / "one.png")
+    assert run_predict(tmp_path / "model.keras", [tmp_path / "one.png"], as_json=True) == 0
+    printed = capsys.readouterr()
+    assert part in printed.err
+    wanted = keras.ops.convert_to_numpy(keras.ops.softmax(model.predict(images[1:2] * np.float32(fed), verbose=0)))
+    np.testing.assert_allclose(as_rows(json.loads(printed.out)), wanted, rtol=1e-3, atol=1e-6)
+
+
 def test_a_network_for_grey_images_gets_their_luminance(folder, tmp_path, capsys):
     grey = Preprocessing(image_size=(16, 16), resize_size=18, channels=1, mean=(0.5,), std=(0.2,))
     model = build(preprocessing=grey, input_shape=(16, 16, 1))

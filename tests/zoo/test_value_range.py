@@ -273,3 +273,18 @@ def test_preprocessing_warns_once_and_is_equal_to_what_it_was():
     with silent():
         imagenet(32, 32)(DARK.tolist())
         imagenet(32, 32)(list(DARK))
+
+
+def test_a_model_without_preprocessing_notes_what_it_is_trained_on(tmp_path):
+    model = zoo.create_model("resnet8", classes=3, input_shape=(8, 8, 3))
+    assert model.trained_range is None and "trained_range" not in model.get_config()
+    model.compile("sgd", loss="mse")
+    images = np.arange(384).reshape(2, 8, 8, 3) % 256
+    for part in (images // 9, images):  # a dark batch first
+        model.train_on_batch(part, np.zeros((2, 3)))
+    model.predict(images * 9, verbose=0)  # is no training
+    assert model.trained_range == (0.0, 255.0)
+    model.save(tmp_path / "model.keras")
+    zoo.save_preset(model, tmp_path / "preset")
+    for other in (keras.saving.load_model(tmp_path / "model.keras"), zoo.from_preset(tmp_path / "preset")):
+        assert other.trained_range == (0.0, 255.0)
