@@ -178,6 +178,14 @@ def test_a_link_to_an_image_is_the_image(birds):
         folder(birds)
 
 
+def test_a_class_of_images_that_cannot_be_read_says_what_is_in_it(birds):
+    (birds / "heron").mkdir()
+    for number in range(3):
+        (birds / "heron" / f"{number}.heic").touch()
+    with pytest.raises(ValueError, match=r"heron has no image(.|\n)*are left out: 3 \.heic; \.heic are images"):
+        folder(birds)
+
+
 @pytest.mark.parametrize("target", [".", "..", "../..", "self"])
 def test_loops_end_and_are_told(birds, target):
     (birds / "emu" / "self").symlink_to(target)

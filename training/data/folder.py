@@ -92,7 +92,7 @@ def folder(
     notes += _left_out(folders, found)
     files, skipped = _without_corrupt(files, on_corrupt)
     notes += skipped
-    _refuse_empty_folders(files["train"], folders["train"].path, skipped)
+    _refuse_empty_folders(files["train"], folders["train"], skipped)
     counts = [len(own) for own in files["train"].values()]
     paths = [file for own in files["train"].values() for file in own]
     train = FileImages(paths, np.repeat(np.arange(len(names)), counts), on_corrupt)
@@ -218,13 +218,17 @@ def _without_corrupt(files, on_corrupt):
     return kept, [f"{len(corrupt)} of {len(paths)} images cannot be decoded and were skipped:\n{listed}"]
 
 
-def _refuse_empty_folders(files, place, skipped):
+def _refuse_empty_folders(files, folders, skipped):
     empty = [name for name, own in files.items() if not own]
     if empty:
         others = f" and {len(empty) - 1} more class folders have" if len(empty) > 1 else " has"
+        # A class of images that cannot be read here is not to be removed for want of images.
+        lacking = FoundImages()
+        for name in empty:
+            lacking.add(folders.classes[name])
         raise ValueError(
-            f"{place / empty[0]}{others} no {'readable ' if skipped else ''}image; put images there or remove the "
-            f"folder; allowed endings: {', '.join(ENDINGS)}"
+            f"{folders.path / empty[0]}{others} no {'readable ' if skipped else ''}image; put images there or remove "
+            f"the folder; allowed endings: {', '.join(ENDINGS)}" + "".join(f"\n  {note}" for note in lacking.notes())
         )
 
 

@@ -174,9 +174,11 @@ def _check_boxes(boxes, size, name):
             raise ValueError(f"boxes must be finite numbers; {name} has {box.tolist()}.")
     flat = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
     if flat.any():
-        # One that is reversed tells more than one without a side.
+        # One that is reversed tells more than one without a side, and one that fits as xywh tells most:
+        # beside it, others may have a width of 0.
         turned = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
-        box = boxes[np.flatnonzero(turned if turned.any() else flat)[0]]
+        xywh = [index for index in np.flatnonzero(turned) if _fits_as_xywh(boxes[index], size)]
+        box = boxes[xywh[0] if xywh else np.flatnonzero(turned if turned.any() else flat)[0]]
         raise ValueError(
             f"boxes must be (x1, y1, x2, y2) with x2 > x1 and y2 > y1; {name} has {box.tolist()}{_why_flat(box, size)}"
         )
@@ -190,14 +192,21 @@ def _check_boxes(boxes, size, name):
             )
 
 
+def _fits_as_xywh(box, size):
+    """Whether a reversed box may be (x, y, width, height): it then ends in the image, but for a rounding.
+
+    Of such boxes those in the right or lower part of the image have width < x or height < y.
+    """
+    x1, y1, x2, y2 = box.tolist()
+    inside = size is None or (x1 + x2 <= float(size[1]) + 1 and y1 + y2 <= float(size[0]) + 1)
+    return min(x2, y2) > 0 and inside
+
+
 def _why_flat(box, size):
     """What is wrong with a box without area, and what to do about it: the rest of a sentence."""
     x1, y1, x2, y2 = box.tolist()
     if x2 < x1 or y2 < y1:
-        # Of boxes as (x, y, width, height) those in the right or lower part of the image have width < x or height < y;
-        # they end in it, but for a rounding.
-        inside = size is None or (x1 + x2 <= float(size[1]) + 1 and y1 + y2 <= float(size[0]) + 1)
-        if min(x2, y2) > 0 and inside:
+        if _fits_as_xywh(box, size):
             return ". It looks like (x, y, width, height): add x and y to the last two."
         sides = [name for name, turned in (("x1 and x2", x2 < x1), ("y1 and y2", y2 < y1)) if turned]
         return f". Are {' and '.join(sides)} exchanged?"

@@ -38,6 +38,8 @@ def test_only_a_reversed_box_that_fits_the_image_as_xywh_looks_like_it(box):
     assert "It looks like (x, y, width, height): add x and y to the last two." in refusal(box)
     # The one that tells more is shown, whichever comes first.
     assert re.search(r"has \[30.* It looks like", refusal([5, 5, 5, 9], [30, 30, 8, 9]))
+    # As xywh it has no width, which alone would look like exchanged corners.
+    assert re.search(r"has \[30.* It looks like", refusal([40, 40, 0, 5], [30, 30, 8, 9]))
 
 
 def test_exchanged_corners_that_are_no_xywh_are_asked_about():
