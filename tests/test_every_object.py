@@ -115,7 +115,8 @@ def test_one_network_with_every_layer_trains(jit_compile):
     model = everything(below)
     before = activation_parameters(model)
     assert len(before) == (2 * 7 + 2 if below else 2 * 5 + 2)
-    history = train(model, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile)
+    # Not longer: once all is learned, a step can carry the wrapped Cauchy classifier across its pole.
+    history = train(model, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile, epochs=4)
     assert history["loss"][-1] < 0.7 * history["loss"][0]
     check_moved(before, activation_parameters(model))
 
