@@ -43,21 +43,21 @@ CODE = (
     "zoo/blocks.py",
     "zoo/resnet.py",
     "zoo/cifar_resnet.py",
-    "training/network.py",
-    "training/optimization.py",
-    "training/data/digits.py",
-    "training/data/pipeline.py",
-    "training/data/augmentation.py",
-    "training/data/samplers.py",
+    "training/classification/network.py",
+    "training/engine/optimizers.py",
+    "training/data/classification/digits.py",
+    "training/data/classification/pipeline.py",
+    "training/data/classification/augmentation.py",
+    "training/data/classification/samplers.py",
     "training/recipes/digits100_lt.py",
 )
 
 
 def run(seeds, path):
     """Train every setting with every seed, and write each result as soon as it is there."""
-    from training.classification import train
-    from training.demo import describe_run
+    from training.classification.train import train
     from training.recipes import get_recipe
+    from training.runs.environment import describe_run
 
     code = fingerprint()
     results = json.loads(path.read_text()) if path.exists() else {"runs": {}, "code": code}
@@ -81,9 +81,9 @@ def run(seeds, path):
 
 def confirm(seeds, path):
     """Train every setting with the first seed; where no accuracy differs, the results are those of the present code."""
-    from training.classification import train
-    from training.demo import describe_run
+    from training.classification.train import train
     from training.recipes import get_recipe
+    from training.runs.environment import describe_run
 
     results = json.loads(path.read_text())
     baseline = get_recipe("digits100_lt_baseline")

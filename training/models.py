@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -35,3 +37,14 @@ def load_model(name: str | os.PathLike) -> keras.Model:
         return keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, LookupError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"cannot load {name!r}: {str(error).strip().partition(chr(10))[0]}") from error
+
+
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Keras's policy for the layers that are made inside the block."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

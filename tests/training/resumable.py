@@ -18,11 +18,12 @@ import numpy as np
 
 from keras_apa import no_weight_decay
 from keras_apa.losses import DropLoss, attach_loss_state
-from training import checkpoint
-from training.callbacks import StopOnNaN
-from training.checkpoint import CheckpointCallback, Checkpoints, ContinueEpoch
-from training.optimization import build_optimizer
-from training.recipe import OptimizerOptions
+from training.config.experiment import OptimizerOptions
+from training.engine import checkpoints as checkpoint
+from training.engine.callbacks import StopOnNaN
+from training.engine.checkpoints import Checkpoints
+from training.engine.optimizers import build_optimizer
+from training.engine.resume import CheckpointCallback, ContinueEpoch
 
 CLASSES = 5
 BATCH = 8

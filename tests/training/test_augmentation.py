@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from training.data.augmentation import augment, mix, prepare
-from training.data.auto_augment import INTERPOLATIONS, POLICIES
+from training.config.classification import AugmentOptions
+from training.data.classification.augmentation import augment, mix, prepare
+from training.data.classification.auto_augment import INTERPOLATIONS, POLICIES
 from training.images import read_image
-from training.recipe import AugmentOptions
 from zoo.preprocessing import Preprocessing, cifar, imagenet
 
 pytestmark = pytest.mark.any_backend  # tf.data only: the same on each backend

@@ -7,8 +7,16 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from training.data import auto_augment
-from training.data.auto_augment import POLICIES, apply_policy, magnitudes, move, rotation, shear, translation
+from training.data.classification import auto_augment
+from training.data.classification.auto_augment import (
+    POLICIES,
+    apply_policy,
+    magnitudes,
+    move,
+    rotation,
+    shear,
+    translation,
+)
 
 pytestmark = pytest.mark.any_backend  # tf.data only: the same on each backend
 

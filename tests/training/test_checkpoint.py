@@ -15,16 +15,11 @@ from backends import CURRENT, environment
 from keras import ops
 
 from keras_apa.losses import SeesawLoss, attach_loss_state
-from training import checkpoint
-from training.callbacks import StopOnNaN
-from training.checkpoint import (
-    CheckpointCallback,
-    Checkpoints,
-    ContinueEpoch,
-    NotFiniteError,
-    saving_on_interrupt,
-)
-from training.optimization import TorchSGD
+from training.engine import checkpoints as checkpoint
+from training.engine.callbacks import StopOnNaN
+from training.engine.checkpoints import Checkpoints, NotFiniteError
+from training.engine.optimizers import TorchSGD
+from training.engine.resume import CheckpointCallback, ContinueEpoch, saving_on_interrupt
 
 SCRIPT = pathlib.Path(__file__).with_name("resumable.py")
 STEPS = 4

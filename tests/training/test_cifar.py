@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from training.data import tfds_images
-from training.data.cifar import cifar10_lt, cifar100_lt, long_tailed_indices
+from training.data.classification import tfds_images
+from training.data.classification.cifar import cifar10_lt, cifar100_lt, long_tailed_indices
 from zoo.download import DownloadError
 
 pytestmark = pytest.mark.any_backend  # no backend takes part in reading data sets

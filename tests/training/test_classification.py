@@ -8,10 +8,12 @@ import pytest
 
 import keras_apa
 from keras_apa.layers import AGLU, APA
-from training.classification import build_loss, check, compiled_model, evaluate, sample_weights, train
-from training.data.pipeline import steps_per_epoch, training_dataset
-from training.data.registry import load_source
-from training.network import build_model
+from training.classification.evaluate import evaluate
+from training.classification.losses import build_loss, sample_weights
+from training.classification.network import build_model
+from training.classification.train import check, compiled_model, train
+from training.data.classification.pipeline import steps_per_epoch, training_dataset
+from training.data.classification.registry import load_source
 from training.recipes import get_recipe
 
 BACKEND = keras.backend.backend()

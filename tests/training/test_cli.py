@@ -12,10 +12,10 @@ import time
 import pytest
 from backends import BLOCK, CURRENT, OTHERS, environment, run
 
-from training.cli import main, unboxed, version
+from training.cli.main import main, unboxed, version
 
 # What the console script of an installed package runs.
-PROGRAM = "import sys; from training.cli import console; sys.exit(console())"
+PROGRAM = "import sys; from training.cli.main import console; sys.exit(console())"
 FAST = ["demo", "--data", "digits10_lt", "--epochs", "1", "--backend", CURRENT]
 
 
@@ -169,7 +169,7 @@ def test_list_names_models_recipes_and_losses(capsys):
 
 def test_help_and_version_do_not_import_keras():
     program = (
-        "import sys, contextlib, io; from training.cli import main\n"
+        "import sys, contextlib, io; from training.cli.main import main\n"
         "with contextlib.redirect_stdout(io.StringIO()) as out:\n"
         "    codes = [main(['--help']), main(['--version']), main(['demo', '--help'])]\n"
         "print(codes, 'keras' in sys.modules, 'keras-apa' in out.getvalue())"
@@ -195,7 +195,7 @@ def test_version_is_the_package_version(capsys):
     ],
 )
 def test_what_is_not_installed_is_named_with_its_extra(blocked, arguments, parts, tmp_path):
-    program = BLOCK.format(blocked=blocked) + (f"from training.cli import main; sys.exit(main({[*arguments]!r}))")
+    program = BLOCK.format(blocked=blocked) + (f"from training.cli.main import main; sys.exit(main({[*arguments]!r}))")
     environment_ = {k: v for k, v in environment(CURRENT).items() if "jax" not in blocked or k != "KERAS_BACKEND"}
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment_, cwd=tmp_path, timeout=300

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.coco import coco_source
-from training.data.coco_masks import encode_mask
-from training.evaluation import evaluate_detections
+from training.data.detection.coco import coco_source
+from training.data.detection.masks import encode_mask
+from training.detection.metrics import evaluate_detections
 
 HEIGHT, WIDTH = 40, 50
 
@@ -398,7 +398,7 @@ def test_an_image_that_breaks_off_is_named_before_the_training_unless_there_are_
     (place.folder / "5.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"1 of the 3 images of .*a.json:\n  .*5.png \(id 5\): cannot be read"):
         place.source(contents())
-    monkeypatch.setattr("training.data.coco_file._DECODED", 2)
+    monkeypatch.setattr("training.data.detection.coco_file._DECODED", 2)
     assert "only the heads of its 3 images are checked before the training" in place.source(contents()).notes[0]
 
 

@@ -13,11 +13,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
-from training.data.coco import coco_source
-from training.data.coco_fields import federated_notes, object_area
-from training.data.coco_masks import encode_mask
-from training.detection_run import describe_detection_data
-from training.evaluation import evaluate_detections
+from training.data.detection.coco import coco_source
+from training.data.detection.coco_fields import federated_notes, object_area
+from training.data.detection.masks import encode_mask
+from training.detection.describe import describe_detection_data
+from training.detection.metrics import evaluate_detections
 from training.recipes import get_recipe
 
 pytestmark = pytest.mark.any_backend

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.data.coco_masks import check_segmentation, crop_to_boxes, decode_mask, encode_mask
+from training.data.detection.masks import check_segmentation, crop_to_boxes, decode_mask, encode_mask
 from zoo.detection import crop_masks
 
 # 2 columns of 3 pixels: run lengths go down the columns, from a run of zeros on.

@@ -7,7 +7,7 @@ from authors import state_dict
 from reference import load, load_json
 
 import zoo
-from training.cli import main
+from training.cli.main import main
 from zoo.checkpoint_files import read_state_dict, write_state_dict
 from zoo.preprocessing import cifar, imagenet
 

@@ -8,10 +8,11 @@ import tensorflow as tf
 from PIL import Image, features
 
 from keras_apa.class_counts import ClassCounts
+from training.data.classification.encoded import FileImages
+from training.data.classification.naming import naming_unreadable
+from training.data.classification.pipeline import evaluation_dataset, training_dataset
+from training.data.classification.source import Source
 from training.data.decoding import UnreadableImageError, decode_image, decoded, is_plain_jpeg, unreadable_images
-from training.data.naming import naming_unreadable
-from training.data.pipeline import evaluation_dataset, training_dataset
-from training.data.source import FileImages, Source
 from training.images import read_pixels
 from training.recipes import get_recipe
 from zoo import Preprocessing

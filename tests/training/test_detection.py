@@ -12,23 +12,16 @@ from rich.console import Console
 
 import zoo
 from keras_apa import losses
-from training.checkpoint import Checkpoints, NotFiniteError
-from training.cli import UsageError
-from training.data.detection_pipeline import detection_steps_per_epoch
-from training.data.digit_scenes import digit_scenes_lt
-from training.detection import (
-    DetectionOutcome,
-    build_detector,
-    build_region_loss,
-    check_detection,
-    classifier_weight_norms,
-    compiled_detector,
-    loss_notes,
-    train_detector,
-    uncompiled,
-)
-from training.detection_start import start_notes
-from training.experiment import run_train
+from training.cli.train import run_train
+from training.data.detection.digit_scenes import digit_scenes_lt
+from training.data.detection.pipeline import detection_steps_per_epoch
+from training.detection.losses import build_region_loss, loss_notes
+from training.detection.network import build_detector, classifier_weight_norms, uncompiled
+from training.detection.outcome import DetectionOutcome
+from training.detection.start import start_notes
+from training.detection.train import check_detection, compiled_detector, train_detector
+from training.engine.checkpoints import Checkpoints, NotFiniteError
+from training.errors import UsageError
 from training.files import write_json
 from training.recipes import get_recipe
 from zoo.checkpoint_files import write_state_dict

@@ -11,9 +11,11 @@ import tensorflow as tf
 from PIL import Image
 
 import zoo
-from training.data.coco import coco_source
-from training.data.coco_masks import crop_to_boxes
-from training.data.detection_pipeline import (
+from training.config.detection import DetectionAugmentOptions, DetectionDataOptions
+from training.data.detection.coco import coco_source
+from training.data.detection.digit_scenes import digit_scenes_lt
+from training.data.detection.masks import crop_to_boxes
+from training.data.detection.pipeline import (
     detection_evaluation_images,
     detection_notes,
     detection_steps_per_epoch,
@@ -21,9 +23,7 @@ from training.data.detection_pipeline import (
     place_image,
     resized_part,
 )
-from training.data.detection_source import AnnotatedImages, ArrayScenes, DetectionSource, Objects
-from training.data.digit_scenes import digit_scenes_lt
-from training.detection_recipe import DetectionAugmentOptions, DetectionDataOptions
+from training.data.detection.source import AnnotatedImages, ArrayScenes, DetectionSource, Objects
 from zoo.detection import check_targets, paste_masks, resize_image
 
 

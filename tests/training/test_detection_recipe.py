@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from training.detection_recipe import DetectionModelOptions, DetectionRecipe
-from training.recipe import Recipe
+from training.config.classification import Recipe
+from training.config.detection import DetectionModelOptions, DetectionRecipe
 from training.recipes import get_recipe, recipes
-from training.tasks import recipe_from_dict
+from training.runs.recipes import recipe_from_dict
 
 
 @pytest.mark.parametrize("name", [name for name, each in recipes().items() if isinstance(each, DetectionRecipe)])

@@ -4,10 +4,11 @@ import json
 import numpy as np
 import pytest
 
-from training.detection import DetectionOutcome, load_source_of
-from training.detection_report import detection_table, presence_divergences, write_detection_report
-from training.detection_run import write_results
-from training.evaluation import evaluate_detections
+from training.detection.metrics import evaluate_detections
+from training.detection.outcome import DetectionOutcome
+from training.detection.report import detection_table, presence_divergences, write_detection_report
+from training.detection.task import write_results
+from training.detection.train import load_source_of
 from training.recipes import get_recipe
 
 

@@ -11,11 +11,12 @@ from backends import CURRENT
 from PIL import Image
 from processes import KILLED, process
 
-from training.cli import main
-from training.data.digit_scenes import digit_scenes_lt
-from training.detection import DetectionOutcome, load_source_of, train_detector
-from training.detection_demo import detection_demo_recipes
+from training.cli.main import main
+from training.data.detection.digit_scenes import digit_scenes_lt
+from training.detection.outcome import DetectionOutcome
+from training.detection.train import load_source_of, train_detector
 from training.recipes import get_recipe
+from training.recipes.demo import detection_demo_recipes
 
 TINY = [
     "--backend", CURRENT, "--model.backbone", "resnet8", "--model.anchor-sizes", "16", "28", "44", "64",

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from training.data import digit_scenes
-from training.data.coco_masks import decode_mask
-from training.data.detection_source import frequency_groups
-from training.data.digit_scenes import digit_scenes_lt
+from training.data.detection import digit_scenes
+from training.data.detection.digit_scenes import digit_scenes_lt
+from training.data.detection.masks import decode_mask
+from training.data.detection.source import frequency_groups
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from training.data.digits import digits10_lt, digits100_lt
+from training.data.classification.digits import digits10_lt, digits100_lt
 
 NOISE = 0.3
 

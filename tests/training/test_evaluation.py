@@ -9,14 +9,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import zoo
-from training.evaluation import (
-    DetectionEvaluation,
-    coco_results,
-    detect,
-    encode_mask,
-    evaluate_detections,
-    logged_names,
-)
+from training.data.detection.masks import encode_mask
+from training.detection.metrics import DetectionEvaluation, coco_results, detect, evaluate_detections, logged_names
 
 CATEGORIES = [
     {"id": 3, "name": "rare", "frequency": "r"},

@@ -17,16 +17,17 @@ from rich.console import Console
 
 import zoo
 from keras_apa import ClassCounts
-from training import classification, experiment
-from training.checkpoint import Checkpoints
-from training.classifier_learning import METHODS, learn_classifier
-from training.cli import main
-from training.data.source import ArrayImages, Source
-from training.network import model_arguments
-from training.ownership import claim
-from training.recipe import Recipe
+from training.classification import train as classification
+from training.classification.network import model_arguments
+from training.cli import train as experiment
+from training.cli.main import main
+from training.cli.tasks import task_of
+from training.config.classification import Recipe
+from training.config.classifier_learning import METHODS, learn_classifier
+from training.data.classification.source import ArrayImages, Source
+from training.engine.checkpoints import Checkpoints
 from training.recipes import get_recipe, recipes
-from training.tasks import task_of
+from training.runs.ownership import claim
 
 SMALL = [
     "--data.largest-class", "30", "--data.imbalance-factor", "4", "--data.test-images-per-class", "5",

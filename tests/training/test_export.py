@@ -8,8 +8,8 @@ import pytest
 from backends import CURRENT
 from exported import classifier, encode, smooth_picture
 
-from training.cli import UsageError
-from training.export import run_export
+from training.cli.export import run_export
+from training.errors import UsageError
 
 pytestmark = pytest.mark.skipif(CURRENT != "tensorflow", reason="the export itself is tested on each backend in zoo")
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from training.data.folder import folder, stratified_split
+from training.data.classification.folder import folder, stratified_split
 from zoo import Preprocessing
 
 pytestmark = pytest.mark.any_backend  # no backend takes part in reading folders

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.interrupt import interruptible
+from training.runtime.interrupt import interruptible
 
 
 def press_and_swallow():

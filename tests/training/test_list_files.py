@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from training.data.list_files import inaturalist_json, list_files, read_list
-from training.data.registry import load_source
-from training.recipe import DataOptions
+from training.config.classification import DataOptions
+from training.data.classification.list_files import inaturalist_json, list_files, read_list
+from training.data.classification.registry import load_source
 from zoo import Preprocessing
 
 pytestmark = pytest.mark.any_backend  # no backend takes part in reading lists

@@ -8,11 +8,7 @@ import tensorflow as tf
 import zoo
 from keras_apa import ClassCounts
 from keras_apa.losses import BalancedSoftmaxCrossentropy
-from training.callbacks import StopOnNaN
-from training.checkpoint import Checkpoints
-from training.classification import check, train
-from training.data.registry import load_source
-from training.meta_sampler import (
+from training.classification.meta_sampler import (
     MetaSampledClassifier,
     SamplingRates,
     proposal,
@@ -20,9 +16,13 @@ from training.meta_sampler import (
     training_batches,
     without_sampler,
 )
-from training.network import build_model
-from training.optimization import TorchSGD
-from training.recipe import Recipe
+from training.classification.network import build_model
+from training.classification.train import check, train
+from training.config.classification import Recipe
+from training.data.classification.registry import load_source
+from training.engine.callbacks import StopOnNaN
+from training.engine.checkpoints import Checkpoints
+from training.engine.optimizers import TorchSGD
 from training.recipes import get_recipe
 
 

@@ -6,8 +6,9 @@ import pytest
 from keras import ops
 
 from keras_apa import no_weight_decay
-from training.optimization import EpochCosine, MultiStep, TorchSGD, WarmupCosine, build_optimizer
-from training.recipe import OptimizerOptions, Recipe
+from training.config.classification import Recipe
+from training.config.experiment import OptimizerOptions
+from training.engine.optimizers import EpochCosine, MultiStep, TorchSGD, WarmupCosine, build_optimizer
 
 SHAPES = {"kernel": (5, 3), "bias": (3,), "kappa": ()}
 EXCLUDED = ("kappa",)

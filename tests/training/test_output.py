@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from training.callbacks import EpochProgress
-from training.console import TextConsole, TextTable, text_console
-from training.output import escaped_output
+from training.engine.callbacks import EpochProgress
+from training.runtime.console import TextConsole, TextTable, text_console
+from training.runtime.output import escaped_output
 
 pytestmark = pytest.mark.any_backend
 NOT_UTF8 = b"caf\xe9".decode("utf-8", "surrogateescape")

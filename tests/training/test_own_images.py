@@ -5,10 +5,11 @@ import json
 import pytest
 from PIL import Image
 
-from training import own_images
-from training.data.folder import folder
-from training.own_images import check_same_images, describe_choice, fingerprint, suitable, with_suitable
+from training.classification import own_images
+from training.classification.own_images import fingerprint, suitable
+from training.data.classification.folder import folder
 from training.recipes import get_recipe
+from training.runs.choices import check_same_images, describe_choice, with_suitable
 
 pytestmark = pytest.mark.any_backend  # no backend takes part in choosing and comparing
 

@@ -14,13 +14,12 @@ import threading
 import keras
 import pytest
 
-from training.callbacks import TensorBoardLog
-from training.cli import main
-from training.experiment import _differs_from
+from training.cli.main import main
+from training.cli.train import _differs_from
+from training.engine.callbacks import TensorBoardLog
 from training.files import atomic_path, existing_folders, numbered_folder
-from training.ownership import FolderLostError, InUseError, claim, claim_free
 from training.recipes import get_recipe
-from training.run_folder import (
+from training.runs.folder import (
     CHECKPOINTS,
     OwnedCheckpoints,
     claim_run_folder,
@@ -28,6 +27,7 @@ from training.run_folder import (
     open_run_folder,
     read_config,
 )
+from training.runs.ownership import FolderLostError, InUseError, claim, claim_free
 
 pytestmark = pytest.mark.any_backend
 
@@ -36,7 +36,7 @@ OWNER = """
 import subprocess, sys, time
 from pathlib import Path
 {before}
-from training.ownership import claim
+from training.runs.ownership import claim
 owned = claim(Path(sys.argv[1]))
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print(child.pid, flush=True)

@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_apa import no_weight_decay
 from keras_apa.layers import AGLU
-from training.optimization import build_optimizer
+from training.engine.optimizers import build_optimizer
 from training.recipes import get_recipe
 
 EPOCHS, STEPS_PER_EPOCH, BATCH = 20, 10, 32

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from keras_apa import ClassCounts
-from training.classification import with_targets
-from training.data import pipeline
-from training.data.digits import digits100_lt
-from training.data.pipeline import evaluation_dataset, steps_per_epoch, training_dataset
-from training.data.source import ArrayImages, Source
-from training.recipe import Recipe
+from training.classification.train import with_targets
+from training.config.classification import Recipe
+from training.data.classification import pipeline
+from training.data.classification.digits import digits100_lt
+from training.data.classification.pipeline import evaluation_dataset, steps_per_epoch, training_dataset
+from training.data.classification.source import ArrayImages, Source
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from backends import convolves_channels_first
 from PIL import Image
 
 import zoo
-from training.cli import UsageError
-from training.predict import final_activation, find_saved_model, load_predictor, read_class_names, run_predict
+from training.cli.predict import final_activation, run_predict
+from training.errors import UsageError
+from training.inference.classifier import find_saved_model, load_predictor, read_class_names
 from zoo import Preprocessing
 from zoo.presets import save_preset
 

@@ -9,11 +9,11 @@ from PIL import Image
 from rich.console import Console
 
 import zoo
-from training.cli import UsageError
-from training.data.coco_masks import decode_mask, encode_mask
-from training.detection_figures import picture
+from training.cli.predict import run_predict
+from training.data.detection.masks import decode_mask, encode_mask
+from training.detection.figures import picture
+from training.errors import UsageError
 from training.image_files import find_images, is_written
-from training.predict import run_predict
 from zoo.detection import DetectionPreprocessing
 
 NAMES = ("cat", "dog", "owl")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.presence import divergence, presence_map
+from training.detection.presence import divergence, presence_map
 
 IMAGES = [{"id": 1, "height": 40, "width": 80}, {"id": 2, "height": 20, "width": 20}]
 

@@ -3,9 +3,9 @@
 import pytest
 import tyro
 
-from training.commands import train_options
-from training.published import changes
+from training.cli.commands import train_options
 from training.recipes import get_recipe
+from training.runs.published import changes
 
 TITLE = "APA* + AGLU, PC-softmax"
 
@@ -38,7 +38,7 @@ def test_titles_follow_the_method(options, title):
 
 
 def test_the_report_says_of_which_recipe_the_number_is():
-    from training.experiment import describe
+    from training.runs.describe import describe
 
     config = {"backend": "jax", "versions": {"keras": "3"}, "machine": "", "command": ""}
     own = get_recipe("cifar100_lt")

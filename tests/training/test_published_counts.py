@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from training.data.published_counts import IMAGENET_LT, PLACES_LT, falling_profile
-from training.data.registry import DATA_SETS
-from training.recipe import DataOptions
+from training.config.classification import DataOptions
+from training.data.classification.published_counts import IMAGENET_LT, PLACES_LT, falling_profile
+from training.data.classification.registry import DATA_SETS
 
 
 def test_places_lt_has_the_published_groups():

@@ -5,7 +5,7 @@ import os
 import pytest
 from backends import run
 
-from training.quiet import _stderr_filtered
+from training.runtime.quiet import _stderr_filtered
 
 LINES = [
     "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
@@ -25,10 +25,10 @@ def test_only_log_lines_are_dropped(capfd):
 def test_tensorflow_is_imported_in_silence_and_whole():
     program = (
         "import sys\n"
-        "from training.quiet import quiet_tensorflow\n"
+        "from training.runtime.quiet import quiet_tensorflow\n"
         "with quiet_tensorflow():\n"
         "    import tensorflow as tf\n"
-        "assert 'training.quiet' not in [type(finder).__module__ for finder in sys.meta_path]\n"
+        "assert 'training.runtime.quiet' not in [type(finder).__module__ for finder in sys.meta_path]\n"
         "print(tf.TensorShape([1, 2]).num_elements(), tf.__spec__.name)\n"
     )
     result = run("tensorflow", "-c", program)

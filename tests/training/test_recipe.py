@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from training.recipe import AugmentOptions, DataOptions, LossOptions, ModelOptions, OptimizerOptions, Recipe
+from training.config.classification import AugmentOptions, DataOptions, LossOptions, ModelOptions, Recipe
+from training.config.experiment import OptimizerOptions
 from training.recipes import get_recipe, recipes
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.data.repeat_factor import repeat_factor_length, repeat_factor_order, repeat_factors
+from training.data.detection.repeat_factor import repeat_factor_length, repeat_factor_order, repeat_factors
 
 FACTORS = np.random.default_rng(3).uniform(1, 4, 57)
 

@@ -10,10 +10,11 @@ from matplotlib import rcParams
 from matplotlib.image import imread
 from rich.console import Console
 
-from training import figures
-from training.outcome import Outcome
-from training.recipe import Recipe
-from training.report import accuracy_table, history_csv, markdown_table, write_report
+from training.classification import figures
+from training.classification.outcome import Outcome
+from training.classification.report import accuracy_table, markdown_table, write_report
+from training.config.classification import Recipe
+from training.reporting import history_csv
 
 
 def outcome(name="tested", *, counts=(300, 50, 8, 4), parameters=True, few=0.25, predictions=None):

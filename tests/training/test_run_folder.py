@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
+from training.classification.outcome import Outcome
 from training.files import atomic_path, last_numbered_folder, numbered_folder, write_json
-from training.outcome import Outcome
 from training.recipes import get_recipe
-from training.run_folder import has_begun, load_finished, open_run_folder
+from training.runs.folder import has_begun, load_finished, open_run_folder
 
 
 def config(**changes):

@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from training.data.samplers import SAMPLERS, epoch_length, epoch_order
+from training.config.classification import SAMPLERS
+from training.data.classification.samplers import epoch_length, epoch_order
 
 pytestmark = pytest.mark.any_backend  # no backend takes part in sampling
 

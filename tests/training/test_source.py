@@ -10,17 +10,11 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_apa.class_counts import ClassCounts
-from training.data import source as module
-from training.data.digits import digits10_lt
-from training.data.source import (
-    ArrayImages,
-    FileImages,
-    RandomAccessImages,
-    Source,
-    decode_image,
-    refuse_empty_classes,
-    unreadable_images,
-)
+from training.data.classification import source as module
+from training.data.classification.digits import digits10_lt
+from training.data.classification.encoded import FileImages, RandomAccessImages
+from training.data.classification.source import ArrayImages, Source, refuse_empty_classes
+from training.data.decoding import decode_image, unreadable_images
 from training.images import read_image
 from zoo import Preprocessing
 

@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
-from training.data.folder import folder
-from training.data.split_folders import part_of
+from training.data.classification.folder import folder
+from training.data.classification.split_folders import part_of
 
 pytestmark = pytest.mark.any_backend  # no backend takes part in reading folders
 

@@ -14,12 +14,12 @@ from backends import CURRENT
 from PIL import Image
 
 import zoo
-from training.cli import main
-from training.data.source import ArrayImages, Source
-from training.network import start_from
-from training.recipe import StartOptions
+from training.classification.network import start_from
+from training.classification.start import prepared_as_started
+from training.cli.main import main
+from training.config.classification import StartOptions
+from training.data.classification.source import ArrayImages, Source
 from training.recipes import get_recipe
-from training.start import prepared_as_started
 from zoo import weights as module
 from zoo.weights import WeightSet
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from training.data import tfds_images
-from training.data.tfds_images import i_naturalist2018, imagenet2012, imagenet_lt, places365_small
+from training.data.classification import tfds_images
+from training.data.classification.tfds_images import i_naturalist2018, imagenet2012, imagenet_lt, places365_small
 from zoo import Preprocessing
 
 pytestmark = pytest.mark.any_backend  # no backend takes part in reading data sets

@@ -17,8 +17,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.images import FORMATS, exif_orientation, in_front_of_white, upright, why_unreadable
-from training.output import visible
+from training.image_files import FORMATS
+from training.images import exif_orientation, in_front_of_white, upright, why_unreadable
+from training.runtime.output import visible
 
 __all__ = [
     "UnreadableImageError",

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 
 from training.checks import nearest
-from training.recipe import Experiment
+from training.config.experiment import Experiment
 
 
 def recipes() -> dict[str, Experiment]:

@@ -529,7 +529,8 @@ class FasterRCNN(keras.Model):
             )
         if metrics is not None:
             raise ValueError(
-                "metrics of compile is not used by detectors: training.evaluation.DetectionEvaluation has precisions."
+                "metrics of compile is not used by detectors: training.detection.metrics.DetectionEvaluation has "
+                "precisions."
             )
 
     def _check_arrays(self, x, y=None):
