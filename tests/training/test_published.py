@@ -42,8 +42,8 @@ def test_the_report_says_of_which_recipe_the_number_is():
 
     config = {"backend": "jax", "versions": {"keras": "3"}, "machine": "", "command": ""}
     own = get_recipe("cifar100_lt")
-    assert describe(own, config)["published"] == "APA Table 3b: 52.3"
+    assert describe(task_of(own), own, config)["published"] == "APA Table 3b: 52.3"
     changed = own.replace(model={"gate": "sigmoid"})
-    assert describe(changed, config)["published"] == (
+    assert describe(task_of(changed), changed, config)["published"] == (
         "APA Table 3b: 52.3, of the recipe as it is; changed here: model.gate sigmoid (was apa)"
     )

@@ -103,9 +103,9 @@ def test_folder_that_cannot_be_written_is_an_error(tmp_path):
 
 def test_run_counts_as_finished_only_with_model_and_numbers(tmp_path):
     recipe = get_recipe("digits10_lt")
-    assert load_finished(tmp_path, recipe) is None
+    assert load_finished(tmp_path, recipe, Outcome) is None
     (tmp_path / "digits10_lt.json").write_text("{}")
-    assert load_finished(tmp_path, recipe) is None
+    assert load_finished(tmp_path, recipe, Outcome) is None
 
 
 def test_a_run_has_begun_when_something_would_be_lost(tmp_path):
@@ -125,8 +125,8 @@ def test_numbers_that_are_damaged_or_of_another_recipe_are_named(tmp_path):
     (tmp_path / "digits10_lt.keras").touch()
     (tmp_path / "digits10_lt.json").write_text("{")
     with pytest.raises(ValueError, match="digits10_lt.json' is damaged"):
-        load_finished(tmp_path, recipe)
+        load_finished(tmp_path, recipe, Outcome)
     outcome = {field.name: {} for field in dataclasses.fields(Outcome)} | {"recipe": recipe.replace(seed=5).to_dict()}
     (tmp_path / "digits10_lt.json").write_text(json.dumps(outcome))
     with pytest.raises(ValueError, match="is the result of another recipe"):
-        load_finished(tmp_path, recipe)
+        load_finished(tmp_path, recipe, Outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +11,88 @@ import keras
 
 from keras_apa.class_counts import ClassCounts
 from training.checks import check_same_classes
+from training.classification.describe import classifier_settings, describe_data
+from training.classification.dry_run import run_dry
 from training.classification.evaluate import evaluate
 from training.classification.network import normalize_classifier
 from training.classification.outcome import Outcome
-from training.cli.tasks import task_of
+from training.classification.own_images import fingerprint, suitable
+from training.classification.report import accuracy_table, write_report
+from training.classification.start import prepared_as_started
+from training.classification.train import check, train
 from training.config.classification import Recipe
+from training.data.classification.pipeline import images_per_epoch, steps_per_epoch
+from training.data.classification.registry import load_source
 from training.data.classification.source import Source
 from training.errors import usage
 from training.files import write_json
 from training.runs.choices import kept_fingerprint
-from training.runs.folder import load_finished, read_config
+from training.runs.folder import load_finished, read_config, save_finished
 from training.runs.recipes import run_recipe
 from training.runtime.console import TextConsole, TextTable
+from training.task import Task
+
+
+class Classification(Task):
+    """One class an image, measured by shot group."""
+
+    outcome = Outcome
+
+    def check(self, recipe: Recipe) -> None:
+        check(recipe)
+
+    def load(self, recipe: Recipe) -> Source:
+        return prepared_as_started(recipe, load_source(recipe.data))
+
+    def steps_per_epoch(self, recipe: Recipe, source: Source) -> int:
+        return steps_per_epoch(recipe, source)
+
+    def images_per_epoch(self, recipe: Recipe, source: Source) -> int:
+        return images_per_epoch(recipe, source)
+
+    def suitable(self, recipe: Recipe, source: Source) -> dict[str, Any]:
+        return suitable(recipe, source)
+
+    def fingerprint(self, recipe: Recipe, source: Source) -> dict[str, Any]:
+        return fingerprint(recipe, source)
+
+    def train(self, recipe: Recipe, source: Source, **options: Any) -> tuple[keras.Model, Outcome]:
+        return train(recipe, source, **options)
+
+    def save(self, folder: Path, model: keras.Model, outcome: Outcome) -> None:
+        save_finished(folder, model, outcome)
+
+    def evaluate(self, folder: Path, path: Path, recipe: Recipe, source: Source, console: TextConsole) -> Path:
+        return evaluate_classifier(folder, path, recipe, source, console)
+
+    def describe_data(self, source: Source, recipe: Recipe, console: TextConsole) -> None:
+        describe_data(source, recipe, console)
+
+    def dry_run(self, recipe: Recipe, **options: Any) -> int:
+        return run_dry(recipe, **options)
+
+    def table(self, outcomes: Sequence[Outcome]) -> TextTable:
+        return accuracy_table(outcomes)
+
+    def write_report(self, folder: Path, outcomes: Sequence[Outcome], *, title: str, settings: dict[str, str]) -> Path:
+        return write_report(folder, outcomes, title=title, settings=settings)
+
+    def data_settings(self, recipe: Recipe) -> dict[str, str]:
+        return classifier_settings(recipe)
 
 
 def evaluate_classifier(folder: Path, path: Path, recipe: Recipe, source: Source, console: TextConsole) -> Path:
     """Measures a saved classifier; returns the file of its numbers."""
     with usage():
         trained = run_recipe(folder)
-        was, now = kept_fingerprint(read_config(folder).get("images")), task_of(recipe).fingerprint(recipe, source)
+        was, now = kept_fingerprint(read_config(folder).get("images")), fingerprint(recipe, source)
         if was and was != now:
             console.print(
                 "These images, or their split, are not those that the run began with: some of the test images may have "
                 "been trained on",
                 style="yellow",
             )
-        source = as_trained(load_finished(folder, trained), source, console)
+        source = as_trained(load_finished(folder, trained, Outcome), source, console)
         tau, kept = recipe.evaluation.tau_normalization, trained.evaluation.tau_normalization
         if kept and tau != kept:
             raise ValueError(

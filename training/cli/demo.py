@@ -121,7 +121,7 @@ def _compare_in(
 def _finish(recipe: Experiment, owned: OwnedFolder, console: TextConsole, interrupt: InterruptCheck) -> Any:
     """The outcome of a recipe: read where it is finished, trained and saved otherwise."""
     task = task_of(recipe)
-    outcome = load_finished(owned.path, recipe)
+    outcome = load_finished(owned.path, recipe, task.outcome)
     if outcome is not None:
         console.print(f"{recipe.title}: finished before, not trained again")
         return outcome

@@ -8,9 +8,11 @@ from typing import Any
 from rich.console import Console
 
 from training.cli.demo import compare
+from training.cli.tasks import task_of
 from training.config.detection import DetectionRecipe
 from training.errors import usage
 from training.recipes.demo import detection_demo_recipes
+from training.runs.describe import describe
 
 
 def run_detection_demo(
@@ -39,9 +41,7 @@ def run_detection_demo(
 
 def _settings(recipe: DetectionRecipe, config: dict[str, Any]) -> dict[str, str]:
     """The lines about the whole run in the report."""
-    from training.runs.describe import describe
-
-    settings = describe(recipe, config)
+    settings = describe(task_of(recipe), recipe, config)
     for name in ("loss", "published"):
         settings.pop(name, None)
     return settings

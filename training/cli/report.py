@@ -23,13 +23,14 @@ def run_report(folder: Path, console: Console | None = None) -> int:
         config = read_config(folder)
         if config is None:
             raise ValueError(f"{str(folder)!r} holds no run ({CONFIG} is missing or of something else)")
-        outcomes = [load_finished(folder, recipe_from_dict(each)) for each in config["recipes"]]
+        recipes = [recipe_from_dict(each) for each in config["recipes"]]
+        outcomes = [load_finished(folder, recipe, task_of(recipe).outcome) for recipe in recipes]
         outcomes = [outcome for outcome in outcomes if outcome is not None]
         if not outcomes:
             raise ValueError(f"nothing in {str(folder)!r} is finished yet")
     task = task_of(outcomes[0].recipe)
     console.print(task.table(outcomes))
-    settings = describe(outcomes[0].recipe, config)
+    settings = describe(task, outcomes[0].recipe, config)
     report = task.write_report(folder, outcomes, title=Path(folder).resolve().name, settings=settings)
     print(visible(f"Wrote {report.resolve()}"))
     return 0

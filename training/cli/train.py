@@ -90,7 +90,7 @@ def _run_train(
             recipe = with_suitable(asked, chosen, given)
             check_same(owned.given, earlier, {"recipes": [recipe.to_dict()], **now})
             # Needs neither images nor the weights that it started from.
-            if (outcome := load_finished(folder, recipe)) is not None:
+            if (outcome := load_finished(folder, recipe, task.outcome)) is not None:
                 again = ", with the images as they are now" if earlier.get("images") else ""
                 console.print(f"This training is finished (--overwrite trains again{again}); its result:")
                 return _close(folder, outcome, earlier, console)
@@ -186,7 +186,7 @@ def _newest_step(checkpoints: Checkpoints) -> int:
 def _close(folder: Path, outcome: Any, config: dict[str, Any], console: TextConsole) -> int:
     task = task_of(outcome.recipe)
     console.print(task.table([outcome]))
-    settings = describe(outcome.recipe, config)
+    settings = describe(task, outcome.recipe, config)
     report = task.write_report(folder, [outcome], title=outcome.recipe.name, settings=settings)
     print(visible(f"Wrote {report}, the model, its numbers and figures beside it."))
     return 0

@@ -1,10 +1,11 @@
-"""What `keras-apa train`, `evaluate` and `--dry-run` do with a detector."""
+"""What the commands do with a detector."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,75 @@ import keras
 from training.checks import check_same_classes
 from training.config.detection import DetectionRecipe
 from training.data.detection.coco_fields import federated_notes
+from training.data.detection.pipeline import detection_steps_per_epoch
 from training.data.detection.source import DetectionSource
+from training.detection.describe import describe_detection_data, detector_settings
+from training.detection.dry_run import run_detection_dry
 from training.detection.network import detection_options
 from training.detection.outcome import DetectionOutcome
-from training.detection.report import metrics_table
-from training.detection.train import detection_evaluation, measured
+from training.detection.report import detection_table, metrics_table, write_detection_report
+from training.detection.start import without_start
+from training.detection.train import check_detection, detection_evaluation, load_source_of, measured, train_detector
 from training.errors import usage
 from training.files import atomic_path, write_json
 from training.runs.folder import save_finished
-from training.runtime.console import TextConsole
+from training.runtime.console import TextConsole, TextTable
+from training.task import Task
 from zoo.detection.options import Options
+
+
+class Detection(Task):
+    """Boxes and masks, measured as COCO and LVIS do. A detector is what its recipe says: nothing suits the images."""
+
+    outcome = DetectionOutcome
+
+    def check(self, recipe: DetectionRecipe) -> None:
+        check_detection(recipe)
+
+    def resumed(self, recipe: DetectionRecipe) -> DetectionRecipe:
+        return without_start(recipe)
+
+    def load(self, recipe: DetectionRecipe) -> DetectionSource:
+        return load_source_of(recipe)
+
+    def steps_per_epoch(self, recipe: DetectionRecipe, source: DetectionSource) -> int:
+        return detection_steps_per_epoch(recipe, source)
+
+    def images_per_epoch(self, recipe: DetectionRecipe, source: DetectionSource) -> int:
+        return len(source.train)
+
+    def fingerprint(self, recipe: DetectionRecipe, source: DetectionSource) -> dict[str, Any]:
+        return annotation_fingerprint(recipe, source)
+
+    def train(
+        self, recipe: DetectionRecipe, source: DetectionSource, **options: Any
+    ) -> tuple[keras.Model, DetectionOutcome]:
+        return train_detector(recipe, source, **options)
+
+    def save(self, folder: Path, model: keras.Model, outcome: DetectionOutcome) -> None:
+        save_detector(folder, model, outcome)
+
+    def evaluate(
+        self, folder: Path, path: Path, recipe: DetectionRecipe, source: DetectionSource, console: TextConsole
+    ) -> Path:
+        return evaluate_detector(folder, path, recipe, source, console)
+
+    def describe_data(self, source: DetectionSource, recipe: DetectionRecipe, console: TextConsole) -> None:
+        describe_detection_data(source, recipe, console)
+
+    def dry_run(self, recipe: DetectionRecipe, *, given: Collection[str] = (), **options: Any) -> int:
+        return run_detection_dry(recipe, **options)
+
+    def table(self, outcomes: Sequence[DetectionOutcome]) -> TextTable:
+        return detection_table(outcomes)
+
+    def write_report(
+        self, folder: Path, outcomes: Sequence[DetectionOutcome], *, title: str, settings: dict[str, str]
+    ) -> Path:
+        return write_detection_report(folder, outcomes, title=title, settings=settings)
+
+    def data_settings(self, recipe: DetectionRecipe) -> dict[str, str]:
+        return detector_settings(recipe)
 
 
 def save_detector(folder: Path, model: keras.Model, outcome: DetectionOutcome) -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.cli.tasks import task_of
 from training.config.experiment import Experiment
 from training.runs.choices import describe_choice
 from training.runs.published import changes
 from training.runtime.console import TextConsole
+from training.task import Task
 from zoo._markdown import code, markdown
 
 
-def describe(recipe: Experiment, config: dict[str, Any]) -> dict[str, str]:
+def describe(task: Task, recipe: Experiment, config: dict[str, Any]) -> dict[str, str]:
     """The lines about a run in its report."""
     optimizer = recipe.optimizer
     backend = config["backend"]
     return {
-        **task_of(recipe).data_settings(recipe),
+        **task.data_settings(recipe),
         "published": markdown(_published(recipe)),
         "training": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {optimizer.name}, "
         f"learning rate {optimizer.learning_rate:g} ({optimizer.schedule}), "

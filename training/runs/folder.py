@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 
-from training.cli.tasks import task_of
 from training.config.experiment import Experiment, differences
 from training.engine.checkpoints import Checkpoints
 from training.files import (
@@ -206,13 +205,13 @@ def save_finished(folder: Path, model: keras.Model, outcome: Any) -> None:
     write_json(folder / f"{outcome.recipe.name}.json", outcome.to_dict())
 
 
-def load_finished(folder: Path, recipe: Experiment) -> Any:
-    """The outcome of `recipe` where model and numbers are there, None where it has to be trained."""
+def load_finished(folder: Path, recipe: Experiment, outcome_class: type) -> Any:
+    """The outcome of `recipe`, where model and numbers are there; None where it has to be trained."""
     numbers = folder / f"{recipe.name}.json"
     if not numbers.is_file() or not (folder / f"{recipe.name}.keras").is_file():
         return None
     try:
-        outcome = task_of(recipe).outcome.from_dict(json.loads(numbers.read_text(encoding="utf-8")))
+        outcome = outcome_class.from_dict(json.loads(numbers.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{str(numbers)!r} is damaged ({error}); remove it to train this network again") from error
     if outcome.recipe.replace(title=recipe.title) != recipe:
