@@ -1,6 +1,5 @@
 """`keras-apa train`, `evaluate`, `report` and dry runs: what they write, what goes on, what is refused."""
 
-import dataclasses
 import io
 import json
 import re
@@ -249,8 +248,7 @@ def test_a_damaged_checkpoint_is_not_what_a_training_goes_on_from(run, tmp_path,
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    task = dataclasses.replace(task_of(get_recipe("digits10_lt_baseline")), train=interrupted)
-    monkeypatch.setattr(experiment, "task_of", lambda recipe: task)
+    monkeypatch.setattr(task_of(get_recipe("digits10_lt_baseline")), "train", interrupted)
     arguments = [*SMALL, "--evaluation.prior-correction", "raw", "--output", folder]
     assert train("digits10_lt_baseline", *arguments) == 130
     printed = capsys.readouterr()

@@ -16,7 +16,7 @@ from zoo import Preprocessing
 
 pytestmark = pytest.mark.any_backend  # no backend takes part in reading lists
 
-PLACES_LT = pathlib.Path(__file__).parents[1] / "data" / "places_lt_counts.json"
+PLACES_LT = pathlib.Path(__file__).parents[3] / "data" / "places_lt_counts.json"
 
 
 @pytest.fixture

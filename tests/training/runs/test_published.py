@@ -4,6 +4,7 @@ import pytest
 import tyro
 
 from training.cli.commands import train_options
+from training.cli.tasks import task_of
 from training.recipes import get_recipe
 from training.runs.published import changes
 

@@ -11,10 +11,11 @@ from backends import convolves_channels_first
 from PIL import Image
 
 import zoo
-from training.cli.predict import final_activation, run_predict
+from training.cli.predict import run_predict
 from training.errors import UsageError
 from training.inference.classifier import find_saved_model, load_predictor, read_class_names
 from zoo import Preprocessing
+from zoo._export_graph import final_activation
 from zoo.presets import save_preset
 
 NAMES = ("cat", "dog", "owl")
