@@ -12,11 +12,12 @@ from rich.console import Console
 from training.checks import check_batch_size
 from training.classification.describe import describe_data
 from training.classification.losses import sample_weights
-from training.classification.meta_sampler import training_batches, without_sampler
+from training.classification.meta_sampler import without_sampler
 from training.classification.own_images import suitable
 from training.classification.start import prepared_as_started
 from training.classification.train import check, compiled_model, with_targets
 from training.config.classification import Recipe
+from training.data.classification.batches import training_batches
 from training.data.classification.naming import naming_unreadable
 from training.data.classification.pipeline import images_per_epoch, steps_per_epoch
 from training.data.classification.registry import DATA_SETS, find_source

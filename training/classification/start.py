@@ -9,7 +9,7 @@ import zoo
 from training.checks import nearest
 from training.config.classification import OWN_IMAGES, Recipe
 from training.data.classification.source import Source
-from training.models import load_model
+from training.models import saved_preprocessing
 from training.recipes import recipes
 from training.runs.folder import CONFIG, read_config
 from zoo.weights import get_weights
@@ -60,7 +60,7 @@ def _preprocessing(weights: str) -> zoo.Preprocessing | None:
     models = sorted(path.glob("*.keras")) if path.is_dir() else [path]
     if len(models) != 1 or models[0].suffix != ".keras" or not models[0].is_file():
         return None
-    return getattr(load_model(str(models[0])), "preprocessing", None)
+    return saved_preprocessing(models[0])
 
 
 def _shown(numbers):

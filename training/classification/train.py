@@ -14,7 +14,7 @@ import zoo
 from keras_apa.losses import attach_loss_state
 from training.classification.evaluate import evaluate, evaluation_batches, shot_accuracy
 from training.classification.losses import build_loss, sample_weights, try_loss, wants_one_hot
-from training.classification.meta_sampler import ShareLog, linear_head, training_batches, with_sampler, without_sampler
+from training.classification.meta_sampler import ShareLog, linear_head, with_sampler, without_sampler
 from training.classification.network import (
     CLASSIFIER,
     build_model,
@@ -26,6 +26,7 @@ from training.classification.network import (
 from training.classification.outcome import Outcome
 from training.classification.start import prepared_as_started
 from training.config.classification import Recipe
+from training.data.classification.batches import training_batches
 from training.data.classification.naming import naming_unreadable
 from training.data.classification.pipeline import PREFETCHED, steps_per_epoch
 from training.data.classification.registry import check_data, load_source

@@ -3,56 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from training.checks import check_choice, check_whole
-from training.config.classification import Recipe
-from training.config.classifier_learning import learn_classifier
-from training.config.detection import DetectionRecipe
+from training.cli.options import sides, use_backend, whole_number
+from training.cli.train_options import Train
 from training.errors import UsageError, usage
-from training.recipes import get_recipe
-from training.runs.published import titled
 
 TASKS = ("classification", "detection")
-
-
-def _whole_number(at_least: int) -> tyro.constructors.PrimitiveConstructorSpec:
-    """An integer option whose error says what is allowed instead of what `int` could not do."""
-
-    def parse(words: list[str]) -> int:
-        if not (words[0].isdecimal() and int(words[0]) >= at_least):
-            raise ValueError(f"{words[0]!r} given; a whole number of at least {at_least} is needed")
-        return int(words[0])
-
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT",
-        instance_from_str=parse,
-        is_instance=lambda value: isinstance(value, int),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-def _sides() -> tyro.constructors.PrimitiveConstructorSpec:
-    """Height and width in pixels, or None where they are not given."""
-
-    def parse(words: list[str]) -> tuple[int, int]:
-        if not all(word.isdecimal() and int(word) > 0 for word in words):
-            raise ValueError(f"{' '.join(words)!r} given; height and width are needed, whole numbers above 0")
-        return int(words[0]), int(words[1])
-
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=2,
-        metavar="HEIGHT WIDTH",
-        instance_from_str=parse,
-        is_instance=lambda value: value is None or isinstance(value, tuple),
-        str_from_instance=lambda value: ["None", "None"] if value is None else [str(side) for side in value],
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +35,7 @@ class Demo:
     """digits100_lt (100 classes, some minutes) or digits10_lt (10 classes, seconds). (classification)"""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """How often the training images are seen. If not given: 10, or 8 for detection."""
-    seed: Annotated[int, _whole_number(0)] = 0
+    seed: Annotated[int, whole_number(0)] = 0
     """Start weights, order, augmentation and dropout. The same seed and backend give the same table."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder to write to. If not given: keras-apa-demo here, or keras-apa-demo-2 if that is taken."""
@@ -93,7 +54,7 @@ class Demo:
             for option in ("model", "data"):
                 if self.task == "detection" and getattr(self, option) != getattr(Demo, option):
                     raise ValueError(f"--{option} goes with --task classification; detection has one network and data")
-        _use_backend(self.backend)
+        use_backend(self.backend)
         common = {
             "seed": self.seed,
             "output": self.output,
@@ -128,7 +89,7 @@ class Convert:
     """The file to write."""
     backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
-    image_size: Annotated[tuple[int, int] | None, _sides(), tyro.conf.arg(help_behavior_hint="")] = None
+    image_size: Annotated[tuple[int, int] | None, sides(), tyro.conf.arg(help_behavior_hint="")] = None
     """Size of the images of the Keras model. If not given: that of the data set the network is made for."""
     activation: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """An activation without parameters cannot be told from a checkpoint. If not given: relu."""
@@ -144,7 +105,7 @@ class Convert:
     """Show the traceback of an error."""
 
     def run(self) -> int:
-        _use_backend(self.backend)
+        use_backend(self.backend)
         from training.cli.convert import run_convert
 
         return run_convert(
@@ -174,17 +135,17 @@ class Predict:
     backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """tensorflow, jax or torch; a SavedModel runs on TensorFlow. If not given: KERAS_BACKEND, else the first that is
     installed."""
-    top_k: Annotated[int, _whole_number(1)] = 5
+    top_k: Annotated[int, whole_number(1)] = 5
     """Of a classifier: how many classes an image gets, the most probable first."""
     json: bool = False
     """Print one JSON document instead of a table."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the JSON document to a file, too."""
-    batch_size: Annotated[int, _whole_number(1)] = 16
+    batch_size: Annotated[int, whole_number(1)] = 16
     """Of a classifier: how many images are in memory at a time. A detector takes one after the other."""
     class_names: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Names of the classes, one a line, instead of the model's own."""
-    image_size: Annotated[tuple[int, int] | None, _sides(), tyro.conf.arg(help_behavior_hint="")] = None
+    image_size: Annotated[tuple[int, int] | None, sides(), tyro.conf.arg(help_behavior_hint="")] = None
     """Pixels to feed, instead of the model's own size. Of a detector: the bounds of the shorter and the longer side."""
     min_score: Annotated[float | None, tyro.conf.arg(metavar="NUMBER", help_behavior_hint="")] = None
     """Of a detector: what scores higher is detected, instead of its own threshold. If not given: 0.5."""
@@ -229,7 +190,7 @@ class Export:
     """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
     format: Annotated[str, tyro.conf.arg(metavar="NAME")] = "tf_saved_model"
     """tf_saved_model, onnx or litert."""
-    top_k: Annotated[int, _whole_number(1)] = 5
+    top_k: Annotated[int, whole_number(1)] = 5
     """Classes that the signature serve_jpeg of a SavedModel gives."""
     activation: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """softmax, sigmoid or gumbel. If not given: what the model ends in, else softmax."""
@@ -239,13 +200,13 @@ class Export:
     """Files or folders of some 100 images that int8 takes its ranges from."""
     class_names: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """A text file with a name a line. If not given: the model's own, else 0, 1, ..."""
-    image_size: Annotated[tuple[int, int] | None, _sides(), tyro.conf.arg(help_behavior_hint="")] = None
+    image_size: Annotated[tuple[int, int] | None, sides(), tyro.conf.arg(help_behavior_hint="")] = None
     """Of a detector: pixels that it is fed, padding included. If not given: a square that takes every image."""
     debug: bool = False
     """Show the traceback of an error."""
 
     def run(self) -> int:
-        _use_backend(self.backend)
+        use_backend(self.backend)
         from training.cli.export import run_export
 
         return run_export(
@@ -261,15 +222,6 @@ class Export:
         )
 
 
-def _use_backend(name: str | None) -> None:
-    """Chooses the backend before Keras is imported."""
-    from training.runtime.backend import choose_backend, leave_accelerators_to
-
-    with usage():
-        backend = choose_backend(name)
-    leave_accelerators_to(backend)
-
-
 def _check_small_network(name: str) -> None:
     """The digits are too small for the other networks, whose error would be about an input that nobody gave."""
     from training.checks import nearest
@@ -277,91 +229,6 @@ def _check_small_network(name: str) -> None:
 
     if name not in CIFAR_RESNETS:
         raise UsageError(f"--model is {name!r}; it must be a network for small images, {nearest(name, CIFAR_RESNETS)}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Train:
-    """Train a recipe: keras-apa train RECIPE, keras-apa train RECIPE --help for its options.
-
-    Writes to runs/RECIPE, or if that is in use or holds another run, to runs/RECIPE-2 and so on. The same command goes
-    on with a training that was cut off, from its last checkpoint. At the end the test images are evaluated. Every value
-    of the recipe is an option, such as --optimizer.learning-rate 0.1.
-    """
-
-    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
-    """keras-apa list recipes names them. folder is any folder of class folders: --data.path DIR; detection is any
-    images with annotations in COCO's or LVIS's JSON: --data.train FILE --data.images DIR."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _TrainOptions:
-    """How a recipe is run, whatever its task."""
-
-    backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
-    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Run folder. If not given: runs/RECIPE, or runs/RECIPE-2, ... if that is in use or holds another run."""
-    overwrite: bool = False
-    """Replace the run that is in --output (if not given: the run of this command) instead of going on with it."""
-    checkpoint_steps: Annotated[int, _whole_number(0)] = 0
-    """Save every so many steps, beside the end of every epoch; 0: at the end of epochs only."""
-    jit_compile: bool = False
-    """Compile the step with XLA or torch.compile also where Keras does not by itself (JAX always does)."""
-    dry_run: bool = False
-    """Make data, network, loss and optimiser, run two steps with a small batch, say what a real run needs, and stop."""
-    image_size: Annotated[int, _whole_number(0)] = 0
-    """With --dry-run: side of the images in pixels."""
-    debug: bool = False
-    """Show the traceback of an error."""
-    given: tyro.conf.Suppress[tuple[str, ...]] = ()
-    """Names of the options of the recipe that the command line has."""
-
-    def run(self) -> int:
-        with usage():
-            recipe = self.changed_recipe()
-            if self.image_size and not self.dry_run:
-                raise ValueError("--image-size goes with --dry-run; a training takes --data.image-size")
-        _use_backend(self.backend)
-        if self.dry_run:
-            from training.cli.tasks import task_of
-
-            return task_of(recipe).dry_run(recipe, image_size=self.image_size, given=self.given)
-        from training.cli.train import run_train
-
-        return run_train(
-            recipe,
-            output=self.output,
-            overwrite=self.overwrite,
-            checkpoint_steps=self.checkpoint_steps,
-            jit_compile=self.jit_compile or "auto",
-            command=["keras-apa", *(word for word in sys.argv[1:] if word != "--overwrite")],
-            given=self.given,
-        )
-
-    def changed_recipe(self) -> Any:
-        """The recipe as the other options change it."""
-        return titled(self.recipe)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainRecipe(_TrainOptions):
-    """One recipe of classification with its values, and how it is run."""
-
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    classifier_learning: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """Change the recipe to ce, pc_softmax, balanced_softmax, crt, lws, drw or tau_normalization (APA Table 4c)."""
-
-    def changed_recipe(self) -> Recipe:
-        """The recipe with another way to learn the classifier."""
-        recipe = titled(self.recipe)
-        return recipe if self.classifier_learning is None else learn_classifier(recipe, self.classifier_learning)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainDetection(_TrainOptions):
-    """One recipe of detection with its values, and how it is run."""
-
-    recipe: Annotated[DetectionRecipe, tyro.conf.arg(name="")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -399,7 +266,7 @@ class Evaluate:
     """Show the traceback of an error."""
 
     def run(self) -> int:
-        _use_backend(self.backend)
+        use_backend(self.backend)
         from training.cli.evaluate import run_evaluate
 
         def given(*names: str) -> dict[str, Any]:
@@ -424,7 +291,7 @@ class Report:
     """Show the traceback of an error."""
 
     def run(self) -> int:
-        _use_backend(self.backend)
+        use_backend(self.backend)
         from training.cli.report import run_report
 
         return run_report(self.run_folder)
@@ -446,23 +313,6 @@ class List:
 
         print_list(self.kind, self.pattern)
         return 0
-
-
-def train_options(arguments: Sequence[str], parse: Callable[..., Any]) -> _TrainOptions:
-    """`RECIPE --options`: the options are the values of that recipe."""
-    with usage():
-        recipe = get_recipe(arguments[0])
-        command = TrainDetection if isinstance(recipe, DetectionRecipe) else TrainRecipe
-        options = [word for word in arguments[1:] if word.startswith("--")]
-        given = tuple(option.partition("=")[0].removeprefix("--").replace("-", "_") for option in options)
-        return parse(
-            command,
-            args=list(arguments[1:]),
-            prog=f"keras-apa train {recipe.name}",
-            default=command(recipe=recipe, given=given),
-            description=f"Train {recipe.name}: {recipe.title}. {recipe.published}",
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
 
 
 COMMANDS = {

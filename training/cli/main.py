@@ -128,7 +128,8 @@ def parse(arguments: Sequence[str]) -> Any:
     """The command as a dataclass with `run()`; wrong usage is said in two lines before `SystemExit(2)`."""
     import tyro
 
-    from training.cli.commands import COMMANDS, train_options
+    from training.cli.commands import COMMANDS
+    from training.cli.train_options import train_options
 
     errors = io.StringIO()
     try:

@@ -6,12 +6,11 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from training.checks import check_number, check_whole
@@ -20,7 +19,7 @@ from training.files import is_empty, make_writable, write_json
 from training.image_files import mark_written, search_images
 from training.inference.classifier import load_predictor, predict_files
 from training.inference.detector import DetectionPredictor, detect_files
-from training.runtime.console import TextTable, text_console
+from training.runtime.console import TextTable, tell, text_console, with_progress
 from training.runtime.output import escaped_output, visible
 
 
@@ -51,9 +50,9 @@ def run_predict(
         looked = search_images(images)
         files, missing = looked.files, looked.missing
         for name, reason in missing.items():
-            _warn(f"{name}: {reason}")
+            tell(f"{name}: {reason}")
         for note in looked.notes():
-            _warn(note)
+            tell(note)
         if not files:
             raise ValueError("no images to predict; give files, folders or patterns such as 'photos/*.jpg'")
         if output is not None:
@@ -76,11 +75,11 @@ def run_predict(
         else:
             found, step = predict_files(predictor, files, top_k, batch_size), batch_size
             if predictor.assumption:
-                _warn(f"{model} does not say how images are prepared for it; {predictor.assumption}")
+                tell(f"{model} does not say how images are prepared for it; {predictor.assumption}")
         results = []
-        for result in _with_progress(found, len(files), step):
+        for result in with_progress(found, len(files), text="predicting", above=step):
             if "error" in result:
-                _warn(f"{result['file']}: {result['error']}")
+                tell(f"{result['file']}: {result['error']}")
             results.append(result)
     results += [{"file": name, "error": reason} for name, reason in missing.items()]
     document = {"model": os.fspath(model), "images": results}
@@ -91,7 +90,7 @@ def run_predict(
         text_console(console).print(table(results))
     failed = sum("error" in result for result in results)
     if failed:
-        _warn(f"{failed} of {len(results)} not predicted" + " or drawn" * (pictures is not None))
+        tell(f"{failed} of {len(results)} not predicted" + " or drawn" * (pictures is not None))
     if output is not None:
         write_json(output, document)
         print(visible(f"Wrote {Path(output).resolve()}"), file=sys.stderr if as_json else sys.stdout)
@@ -137,17 +136,6 @@ def _detection_table(results: list[dict[str, Any]]) -> TextTable:
     return table
 
 
-def _with_progress(results: Iterator[dict], total: int, batch_size: int) -> Iterator[dict]:
-    """The same results, with a bar on a terminal where there is more than one batch."""
-    console = Console(stderr=True)
-    if not console.is_terminal or total <= batch_size:
-        yield from results
-        return
-    columns = (TextColumn("predicting"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield from progress.track(results, total=total)
-
-
 def _check_output(path: Path) -> None:
     if path.is_dir():
         raise ValueError(f"--output {str(path)!r} is a folder; a file is needed, such as {str(path / 'out.json')!r}")
@@ -159,7 +147,3 @@ def _check_pictures(folder: Path, output: Path | None) -> None:
         raise ValueError(f"--output and --pictures are both {str(folder)!r}; one is a file, the other a folder")
     if folder.exists() and not is_empty(folder):
         raise ValueError(f"--pictures {str(folder)!r} is there already and no empty folder; choose another one")
-
-
-def _warn(message: str) -> None:
-    print(f"keras-apa: {visible(message)}", file=sys.stderr)

@@ -10,14 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from training.checks import (
-    check_choice,
-    check_flag,
-    check_number,
-    check_plain_mapping,
-    check_text,
-    check_whole,
-)
+from training.checks import check_choice, check_flag, check_number, check_plain_mapping, check_text, check_whole
 from training.config.experiment import Experiment, OptimizerOptions
 
 SAMPLERS = (

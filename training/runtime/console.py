@@ -7,9 +7,12 @@ path could then not be copied.
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -67,3 +70,19 @@ def _default() -> Console:
     if console.is_terminal or console.is_jupyter or "COLUMNS" in os.environ:
         return console
     return Console(width=_NO_LIMIT)
+
+
+def with_progress(results: Iterable[Any], total: int, *, text: str, above: int) -> Iterator[Any]:
+    """The same results, with a bar on a terminal if there are more than `above`."""
+    console = Console(stderr=True)
+    if not console.is_terminal or total <= above:
+        yield from results
+        return
+    columns = (TextColumn(text), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield from progress.track(results, total=total)
+
+
+def tell(message: str) -> None:
+    """A line on stderr, printable whatever a file's name has in it."""
+    print(f"keras-apa: {visible(message)}", file=sys.stderr, flush=True)

@@ -13,12 +13,12 @@ from training.classification.meta_sampler import (
     SamplingRates,
     proposal,
     rate_gradient,
-    training_batches,
     without_sampler,
 )
 from training.classification.network import build_model
 from training.classification.train import check, train
 from training.config.classification import Recipe
+from training.data.classification.batches import training_batches
 from training.data.classification.registry import load_source
 from training.engine.callbacks import StopOnNaN
 from training.engine.checkpoints import Checkpoints

@@ -3,8 +3,8 @@
 import pytest
 import tyro
 
-from training.cli.commands import train_options
 from training.cli.tasks import task_of
+from training.cli.train_options import train_options
 from training.recipes import get_recipe
 from training.runs.published import changes
 

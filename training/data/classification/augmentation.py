@@ -19,18 +19,18 @@ import tensorflow as tf
 
 from training.checks import check_whole
 from training.data.classification import auto_augment
+from training.data.classification.preparation import CHANNELS, checked, described, fitted, normalised, rescaled
 from zoo import Preprocessing
 
 if TYPE_CHECKING:
     from training.config.classification import AugmentOptions
 
-__all__ = ["augment", "mix", "prepare"]
+__all__ = ["augment", "mix"]
 
 _PADDING = 4
 _CROP_AREA, _CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 _ERASE_AREA, _ERASE_RATIO = (0.02, 0.33), (0.3, 3.3)
 _TRIES = 10
-_KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 # Brightness, contrast and saturation in any order.
 _ORDERS = np.array([(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)], np.int32)
 
@@ -88,7 +88,7 @@ def augment(
     >>> augmented.shape, augmented.dtype.name
     (TensorShape([32, 32, 3]), 'float32')
     """
-    image = _checked(image)
+    image = checked(image)
     channels = image.shape[-1]
     preprocessing = _checked_preprocessing(preprocessing, image_size, channels)
     _check_options(image, options, image_size)
@@ -99,7 +99,7 @@ def augment(
         image = _resized_crop(image, draws["resized"], image_size, preprocessing.interpolation)
     else:
         if image.shape[:2] != (image_size, image_size):
-            image = _fitted(image, preprocessing)
+            image = fitted(image, preprocessing)
         if options.crop == "padded":
             image = _padded_crop(image, draws["padded"])
     if options.flip:
@@ -117,34 +117,10 @@ def augment(
         )
     if options.cutout:
         image = _without(image, _cutout(draws["cutout"], options.cutout, image_size))
-    image = _normalised(image, preprocessing)
+    image = normalised(image, preprocessing)
     if options.erase_probability:
         image = _without(image, _erased(draws["erase"], options.erase_probability, image_size))
     return tf.ensure_shape(image, (image_size, image_size, channels))
-
-
-def prepare(image: tf.Tensor, preprocessing: Preprocessing | None = None) -> tf.Tensor:
-    """One test image: the shorter side brought to `resize_size`, the centre cut out, normalised.
-
-    With the roundings of torchvision's Resize and CenterCrop; without a `resize_size` the image is stretched. uint8
-    images are rounded to whole grey levels before they are normalised, floats are taken as divided by 255 already.
-
-    Args:
-        image: uint8 or floats `(height, width, channels)`; height and width may be unknown.
-        preprocessing: A `zoo.Preprocessing`. None leaves the size and divides uint8 by 255 only.
-
-    Returns: float32 `(height, width, channels)` of `preprocessing.image_size`.
-    Raises: ValueError: For an image of another rank, or without as many channels as `preprocessing` has.
-
-    >>> from zoo.preprocessing import imagenet
-    >>> prepare(tf.zeros((300, 400, 3), tf.uint8), imagenet(224, 256)).shape
-    TensorShape([224, 224, 3])
-    """
-    image = _checked(image)
-    if preprocessing is None:
-        return _divided(image)
-    _check_channels(image, preprocessing)
-    return _normalised(_fitted(image, preprocessing), preprocessing)
 
 
 def mix(
@@ -178,9 +154,9 @@ def mix(
     """
     images, labels = tf.convert_to_tensor(images), tf.convert_to_tensor(one_hot_labels)
     if images.shape.rank != 4 or not images.dtype.is_floating:
-        raise ValueError(f"images must be floats (batch, height, width, channels); given: {_described(images)}.")
+        raise ValueError(f"images must be floats (batch, height, width, channels); given: {described(images)}.")
     if labels.shape.rank != 2 or labels.shape[-1] is None:
-        raise ValueError(f"one_hot_labels must be (batch, classes); given: {_described(labels)}.")
+        raise ValueError(f"one_hot_labels must be (batch, classes); given: {described(labels)}.")
     seed = _checked_seed(seed)
     images, labels = tf.cast(images, tf.float32), tf.cast(labels, tf.float32)
     if options.mixup_alpha or options.cutmix_alpha:
@@ -290,7 +266,7 @@ def _resized_crop(image, draws, image_size, interpolation):
     corner = tf.where(any_fits, _below(corner, size - sides + 1), (size - sides) // 2)
     part = _cut(image, corner, sides, (None, None, image.shape[-1]))
     scale = image_size / sides
-    return _scaled(part, (image_size, image_size), tf.cast(scale, tf.float32), tf.zeros(2), interpolation)
+    return rescaled(part, (image_size, image_size), tf.cast(scale, tf.float32), tf.zeros(2), interpolation)
 
 
 def _rectangles(areas, ratios, size, area_range, ratio_range):
@@ -353,68 +329,13 @@ def _erased(draws, probability, image_size):
 # Sizes and numbers that do not depend on chance.
 
 
-def _fitted(image, preprocessing):
-    """Resized and cropped with the roundings of torchvision's Resize and CenterCrop, or stretched."""
-    wanted = preprocessing.image_size
-    if preprocessing.resize_size is None:
-        if image.shape[:2] == wanted:
-            return image
-        size = tf.shape(image)[:2]
-        return _scaled(image, wanted, _ratio(wanted, size), tf.zeros(2), preprocessing.interpolation)
-    size = tf.shape(image)[:2]
-    # Whole numbers: in float32 the quotient could round up to the next pixel.
-    resized = preprocessing.resize_size * tf.cast(size, tf.int64) // tf.cast(tf.reduce_min(size), tf.int64)
-    corner = tf.round(tf.cast(resized - wanted, tf.float32) / 2)
-    return _scaled(image, wanted, _ratio(resized, size), -corner, preprocessing.interpolation)
-
-
-def _ratio(wanted, size):
-    return tf.cast(wanted, tf.float32) / tf.cast(size, tf.float32)
-
-
-def _scaled(image, size, scale, translation, interpolation):
-    """Resized with antialiasing, and only the part that is wanted; whole grey levels where there were some."""
-    scaled = tf.raw_ops.ScaleAndTranslate(
-        images=image[tf.newaxis],
-        size=size,
-        scale=scale,
-        translation=translation,
-        kernel_type=_KERNELS[interpolation],
-        antialias=True,
-    )[0]
-    if image.dtype == tf.uint8:
-        if interpolation == "bicubic":
-            scaled = tf.clip_by_value(scaled, 0.0, 255.0)  # it overshoots at edges
-        # Half a level is rounded up, as by Pillow.
-        scaled = tf.cast(scaled + 0.5, tf.uint8)
-    return tf.ensure_shape(scaled, (*size, image.shape[-1]))
-
-
-def _divided(image):
-    return tf.cast(image, tf.float32) / 255.0 if image.dtype == tf.uint8 else image
-
-
-def _normalised(image, preprocessing):
-    # In the steps, and so with the roundings, of `zoo.Preprocessing`.
-    return (_divided(image) - preprocessing.mean) / preprocessing.std
-
-
 # Checks.
-
-
-def _checked(image):
-    image = tf.convert_to_tensor(image)
-    if image.shape.rank != 3 or image.shape[-1] not in (1, 3):
-        raise ValueError(f"image must be (height, width, 1 or 3 channels); given: {_described(image)}.")
-    if image.dtype != tf.uint8 and not image.dtype.is_floating:
-        raise ValueError(f"image must be uint8 or floats; given: {_described(image)}.")
-    return image if image.dtype == tf.uint8 else tf.cast(image, tf.float32)
 
 
 def _checked_seed(seed):
     seed = tf.convert_to_tensor(seed)
     if seed.dtype not in (tf.int32, tf.int64) or not seed.shape.is_compatible_with((2,)):
-        raise ValueError(f"seed must be two integers; given: {_described(seed)}.")
+        raise ValueError(f"seed must be two integers; given: {described(seed)}.")
     return seed
 
 
@@ -424,22 +345,14 @@ def _checked_preprocessing(preprocessing, image_size, channels):
     if preprocessing is None:
         return Preprocessing(image_size=size, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)
     if preprocessing.channels != channels:
-        raise ValueError(_CHANNELS.format(preprocessing.channels, channels))
+        raise ValueError(CHANNELS.format(preprocessing.channels, channels))
     return preprocessing.at_size(size)
-
-
-def _check_channels(image, preprocessing):
-    if preprocessing.channels != image.shape[-1]:
-        raise ValueError(_CHANNELS.format(preprocessing.channels, image.shape[-1]))
-
-
-_CHANNELS = "image must have the {} channels of preprocessing; given: {}."
 
 
 def _check_options(image, options, image_size):
     for name, given in (("policy", options.policy != "none"), ("color_jitter", options.color_jitter)):
         if given and image.dtype != tf.uint8:
-            raise ValueError(f"{name} is for uint8 images (0 to 255); given: {_described(image)}.")
+            raise ValueError(f"{name} is for uint8 images (0 to 255); given: {described(image)}.")
     # `_shifted` mirrors at most the whole image.
     smallest = min(side for side in (*image.shape[:2], math.inf) if side is not None)
     if options.shift >= smallest:
@@ -449,7 +362,3 @@ def _check_options(image, options, image_size):
             f"cutout must be below {2 * image_size}, twice the image size, or nothing is left of any image; "
             f"given: {options.cutout}."
         )
-
-
-def _described(tensor):
-    return f"{tensor.dtype.name} {tensor.shape}"

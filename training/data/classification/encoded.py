@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from training.checks import check_choice
 from training.data.classification.source import LabelledImages, check_lengths, read_indices
-from training.data.decoding import decode_image, decode_plain_jpeg, decoded, is_plain_jpeg, tell
+from training.data.decoding import decode_image, decode_plain_jpeg, decoded, is_plain_jpeg
 from training.images import why_unreadable
+from training.runtime.console import tell
 from training.runtime.output import visible
 
 

@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from training.checks import check_whole
 from training.config.classification import Recipe
-from training.data.classification.augmentation import augment, mix, prepare
+from training.data.classification.augmentation import augment, mix
+from training.data.classification.preparation import prepare
 from training.data.classification.samplers import epoch_length, epoch_order
 from training.data.classification.source import LabelledImages, Source
 from training.runtime.backend import leave_accelerators_to

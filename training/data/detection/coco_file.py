@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from training.data.decoding import with_progress
+from training.data.decoding import CHECKING
 from training.data.detection.coco_fields import read_lists, segmentation_of, some
 from training.data.detection.masks import check_segmentation, is_finite, is_number, run_length_bounds
 from training.data.json_files import category_name, entry_of, read_annotation_file
 from training.files import missing_files
 from training.image_files import FORMATS
 from training.images import exif_orientation, in_front_of_white, why_unreadable
+from training.runtime.console import with_progress
 from training.runtime.output import visible
 
 _SHOWN = 5
@@ -330,7 +331,7 @@ def check_image_files(part):
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reasons = with_progress(pool.map(wrong, part.images), len(part.images))
+        reasons = with_progress(pool.map(wrong, part.images), len(part.images), **CHECKING)
         found = [reason for reason in reasons if reason is not None]
     if found:
         others = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""

@@ -6,8 +6,9 @@ import tensorflow as tf
 from PIL import Image
 
 from training.config.classification import AugmentOptions
-from training.data.classification.augmentation import augment, mix, prepare
+from training.data.classification.augmentation import augment, mix
 from training.data.classification.auto_augment import INTERPOLATIONS, POLICIES
+from training.data.classification.preparation import prepare
 from training.images import read_image
 from zoo.preprocessing import Preprocessing, cifar, imagenet
 

@@ -8,15 +8,8 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
 from training.data.classification import auto_augment
-from training.data.classification.auto_augment import (
-    POLICIES,
-    apply_policy,
-    magnitudes,
-    move,
-    rotation,
-    shear,
-    translation,
-)
+from training.data.classification.auto_augment import POLICIES, apply_policy, magnitudes
+from training.data.classification.image_operations import move, rotation, shear, translation
 
 pytestmark = pytest.mark.any_backend  # tf.data only: the same on each backend
 
