@@ -188,6 +188,9 @@ def unboxed(text: str) -> str:
         return text.strip()
     error = re.sub(r"`\[bold\](.+?)\[/bold\]`", r"`\1`", " ".join(paragraphs[0]))
     error = re.sub(r"invalid literal for int\(\) with base 10: (.+)", r"\1 given; a whole number is needed", error)
+    choice = re.fullmatch(r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*?),?\)\.?", error)
+    if choice:
+        error = f"{choice[2]} must be one of {choice[3].replace(chr(39), '')}; given: {choice[1]!r}."
     if title.startswith("Missing"):
         error = f"{title}: {error[0].lower()}{error[1:]}"
     for paragraph in paragraphs[1:-1]:

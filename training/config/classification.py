@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from training.checks import check_choice, check_flag, check_number, check_plain_mapping, check_text, check_whole
 from training.config.experiment import Experiment, OptimizerOptions
 
-SAMPLERS = (
+# Choices as types: tyro shows them in --help, a type checker sees them, and `__post_init__` checks them.
+Sampler = Literal[
     "random",
     "class_balanced",
     "square_root",
@@ -22,15 +23,20 @@ SAMPLERS = (
     "downsampling",
     "class_aware",
     "repeated",
-)
+]
+OnCorrupt = Literal["error", "skip"]
+Crop = Literal["none", "padded", "resized"]
+Policy = Literal["none", "autoaugment_cifar", "autoaugment_imagenet", "randaugment"]
+PolicyInterpolation = Literal["nearest", "bilinear"]
+LambdaGradient = Literal["exact", "paper"]
+ClassWeights = Literal["none", "inverse", "effective"]
+Trainable = Literal["all", "classifier", "last_stage", "class_scale"]
+PriorCorrectionVariant = Literal["none", "raw", "smooth", "rel", "normit", "gombit", "base2", "base10"]
+SAMPLERS = get_args(Sampler)
 # Images whose preparation nobody has published.
 OWN_IMAGES = ("folder", "list")
-
-
-TRAINABLE = ("all", "classifier", "last_stage", "class_scale")
 META_SAMPLED = ("random", "class_balanced", "class_aware", "square_root")
 META_LOSSES = ("BalancedSoftmaxCrossentropy", "SparseCategoricalCrossentropy")
-CORRECTIONS = ("none", "raw", "smooth", "rel", "normit", "gombit", "base2", "base10")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,7 @@ class DataOptions:
     """Side of the test images in pixels; 0 is image_size."""
     resize_size: int = 0
     """Length of the shorter side before the test image is cut from the centre; 0 keeps the source's proportion."""
-    sampler: str = "random"
+    sampler: Sampler = "random"
     """How images are drawn: random is each once an epoch."""
     repeats: int = 1
     """Copies of each image in an epoch, each augmented in another way (sampler repeated)."""
@@ -61,7 +67,7 @@ class DataOptions:
     """Number the classes by falling count of training images, as the authors of APA do."""
     validation_fraction: float = 0.2
     """Share of a class that is kept for testing where a folder has no test images of its own."""
-    on_corrupt: str = "error"
+    on_corrupt: OnCorrupt = "error"
     """error, or skip: what is done about images that do not decode."""
     largest_class: int = 500
     """Training images of the largest class (digits)."""
@@ -82,7 +88,7 @@ class DataOptions:
             check_whole(f"data.{field}", getattr(self, field), at_least=0)
         for field in ("repeats", "largest_class", "test_images_per_class"):
             check_whole(f"data.{field}", getattr(self, field), at_least=1)
-        check_choice("data.sampler", self.sampler, SAMPLERS)
+        check_choice("data.sampler", self.sampler, get_args(Sampler))
         tested = self.test_image_size or self.image_size
         if 0 < self.resize_size < tested:
             raise ValueError(
@@ -93,7 +99,7 @@ class DataOptions:
             raise ValueError(f"data.repeats {self.repeats} needs data.sampler 'repeated', not {self.sampler!r}")
         check_flag("data.relabel_by_count", self.relabel_by_count)
         check_number("data.validation_fraction", self.validation_fraction, above=0.0, below=1.0)
-        check_choice("data.on_corrupt", self.on_corrupt, ("error", "skip"))
+        check_choice("data.on_corrupt", self.on_corrupt, get_args(OnCorrupt))
         check_number("data.noise", self.noise, at_least=0.0)
 
 
@@ -103,15 +109,15 @@ class AugmentOptions:
 
     shift: int = 0
     """Move by up to so many whole pixels; what enters is the mirrored border."""
-    crop: str = "none"
+    crop: Crop = "none"
     """none; padded (4 zeros on every side, then a random cut); resized (8 to 100 % of the area, resized)."""
     flip: bool = False
     """Mirror left to right, every second time."""
-    policy: str = "none"
+    policy: Policy = "none"
     """none, autoaugment_cifar, autoaugment_imagenet or randaugment."""
     policy_fill: int = 0
     """Grey value, 0 to 255, of what the policy moves in from outside."""
-    policy_interpolation: str = "nearest"
+    policy_interpolation: PolicyInterpolation = "nearest"
     """nearest or bilinear: of what the policy shears, moves and rotates."""
     color_jitter: float = 0.0
     """Brightness, contrast and saturation change by a factor of 1 - c to 1 + c."""
@@ -128,13 +134,11 @@ class AugmentOptions:
 
     def __post_init__(self):
         check_whole("augment.shift", self.shift, at_least=0)
-        check_choice("augment.crop", self.crop, ("none", "padded", "resized"))
+        check_choice("augment.crop", self.crop, get_args(Crop))
         check_flag("augment.flip", self.flip)
-        check_choice(
-            "augment.policy", self.policy, ("none", "autoaugment_cifar", "autoaugment_imagenet", "randaugment")
-        )
+        check_choice("augment.policy", self.policy, get_args(Policy))
         check_whole("augment.policy_fill", self.policy_fill, at_least=0, below=256)
-        check_choice("augment.policy_interpolation", self.policy_interpolation, ("nearest", "bilinear"))
+        check_choice("augment.policy_interpolation", self.policy_interpolation, get_args(PolicyInterpolation))
         check_number("augment.color_jitter", self.color_jitter, at_least=0.0, below=1.0)
         check_whole("augment.cutout", self.cutout, at_least=0)
         check_number("augment.erase_probability", self.erase_probability, at_least=0.0)
@@ -168,7 +172,7 @@ class ModelOptions:
     """Rate of the dropout in the channel gate."""
     classifier: str | None = None
     """linear, cosine, learned_cosine, normalized or wrapped_cauchy."""
-    lambda_gradient: str = "exact"
+    lambda_gradient: LambdaGradient = "exact"
     """Of AGLU: exact, or paper (Eq. 8 of the APA paper, with which its classification models were trained)."""
     frozen_batch_norm: bool | None = None
     """Batch norms use their moving statistics in training too."""
@@ -179,7 +183,7 @@ class ModelOptions:
 
     def __post_init__(self):
         check_text("model.name", self.name)
-        check_choice("model.lambda_gradient", self.lambda_gradient, ("exact", "paper"))
+        check_choice("model.lambda_gradient", self.lambda_gradient, get_args(LambdaGradient))
         check_plain_mapping("model.options", self.options)
         for name in self.switches():
             if name in self.options:
@@ -203,7 +207,7 @@ class LossOptions:
     """A loss; keras-apa list losses names them. Keras's own are known too."""
     options: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
     """Arguments of the loss, such as tau."""
-    class_weights: str = "none"
+    class_weights: ClassWeights = "none"
     """none; inverse (1 / n, scaled to a mean of 1 over classes); effective ((1 - b) / (1 - b^n), the same scale).
     Of a mixed image each class's term of the loss has the weight of that class."""
     class_weights_beta: float = 0.9999
@@ -214,7 +218,7 @@ class LossOptions:
     def __post_init__(self):
         check_text("loss.name", self.name)
         check_plain_mapping("loss.options", self.options)
-        check_choice("loss.class_weights", self.class_weights, ("none", "inverse", "effective"))
+        check_choice("loss.class_weights", self.class_weights, get_args(ClassWeights))
         check_number("loss.class_weights_beta", self.class_weights_beta, at_least=0.0, below=1.0)
         check_whole("loss.class_weights_from_epoch", self.class_weights_from_epoch, at_least=0)
 
@@ -227,7 +231,7 @@ class StartOptions:
     """A run folder, a .keras file, a preset, a PyTorch checkpoint, or the name of published weights; none: none."""
     keep_classifier: bool = False
     """Go on from the classifier that is there; otherwise it starts anew."""
-    trainable: str = "all"
+    trainable: Trainable = "all"
     """all; classifier; last_stage (and the classifier); class_scale (LWS: one factor a class on the logits).
     What is not trained keeps its weights, but its batch norms go on following the batches, as in the authors' code."""
     redraw_activations: bool = False
@@ -241,7 +245,7 @@ class StartOptions:
         if self.weights == "none":  # what a command line can say
             object.__setattr__(self, "weights", "")
         check_flag("start.keep_classifier", self.keep_classifier)
-        check_choice("start.trainable", self.trainable, TRAINABLE)
+        check_choice("start.trainable", self.trainable, get_args(Trainable))
         check_flag("start.redraw_activations", self.redraw_activations)
         check_flag("start.redraw_classifier", self.redraw_classifier)
 
@@ -280,7 +284,7 @@ class EvaluationOptions:
     """See above."""
     batch_size: int = 500
     """Images at a time; does not change the result."""
-    prior_correction: str = "none"
+    prior_correction: PriorCorrectionVariant = "none"
     """What is added to the logits at inference: none, raw (PC-softmax), smooth, rel, normit, gombit, base2, base10."""
     tau: float = 1.0
     """Factor of the correction."""
@@ -291,7 +295,7 @@ class EvaluationOptions:
         check_whole("evaluation.few_threshold", self.few_threshold, at_least=0)
         check_whole("evaluation.many_threshold", self.many_threshold, at_least=self.few_threshold)
         check_whole("evaluation.batch_size", self.batch_size, at_least=1)
-        check_choice("evaluation.prior_correction", self.prior_correction, CORRECTIONS)
+        check_choice("evaluation.prior_correction", self.prior_correction, get_args(PriorCorrectionVariant))
         check_number("evaluation.tau", self.tau)
         check_number("evaluation.tau_normalization", self.tau_normalization, at_least=0.0)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from training.checks import check_choice, check_flag, check_number, check_plain_mapping, check_text, check_whole
 from training.config.experiment import Experiment, OptimizerOptions
 
-DETECTION_SAMPLERS = ("random", "repeat_factor")
-DETECTORS = ("mask_rcnn", "faster_rcnn")
+DetectionSampler = Literal["random", "repeat_factor"]
+Detector = Literal["mask_rcnn", "faster_rcnn"]
+Style = Literal["coco", "lvis"]
 # Stride of the coarsest map of the backbone: a smaller image has no pixel there.
 SMALLEST_SIDE = 32
 
@@ -53,7 +54,7 @@ class DetectionDataOptions:
     """Objects of an image that are trained on: the largest."""
     mask_size: int = 112
     """Side of a mask in pixels, each cropped to its box."""
-    sampler: str = "random"
+    sampler: DetectionSampler = "random"
     """random: each image once an epoch; repeat_factor: images of rare classes more often (LVIS)."""
     repeat_threshold: float = 0.001
     """Share of the images that a class must be in, not to be repeated (sampler repeat_factor)."""
@@ -80,7 +81,7 @@ class DetectionDataOptions:
             check_whole("data.shorter_side", self.shorter_side, at_least=SMALLEST_SIDE, below=min(self.image_size) + 1)
         for field in ("max_objects", "mask_size", "num_train", "num_test"):
             check_whole(f"data.{field}", getattr(self, field), at_least=1)
-        check_choice("data.sampler", self.sampler, DETECTION_SAMPLERS)
+        check_choice("data.sampler", self.sampler, get_args(DetectionSampler))
         check_number("data.repeat_threshold", self.repeat_threshold, above=0.0)
         check_number("data.imbalance_factor", self.imbalance_factor, at_least=1.0)
         check_whole("data.seed", self.seed, at_least=0)
@@ -109,7 +110,7 @@ class DetectionAugmentOptions:
 class DetectionModelOptions:
     """Which detector, on which network of the zoo."""
 
-    name: str = "mask_rcnn"
+    name: Detector = "mask_rcnn"
     """mask_rcnn or faster_rcnn."""
     backbone: str = "resnet50"
     """A network; keras-apa list models names them."""
@@ -140,7 +141,7 @@ class DetectionModelOptions:
     """Fields of zoo.detection.Options, such as max_detections."""
 
     def __post_init__(self):
-        check_choice("model.name", self.name, DETECTORS)
+        check_choice("model.name", self.name, get_args(Detector))
         check_text("model.backbone", self.backbone)
         for field in ("weights", "backbone_weights"):
             if not isinstance(getattr(self, field), str):
@@ -195,7 +196,7 @@ class DetectionLossOptions:
 class DetectionEvaluationOptions:
     """How the detections in the test images are measured."""
 
-    style: str = "coco"
+    style: Style = "coco"
     """coco (100 detections of an image), or lvis (300, and classes that nobody looked for are left out)."""
     every_epochs: int = 1
     """Epochs between two measurements during training; the last one is always measured."""
@@ -203,7 +204,7 @@ class DetectionEvaluationOptions:
     """Images at a time; does not change the result."""
 
     def __post_init__(self):
-        check_choice("evaluation.style", self.style, ("coco", "lvis"))
+        check_choice("evaluation.style", self.style, get_args(Style))
         check_whole("evaluation.every_epochs", self.every_epochs, at_least=1)
         check_whole("evaluation.batch_size", self.batch_size, at_least=1)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from training.checks import check_choice, check_flag, check_known, check_number, check_text, check_whole
 
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+OptimizerName = Literal["sgd", "adamw"]
+Schedule = Literal["cosine", "epoch_cosine", "multistep", "constant"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class OptimizerOptions:
     kappa and lambda are never decayed; norms and biases are, unless told otherwise.
     """
 
-    name: str = "sgd"
+    name: OptimizerName = "sgd"
     """sgd or adamw."""
     learning_rate: float = 0.1
     """At its highest."""
@@ -34,7 +36,7 @@ class OptimizerOptions:
     """Whether scale and offset of norms are decayed."""
     decay_biases: bool = True
     """Whether biases are decayed."""
-    schedule: str = "cosine"
+    schedule: Schedule = "cosine"
     """cosine (at every step), epoch_cosine (once an epoch, as the authors do), multistep or constant."""
     warmup_epochs: float = 0.0
     """Epochs in which the learning rate rises."""
@@ -52,7 +54,7 @@ class OptimizerOptions:
     """Batches whose gradients are averaged for one step."""
 
     def __post_init__(self):
-        check_choice("optimizer.name", self.name, ("sgd", "adamw"))
+        check_choice("optimizer.name", self.name, get_args(OptimizerName))
         check_number("optimizer.learning_rate", self.learning_rate, above=0.0)
         check_number("optimizer.momentum", self.momentum, at_least=0.0, below=1.0)
         check_flag("optimizer.nesterov", self.nesterov)
@@ -66,7 +68,7 @@ class OptimizerOptions:
         check_flag("optimizer.decay_biases", self.decay_biases)
         check_number("optimizer.warmup_epochs", self.warmup_epochs, at_least=0.0)
         check_number("optimizer.warmup_start", self.warmup_start, above=0.0, below=1.0)
-        check_choice("optimizer.schedule", self.schedule, ("cosine", "epoch_cosine", "multistep", "constant"))
+        check_choice("optimizer.schedule", self.schedule, get_args(Schedule))
         if self.schedule != "cosine" and self.warmup_epochs != int(self.warmup_epochs):
             raise ValueError(
                 f"optimizer.warmup_epochs must be whole epochs with the schedule {self.schedule!r}, whose warm-up "
@@ -102,7 +104,7 @@ class Experiment:
     """How often the training images are seen."""
     batch_size: int = 128
     """Training images in a batch."""
-    precision: str = "float32"
+    precision: Precision = "float32"
     """float32, mixed_float16 or mixed_bfloat16."""
     seed: int = 0
     """Of start weights, order, augmentation and dropout."""
@@ -117,7 +119,7 @@ class Experiment:
                 raise ValueError(f"{part} must be {expected.__name__}, not {getattr(self, part)!r}")
         check_whole("epochs", self.epochs, at_least=1)
         check_whole("batch_size", self.batch_size, at_least=1)
-        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("precision", self.precision, get_args(Precision))
         # TensorFlow and JAX take seeds of 32 bits.
         check_whole("seed", self.seed, at_least=0, below=2**32)
 
