@@ -172,7 +172,7 @@ def fingerprint(folder=README.parent):
         code = next(
             ast.literal_eval(node.value)
             for node in tree.body
-            if isinstance(node, ast.Assign) and node.targets[0].id == "CODE"
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "CODE"
         )
     digest = hashlib.sha256()
     for pattern in code:
