@@ -30,9 +30,9 @@ from training.models import load_model
 from training.output import escaped_output, visible
 from training.predict_detections import MIN_SCORE, DetectionPredictor, detect_files
 from zoo import Preprocessing
-from zoo._export_graph import final_activation, num_classes
 from zoo.detection.export import is_detector
 from zoo.presets import CONFIG, list_presets
+from zoo.serving.graph import final_activation, num_classes
 
 # Beside the warm-up requests of a SavedModel: its preprocessing and class names, which the graph does not tell.
 DESCRIPTION = "model.json"

@@ -117,8 +117,8 @@ class Classifier(keras.Model):
         arguments = {"format": format, "verbose": verbose, "input_signature": input_signature, **kwargs}
         if keras.backend.backend() != "tensorflow" or format not in ("onnx", "openvino"):
             return super().export(filepath, **arguments)
-        from zoo._export_onnx import unknown_operations
-        from zoo._export_saved_model import plain_convolutions
+        from zoo.serving.onnx import unknown_operations
+        from zoo.serving.saved_model import plain_convolutions
 
         with plain_convolutions(self, split=False):
             super().export(filepath, **arguments)

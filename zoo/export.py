@@ -8,11 +8,11 @@ import numpy as np
 
 from keras_apa._names import check_name
 from keras_apa._text import as_text, check_utf8
-from zoo._export_folder import check_folder, write_version
-from zoo._export_graph import Settings, choose_activation, image_shape, num_classes
-from zoo._export_process import write_in_fresh_process
 from zoo.detection.export import detector_settings, is_detector, write_detector
 from zoo.preprocessing import Preprocessing
+from zoo.serving.folder import check_folder, write_version
+from zoo.serving.graph import Settings, choose_activation, image_shape, num_classes
+from zoo.serving.process import write_in_fresh_process
 
 FORMATS = {"tf_saved_model": None, "onnx": "model.onnx", "litert": "model.tflite"}
 QUANTIZATIONS = ("float16", "int8")
@@ -130,15 +130,15 @@ def write(model, path, settings, representative_images=None):
     if is_detector(model):
         write_detector(model, path, settings)
     elif settings.format == "tf_saved_model":
-        from zoo._export_saved_model import write_saved_model
+        from zoo.serving.saved_model import write_saved_model
 
         write_saved_model(model, path, settings)
     elif settings.format == "onnx":
-        from zoo._export_onnx import write_onnx
+        from zoo.serving.onnx import write_onnx
 
         write_onnx(model, path, settings)
     else:
-        from zoo._export_litert import write_litert
+        from zoo.serving.litert import write_litert
 
         write_litert(model, path, settings, representative_images)
 

@@ -15,8 +15,8 @@ from backends import BLOCK, CURRENT, run
 from exported import PREPROCESSING, classifier, encode, images, logits, smooth_picture, softmax
 
 import zoo
-from zoo._export_folder import write_version
 from zoo.export import FORMATS, export
+from zoo.serving.folder import write_version
 
 TOLERANCE = 1e-4
 

@@ -82,8 +82,8 @@ def write_detector(detector, folder, settings):
     """Write the SavedModel with its signatures, warm-up requests and a description; on the TensorFlow backend."""
     import tensorflow as tf
 
-    from zoo._export_graph import in_float32
-    from zoo._export_saved_model import (
+    from zoo.serving.graph import in_float32
+    from zoo.serving.saved_model import (
         check_runs_without_xla,
         plain_convolutions,
         write_signatures,
@@ -122,7 +122,7 @@ def serving_default(detector, image_size):
     """The signature for batches of pixels, `images` and `image_size`: what calling the detector with them gives."""
     import tensorflow as tf
 
-    from zoo._export_saved_model import assert_not_empty
+    from zoo.serving.saved_model import assert_not_empty
 
     def serve(images, image_size):
         with tf.control_dependencies([assert_not_empty(images)]):
@@ -140,7 +140,7 @@ def serve_jpeg(detector, settings):
     """The signature for batches of encoded JPEG or PNG images, `image_bytes`; boxes in the pixels of the images."""
     import tensorflow as tf
 
-    from zoo._export_saved_model import decode_each
+    from zoo.serving.saved_model import decode_each
 
     transform, (height, width) = detector.preprocessing, settings.image_size
 

@@ -5,7 +5,7 @@ import json
 
 import keras
 
-from zoo._export_graph import Graph, in_float32, quiet
+from zoo.serving.graph import Graph, in_float32, quiet
 
 # A default server runs with XLA switched off: `XlaCallModule` is what JAX exports, `_XlaMustCompile` marks a function
 # compiled with XLA, as Keras does with grouped convolutions.

@@ -12,9 +12,9 @@ import zipfile
 import keras
 import numpy as np
 
-from zoo._export_graph import Settings
+from zoo.serving.graph import Settings
 
-_PROGRAM = "import sys; from zoo._export_process import main; sys.exit(main(sys.argv[1]))"
+_PROGRAM = "import sys; from zoo.serving.process import main; sys.exit(main(sys.argv[1]))"
 
 
 def write_in_fresh_process(backend, model, folder, settings, representative_images=None):
