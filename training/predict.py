@@ -30,7 +30,7 @@ from training.models import load_model
 from training.output import escaped_output, visible
 from training.predict_detections import MIN_SCORE, DetectionPredictor, detect_files
 from zoo import Preprocessing
-from zoo.detection.export import is_detector
+from zoo.export import is_detector
 from zoo.presets import CONFIG, list_presets
 from zoo.serving.graph import final_activation, num_classes
 

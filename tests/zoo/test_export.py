@@ -15,8 +15,9 @@ from backends import BLOCK, CURRENT, run
 from exported import PREPROCESSING, classifier, encode, images, logits, smooth_picture, softmax
 
 import zoo
-from zoo.export import FORMATS, export
+from zoo.export import export
 from zoo.serving.folder import write_version
+from zoo.serving.target import FORMATS
 
 TOLERANCE = 1e-4
 
@@ -279,7 +280,8 @@ def test_wrong_arguments_are_named_before_any_work(model, tmp_path):
 def test_missing_package_is_named_with_the_extra(tmp_path):
     program = BLOCK.format(blocked=("tensorflow", "tensorflow_serving", "tf2onnx", "onnxscript")) + (
         "import zoo\n"
-        "from zoo.export import FORMATS, export\n"
+        "from zoo.export import export\n"
+        "from zoo.serving.target import FORMATS\n"
         "model = zoo.create_model('resnet8', classes=2)\n"
         "model.preprocessing = zoo.Preprocessing(image_size=(32, 32))\n"
         "for format in FORMATS:\n"

@@ -14,7 +14,7 @@ from zoo.checkpoint_files import check_finite, read_state_dict
 from zoo.detect import detect_architecture
 from zoo.detection.backbone import set_batch_norm_epsilon
 from zoo.registry import create_model
-from zoo.torch_checkpoint import COUNTER, REAL, TorchTensor, torch_tensors
+from zoo.torch_tensors import COUNTER, REAL, TorchTensor, torch_tensors
 
 BODY = "backbone.body."
 CLASSIFIER = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")

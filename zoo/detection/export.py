@@ -6,7 +6,6 @@ import json
 import numpy as np
 
 from keras_apa._text import as_text
-from zoo.detection.rcnn import FasterRCNN
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,11 +70,6 @@ def detector_settings(detector, format, name, image_size=None, class_names=None,
     return DetectorSettings(
         format=format, name=name, image_size=image_size, class_names=tuple(as_text(name) for name in class_names)
     )
-
-
-def is_detector(model):
-    """Whether a model is one of the zoo's detectors."""
-    return isinstance(model, FasterRCNN)
 
 
 def write_detector(detector, folder, settings):
