@@ -19,6 +19,7 @@ from keras_apa.layers import (
     WrappedCauchyDense,
 )
 from zoo.blocks import PadShortcut
+from zoo.checkpoint_files import check_finite
 
 COUNTER = ".num_batches_tracked"
 REAL = "fiub"  # kinds of NumPy's dtypes that can become a float
@@ -190,3 +191,49 @@ def from_timm(arrays):
             )
         renamed[f"{prefix}{places[layer]}.weight"] = array.reshape(array.shape[:2])
     return renamed
+
+
+def compare(tensors, arrays):
+    """Which arrays of a state dict fit the tensors of a model.
+
+    Args:
+        tensors: A list of `TorchTensor`.
+        arrays: The arrays by key. What batch norms have counted (`COUNTER`) is nothing unexpected.
+
+    Returns:
+        `(report, fitting)`: a dict with the lists `missing`, `unexpected` and `misshapen`, whose entries begin with the
+        key, and a list of each tensor that fits with its array.
+    """
+    known = {tensor.key for tensor in tensors}
+    report = {
+        "missing": [tensor.key for tensor in tensors if tensor.key not in arrays],
+        "unexpected": [key for key in arrays if key not in known and not key.endswith(COUNTER)],
+        "misshapen": [],
+    }
+    fitting = []
+    for tensor in tensors:
+        if tensor.key not in arrays:
+            continue
+        array = arrays[tensor.key]
+        if array.dtype.kind not in REAL:
+            report["misshapen"].append(f"{tensor.key}: dtype {array.dtype} given, a real number is needed")
+        elif array.shape == tensor.shape or (array.shape == () and tensor.shape == (1,)):
+            fitting.append((tensor, array))
+        else:
+            report["misshapen"].append(f"{tensor.key}: {array.shape} given, {tensor.shape} in the model")
+    return report, fitting
+
+
+def check_same(model, report, hints=()):
+    """A ValueError with the report of `compare` and what could help, unless the report is empty."""
+    if not any(report.values()):
+        return
+    lines = [f"{kind}: {', '.join(items)}" for kind, items in report.items() if items]
+    raise ValueError(f"The checkpoint does not fit {model.name!r}; nothing was loaded.\n" + "\n".join([*lines, *hints]))
+
+
+def assign(fitting):
+    """Load the arrays of `compare`: all of them, or none and a ValueError where one holds NaN or the like."""
+    check_finite((tensor.key, array) for tensor, array in fitting)
+    for tensor, array in fitting:
+        tensor.variable.assign(np.reshape(tensor.to_keras(array), tensor.variable.shape))
