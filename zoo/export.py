@@ -9,14 +9,16 @@ import keras
 import numpy as np
 
 from keras_apa._names import check_name
-from keras_apa._text import as_text, check_utf8
-from zoo.detection.export import DetectorSettings, detector_settings, write_detector
+from keras_apa._text import as_text
+from zoo.detection.export import DetectorSettings, export_detector, write_detector
 from zoo.detection.rcnn import FasterRCNN
 from zoo.preprocessing import Preprocessing
-from zoo.serving.folder import check_folder, write_version
 from zoo.serving.graph import Settings, choose_activation, image_shape, num_classes
-from zoo.serving.process import write_in_fresh_process
-from zoo.serving.target import FORMATS, check_installed, model_name
+from zoo.serving.litert import write_litert
+from zoo.serving.onnx import write_onnx
+from zoo.serving.process import write_on_able_backend
+from zoo.serving.saved_model import write_saved_model
+from zoo.serving.target import FORMATS, model_name
 
 QUANTIZATIONS = ("float16", "int8")
 
@@ -78,47 +80,34 @@ def export(
     ...     path.name, sorted(file.name for file in path.iterdir())
     ('1', ['model.json', 'model.tflite'])
     """
-    check_name(format, FORMATS, "format")
     if is_detector(model):
-        images = None
-        settings = detector_settings(
+        return export_detector(
             model,
+            folder,
             format,
-            model_name(folder, format),
-            image_size,
+            preprocessing,
             class_names,
-            top_k=None if top_k == 5 else top_k,
-            preprocessing=preprocessing,
-            activation=activation,
-            quantization=quantization,
-            representative_images=representative_images,
+            top_k,
+            activation,
+            quantization,
+            representative_images,
+            image_size,
         )
-    else:
-        _check_model(model)
-        if image_size is not None:
-            raise ValueError("image_size is for detectors; that of other models is in their preprocessing.")
-        settings = Settings(
-            format=format,
-            name=model_name(folder, format),
-            preprocessing=_check_preprocessing(model, preprocessing),
-            class_names=_check_class_names(model, class_names),
-            top_k=_check_top_k(top_k),
-            activation=None if num_classes(model) is None else choose_activation(model, activation),
-            quantization=quantization,
-        )
-        images = _check_quantization(model, settings, representative_images)
-    backend = check_installed(format)
-    check_folder(folder)
-    if format == "tf_saved_model":
-        check_utf8(folder, "folder")
-
-    def write_into(path):
-        if backend == keras.config.backend():
-            write(model, path, settings, images)
-        else:
-            write_in_fresh_process(backend, model, path, settings, images)
-
-    return write_version(folder, write_into)
+    check_name(format, FORMATS, "format")
+    _check_model(model)
+    if image_size is not None:
+        raise ValueError("image_size is for detectors; that of other models is in their preprocessing.")
+    settings = Settings(
+        format=format,
+        name=model_name(folder, format),
+        preprocessing=_check_preprocessing(model, preprocessing),
+        class_names=_check_class_names(model, class_names),
+        top_k=_check_top_k(top_k),
+        activation=None if num_classes(model) is None else choose_activation(model, activation),
+        quantization=quantization,
+    )
+    images = _check_quantization(model, settings, representative_images)
+    return write_on_able_backend(write, model, folder, settings, images)
 
 
 def write(model, path, settings, representative_images=None):
@@ -126,16 +115,10 @@ def write(model, path, settings, representative_images=None):
     if is_detector(model):
         write_detector(model, path, settings)
     elif settings.format == "tf_saved_model":
-        from zoo.serving.saved_model import write_saved_model
-
         write_saved_model(model, path, settings)
     elif settings.format == "onnx":
-        from zoo.serving.onnx import write_onnx
-
         write_onnx(model, path, settings)
     else:
-        from zoo.serving.litert import write_litert
-
         write_litert(model, path, settings, representative_images)
 
 

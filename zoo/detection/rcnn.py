@@ -15,6 +15,8 @@ from zoo.detection import matching
 from zoo.detection.anchors import pyramid_anchors
 from zoo.detection.backbone import as_backbone, freeze, run_stages, stages_of
 from zoo.detection.boxes import MAX_LOG_SCALE, iou
+from zoo.detection.checkpoint import build_from_torchvision
+from zoo.detection.export import export_detector
 from zoo.detection.fpn import FeaturePyramid
 from zoo.detection.heads import BoxHead, ProposalHead
 from zoo.detection.losses import box_loss
@@ -184,8 +186,6 @@ class FasterRCNN(keras.Model):
         >>> loaded.num_classes
         2
         """
-        from zoo.detection.checkpoint import build_from_torchvision
-
         return build_from_torchvision(cls, source, batch_norm_epsilon, frozen_stages, arguments)
 
     # ------------------------------------------------------------------------------------------------
@@ -568,9 +568,7 @@ class FasterRCNN(keras.Model):
         ...     detector.export(pathlib.Path(folder) / "birds", image_size=(64, 96)).name
         '1'
         """
-        from zoo.export import export
-
-        return export(self, filepath, format, **options)
+        return export_detector(self, filepath, format, **options)
 
     @staticmethod
     def _check_image_size(size, shape):

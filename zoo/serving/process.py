@@ -1,4 +1,4 @@
-"""Export in a fresh process on another backend: the model goes there as a `.keras` file."""
+"""Export on the backend that writes a format: here, or in a fresh process, where the model goes as a `.keras` file."""
 
 import json
 import os
@@ -11,7 +11,31 @@ import zipfile
 import keras
 import numpy as np
 
+from keras_apa._text import check_utf8
+from zoo.serving.folder import check_folder, write_version
+from zoo.serving.target import check_installed
+
 _PROGRAM = "import sys; from zoo.export import main; sys.exit(main(sys.argv[1]))"
+
+
+def write_on_able_backend(write, model, folder, settings, representative_images=None):
+    """Write a version of `folder` with `write(model, path, settings, representative_images)`; its path.
+
+    Where this process's backend does not write `settings.format`, a fresh process does, through `zoo.export.write`.
+    Errors as `zoo.export`.
+    """
+    backend = check_installed(settings.format)
+    check_folder(folder)
+    if settings.format == "tf_saved_model":
+        check_utf8(folder, "folder")
+
+    def write_into(path):
+        if backend == keras.config.backend():
+            write(model, path, settings, representative_images)
+        else:
+            write_in_fresh_process(backend, model, path, settings, representative_images)
+
+    return write_version(folder, write_into)
 
 
 def write_in_fresh_process(backend, model, folder, settings, representative_images=None):
