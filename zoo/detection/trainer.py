@@ -5,6 +5,7 @@ import types
 
 import keras
 
+from keras_apa import _keras_internals as internals
 from zoo.detection.inputs import check_arrays, with_image_size
 
 
@@ -98,9 +99,7 @@ class DetectorTrainer(keras.Model):
 
     def _check_compiled(self):
         """A detector has losses of its own; those of `compile` would fail within the first step."""
-        loss, metrics = self.loss, self._compile_metrics
-        # Keras keeps them when a model is compiled again without: that must be the way out of this error.
-        self.loss = self._compile_loss = self._compile_metrics = None
+        loss, metrics = internals.take_compiled_loss(self)  # compiling again without is the way out of this error
         if loss is not None:
             raise ValueError(
                 "loss of compile is not used by detectors: they have losses of their own, and roi_loss for the classes."

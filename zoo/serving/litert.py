@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 
+from keras_apa import _keras_internals as internals
 from keras_apa.layers import AGLU, APA
 from zoo.serving.graph import Graph, in_float32, plain_log1p
 from zoo.serving.saved_model import plain_convolutions, serving_default, write_signatures
@@ -51,7 +52,7 @@ def write_litert(model, folder, settings, representative_images=None):
 
 
 def _learned(model):
-    return [layer for layer in model._flatten_layers() if isinstance(layer, (APA, AGLU))]
+    return [layer for layer in internals.all_layers(model) if isinstance(layer, (APA, AGLU))]
 
 
 @contextlib.contextmanager
