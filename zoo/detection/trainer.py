@@ -6,6 +6,7 @@ import types
 import keras
 
 from keras_apa import _keras_internals as internals
+from keras_apa._kernels import detection as kernels
 from zoo.detection.inputs import check_arrays, with_image_size
 
 
@@ -63,8 +64,8 @@ class DetectorTrainer(keras.Model):
         self._make_function_by_size("predict_function", super().make_predict_function, force)
 
     def _make_function_by_size(self, name, make, force):
-        """On TensorFlow a function for each size: from the second on, Keras's would be one for images of any size."""
-        if keras.backend.backend() != "tensorflow" or self.run_eagerly:
+        """A function for each size, where from the second on Keras's would be one for images of any size."""
+        if not kernels.RELAXES_SHAPES or self.run_eagerly:
             make(force)
             return
         functions = {}
