@@ -45,3 +45,17 @@ def test_no_file_imports_one_of_a_higher_level():
 def test_no_file_is_too_long_to_read():
     lines = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FOLDER.rglob("*.py")}
     assert {path: number for path, number in lines.items() if number > MOST_LINES} == {}
+
+
+def test_imports_inside_functions_and_relative_ones_are_seen(tmp_path):
+    package = tmp_path / "house"
+    package.mkdir()
+    (package / "__init__.py").write_text("from house.roof import tiles\n")
+    (package / "roof.py").write_text("def tiles():\n    from house import cellar\n")
+    (package / "cellar.py").write_text("from .roof import tiles\n")
+    graph = layout.imports(package)
+    assert graph == {"house": {"house.roof"}, "house.roof": {"house.cellar"}, "house.cellar": {"house.roof"}}
+    assert layout.circle(graph) == ["house.roof", "house.cellar", "house.roof"]
+    assert layout.upward(graph, [("house.cellar",), ("house.roof",), ("house",)]) == ["house.cellar imports house.roof"]
+    with pytest.raises(ValueError, match=r"house.* has no level"):
+        layout.upward(graph, [("house.cellar",)])
