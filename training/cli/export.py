@@ -16,7 +16,8 @@ from training.images import read_image
 from training.inference.classifier import read_class_names
 from training.models import load_model
 from training.runtime.output import escaped_output, visible
-from zoo.export import FORMATS, export
+from zoo.export import export
+from zoo.serving.target import FORMATS
 
 REPRESENTATIVE_IMAGES = 200
 

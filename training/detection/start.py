@@ -10,7 +10,7 @@ from training.config.detection import DetectionModelOptions, DetectionRecipe
 from training.models import load_model
 from zoo.checkpoint_files import read_state_dict
 from zoo.detection.checkpoint import BODY, new_names, to_torchvision
-from zoo.torch_checkpoint import torch_tensors
+from zoo.torch_tensors import torch_tensors
 
 __all__ = ["check_start", "load_start", "start_notes", "without_start"]
 

@@ -19,9 +19,9 @@ from training.images import read_image
 from training.inference.detector import MIN_SCORE, DetectionPredictor
 from training.models import load_model
 from zoo import Preprocessing
-from zoo._export_graph import final_activation, num_classes
-from zoo.detection.export import is_detector
+from zoo.export import is_detector
 from zoo.presets import CONFIG, list_presets
+from zoo.serving.graph import final_activation, num_classes
 
 # Beside the warm-up requests of a SavedModel: its preprocessing and class names, which the graph does not tell.
 DESCRIPTION = "model.json"

@@ -15,8 +15,8 @@ from training.cli.predict import run_predict
 from training.errors import UsageError
 from training.inference.classifier import find_saved_model, load_predictor, read_class_names
 from zoo import Preprocessing
-from zoo._export_graph import final_activation
 from zoo.presets import save_preset
+from zoo.serving.graph import final_activation
 
 NAMES = ("cat", "dog", "owl")
 PREPARED = Preprocessing(image_size=(16, 16), resize_size=18, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))

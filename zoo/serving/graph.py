@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 import keras_apa
+from keras_apa import _keras_internals as internals
 from keras_apa import _kernels
 from keras_apa._names import check_name
 from zoo.preprocessing import Preprocessing
@@ -164,7 +165,7 @@ class Graph:
 
 def in_float32(model):
     """The model, or a copy in float32 of one with another precision: not every runtime has half-precision kernels."""
-    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
+    if all(layer.compute_dtype == "float32" for layer in internals.all_layers(model)):
         return model
     copy = type(model).from_config(_float32_policies(model.get_config()))
     copy.set_weights([np.asarray(weights, "float32") for weights in model.get_weights()])
@@ -183,11 +184,11 @@ def _last_operation(model):
     """The operation that makes the first output, behind which there may be casts (`Activation("linear")`)."""
     tensor = model.outputs[0]
     while True:
-        operation, node, _ = tensor._keras_history
+        operation, inputs = internals.made_by(tensor)
         if isinstance(operation, keras.Model):
             tensor = operation.outputs[0]
         elif isinstance(operation, layers.Activation) and operation.activation is keras.activations.linear:
-            tensor = operation._inbound_nodes[node].input_tensors[0]
+            tensor = inputs[0]
         else:
             return operation
 

@@ -1,6 +1,5 @@
-"""Export in a fresh process on another backend: the model goes there as a `.keras` file."""
+"""Export on the backend that writes a format: here, or in a fresh process, where the model goes as a `.keras` file."""
 
-import importlib
 import json
 import os
 import pathlib
@@ -12,9 +11,31 @@ import zipfile
 import keras
 import numpy as np
 
-from zoo._export_graph import Settings
+from keras_apa._text import check_utf8
+from zoo.serving.folder import check_folder, write_version
+from zoo.serving.target import check_installed
 
-_PROGRAM = "import sys; from zoo._export_process import main; sys.exit(main(sys.argv[1]))"
+_PROGRAM = "import sys; from zoo.export import main; sys.exit(main(sys.argv[1]))"
+
+
+def write_on_able_backend(write, model, folder, settings, representative_images=None):
+    """Write a version of `folder` with `write(model, path, settings, representative_images)`; its path.
+
+    Where this process's backend does not write `settings.format`, a fresh process does, through `zoo.export.write`.
+    Errors as `zoo.export`.
+    """
+    backend = check_installed(settings.format)
+    check_folder(folder)
+    if settings.format == "tf_saved_model":
+        check_utf8(folder, "folder")
+
+    def write_into(path):
+        if backend == keras.config.backend():
+            write(model, path, settings, representative_images)
+        else:
+            write_in_fresh_process(backend, model, path, settings, representative_images)
+
+    return write_version(folder, write_into)
 
 
 def write_in_fresh_process(backend, model, folder, settings, representative_images=None):
@@ -48,28 +69,6 @@ def write_in_fresh_process(backend, model, folder, settings, representative_imag
             raise ValueError((job / "error.txt").read_text(encoding="utf-8", errors="surrogatepass"))
         if result.returncode:
             raise RuntimeError(f"The export on the {backend} backend failed:\n{result.stdout[-4000:]}")
-
-
-def main(job):
-    """Do what `job.json` in the folder `job` says; the exit code."""
-    from zoo.detection.export import DetectorSettings
-    from zoo.export import write
-
-    job = pathlib.Path(job)
-    description = json.loads((job / "job.json").read_text(encoding="utf-8"))
-    for name in description["modules"]:
-        importlib.import_module(name)
-    # Uncompiled: the optimizer's class is the other backend's. Not safe_mode: whoever exports a model has it in memory,
-    # so its Python code, if any, has been run already.
-    model = keras.saving.load_model(job / "model.keras", compile=False, safe_mode=False)
-    images = np.load(job / "images.npy") if (job / "images.npy").exists() else None
-    kind = DetectorSettings if description["settings"].get("kind") == "detector" else Settings
-    try:
-        write(model, pathlib.Path(description["folder"]), kind.from_config(description["settings"]), images)
-    except ValueError as error:
-        (job / "error.txt").write_text(str(error), encoding="utf-8", errors="surrogatepass")
-        return 1
-    return 0
 
 
 def _environment(backend):

@@ -48,7 +48,7 @@ def grouped(data_format="channels_last"):
 
 
 def test_grouped_convolutions_need_no_xla(tmp_path):
-    from zoo._export_saved_model import check_runs_without_xla
+    from zoo.serving.saved_model import check_runs_without_xla
 
     model = grouped()
     expected = logits(model, images(3), PREPROCESSING)
@@ -99,7 +99,7 @@ def test_images_are_prepared_as_by_the_command(preprocessing, interpolation, tmp
     import tensorflow as tf
 
     from training.images import read_image
-    from zoo._export_saved_model import decode
+    from zoo.serving.saved_model import decode
 
     preprocessing = dataclasses.replace(preprocessing, interpolation=interpolation)
     pictures = {
@@ -132,7 +132,7 @@ def huge(content):
 def test_what_is_wrong_with_a_batch_of_files_is_said():
     import tensorflow as tf
 
-    from zoo._export_saved_model import decode
+    from zoo.serving.saved_model import decode
 
     good = [encode(smooth_picture(20, 20), format) for format in ("PNG", "JPEG")]
     for content in good:

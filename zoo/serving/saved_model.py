@@ -5,7 +5,8 @@ import json
 
 import keras
 
-from zoo._export_graph import Graph, in_float32, quiet
+from keras_apa import _keras_internals as internals
+from zoo.serving.graph import Graph, in_float32, quiet
 
 # A default server runs with XLA switched off: `XlaCallModule` is what JAX exports, `_XlaMustCompile` marks a function
 # compiled with XLA, as Keras does with grouped convolutions.
@@ -221,7 +222,7 @@ def plain_convolutions(model, split=True):
     """
     changed = []
     try:
-        for layer in model._flatten_layers():
+        for layer in internals.all_layers(model):
             if isinstance(layer, keras.layers.Conv2D) and (layer.groups > 1 or layer.data_format == "channels_first"):
                 changed.append(layer)
                 layer.convolution_op = _plain_convolution(layer, split)

@@ -18,7 +18,7 @@ def write_version(folder, write):
     Raises: ValueError: If the version exists, or cannot be written.
 
     >>> import pathlib, tempfile
-    >>> from zoo._export_folder import write_version
+    >>> from zoo.serving.folder import write_version
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     paths = [write_version(folder, lambda path: (path / "a").touch()) for _ in range(2)]
     >>> [path.name for path in paths]

@@ -6,8 +6,8 @@ import warnings
 import keras
 import numpy as np
 
-from zoo._export_graph import Graph, in_float32, plain_log1p, quiet
-from zoo._export_saved_model import plain_convolutions, serving_default
+from zoo.serving.graph import Graph, in_float32, plain_log1p, quiet
+from zoo.serving.saved_model import plain_convolutions, serving_default
 
 OPSET = 18
 

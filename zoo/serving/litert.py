@@ -8,9 +8,10 @@ import warnings
 
 import numpy as np
 
+from keras_apa import _keras_internals as internals
 from keras_apa.layers import AGLU, APA
-from zoo._export_graph import Graph, in_float32, plain_log1p
-from zoo._export_saved_model import plain_convolutions, serving_default, write_signatures
+from zoo.serving.graph import Graph, in_float32, plain_log1p
+from zoo.serving.saved_model import plain_convolutions, serving_default, write_signatures
 
 # Inside APA and AGLU, which divide by lambda: after a rounding to 256 steps there is little left to see.
 _IN_FLOAT = ["ADD", "DIV", "EXP", "GREATER_EQUAL", "LESS_EQUAL", "LOG", "LOGICAL_AND", "MAXIMUM", "MUL", "NEG", "RELU",
@@ -51,7 +52,7 @@ def write_litert(model, folder, settings, representative_images=None):
 
 
 def _learned(model):
-    return [layer for layer in model._flatten_layers() if isinstance(layer, (APA, AGLU))]
+    return [layer for layer in internals.all_layers(model) if isinstance(layer, (APA, AGLU))]
 
 
 @contextlib.contextmanager
