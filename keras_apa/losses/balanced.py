@@ -152,7 +152,12 @@ class BalancedSoftmaxCrossentropy(LongTailLoss):
 
     def call(self, y_true, y_pred):
         return balanced_softmax_crossentropy(
-            y_true, y_pred, self.class_counts, self.tau, self.label_smoothing, self.ignore_class
+            y_true,
+            y_pred,
+            self.class_counts,
+            tau=self.tau,
+            label_smoothing=self.label_smoothing,
+            ignore_class=self.ignore_class,
         )
 
     def get_config(self):
@@ -224,11 +229,11 @@ class BalancedSigmoidCrossentropy(LongTailLoss):
             y_true,
             y_pred,
             self.class_counts,
-            self.tau,
-            self.label_smoothing,
-            self.background,
-            self.class_reduction,
-            self.ignore_class,
+            tau=self.tau,
+            label_smoothing=self.label_smoothing,
+            background=self.background,
+            class_reduction=self.class_reduction,
+            ignore_class=self.ignore_class,
         )
 
     def get_config(self):

@@ -107,11 +107,11 @@ class GumbelCrossentropy(LongTailLoss):
         return gumbel_crossentropy(
             y_true,
             y_pred,
-            self.logit_range,
-            self.label_smoothing,
-            self.background,
-            self.class_reduction,
-            self.ignore_class,
+            logit_range=self.logit_range,
+            label_smoothing=self.label_smoothing,
+            background=self.background,
+            class_reduction=self.class_reduction,
+            ignore_class=self.ignore_class,
         )
 
     def get_config(self):

@@ -86,7 +86,14 @@ class LDAM(LongTailLoss):
         self.scale = check_number(scale, "scale", low=0, open_low=True)
 
     def call(self, y_true, y_pred):
-        return ldam(y_true, y_pred, self.class_counts, self.max_margin, self.scale, self.ignore_class)
+        return ldam(
+            y_true,
+            y_pred,
+            self.class_counts,
+            max_margin=self.max_margin,
+            scale=self.scale,
+            ignore_class=self.ignore_class,
+        )
 
     def get_config(self):
         return {

@@ -138,12 +138,12 @@ class ClassBalancedCrossentropy(LongTailLoss):
             y_true,
             y_pred,
             self.class_counts,
-            self.beta,
-            self.base,
-            self.gamma,
-            self.label_smoothing,
-            self.class_reduction,
-            self.ignore_class,
+            beta=self.beta,
+            base=self.base,
+            gamma=self.gamma,
+            label_smoothing=self.label_smoothing,
+            class_reduction=self.class_reduction,
+            ignore_class=self.ignore_class,
         )
 
     def get_config(self):

@@ -180,7 +180,16 @@ class SeesawLoss(StatefulLoss):
             counts = ops.convert_to_tensor(self.class_counts.counts.astype(self.dtype))
         else:
             counts = self._count(y_true, y_pred)
-        return seesaw_loss(y_true, y_pred, counts, self.p, self.q, self.eps, self.objectness, self.ignore_class)
+        return seesaw_loss(
+            y_true,
+            y_pred,
+            counts,
+            p=self.p,
+            q=self.q,
+            eps=self.eps,
+            objectness=self.objectness,
+            ignore_class=self.ignore_class,
+        )
 
     def _count(self, y_true, y_pred):
         if not self.in_training:
