@@ -10,11 +10,9 @@ import keras
 from keras import layers, ops
 
 from keras_apa._names import check_bool, check_name
-from keras_apa.layers.activations import APA, Gumbel, Sigmoid
 from keras_apa.layers.composite import Composite
+from keras_apa.layers.gates import check_gate, deserialize_gate, fitted_gate, is_apa, make_gate, serialize_gate
 from keras_apa.layers.normalization import UnbiasedBatchNormalization, layer_norm
-
-GATES = ("sigmoid", "apa", "gumbel", "sigmoid_temperature", "gumbel_temperature")
 
 # Kaiming normal over fan_in, as PyTorch draws it: Keras's "he_normal" is truncated.
 KAIMING_NORMAL = {
@@ -23,56 +21,6 @@ KAIMING_NORMAL = {
 }
 
 _LAYER_NORM_EPSILON = 1e-5
-
-
-def make_gate(gate, kappa_range=None, dtype=None):
-    """A layer for one of the names in `GATES`; `kappa_range` is where the kappa of an APA gate starts."""
-    if gate == "apa":
-        uniform = keras.initializers.RandomUniform(*kappa_range) if kappa_range else None
-        return APA(kappa_initializer=uniform, name="gate", dtype=dtype)
-    kind = Sigmoid if gate.startswith("sigmoid") else Gumbel
-    return kind(learn_temperature=gate.endswith("temperature"), name="gate", dtype=dtype)
-
-
-def _given_gate(gate, kappa_range, axis):
-    """A layer that was given as a gate, or a copy that differs in what its owner did not choose.
-
-    An APA whose initialiser was left alone starts kappa where this gate does; one pair a channel means the axis that
-    the channels have here.
-    """
-    changes = {}
-    if isinstance(gate, APA) and gate.kappa_initializer is None and kappa_range is not None:
-        uniform = keras.initializers.RandomUniform(*kappa_range)
-        changes["kappa_initializer"] = keras.initializers.serialize(uniform)
-    if getattr(gate, "per_channel", False) and gate.axis == -1:
-        changes["axis"] = axis
-    config = gate.get_config()
-    if any(config[key] != value for key, value in changes.items()):
-        return type(gate).from_config({**config, **changes})
-    return gate
-
-
-def check_gate(gate, argument="gate"):
-    """Raise a ValueError unless `gate` is a layer or one of `GATES`."""
-    if isinstance(gate, str):
-        check_name(gate, GATES, argument)
-    elif not isinstance(gate, keras.layers.Layer):
-        raise ValueError(f"{argument} must be a keras layer or one of {', '.join(GATES)}; given: {gate!r}.")
-
-
-def is_apa(gate):
-    """Whether `gate` is the APA gate, by name or as a layer."""
-    return gate == "apa" or isinstance(gate, APA)
-
-
-def serialize_gate(gate):
-    """`gate` for a layer's config."""
-    return gate if isinstance(gate, str) else keras.saving.serialize_keras_object(gate)
-
-
-def deserialize_gate(gate):
-    """The inverse of `serialize_gate`."""
-    return keras.saving.deserialize_keras_object(gate) if isinstance(gate, dict) else gate
 
 
 class _Attention(Composite):
@@ -89,7 +37,7 @@ class _Attention(Composite):
         data_format = data_format or keras.config.image_data_format()
         self.data_format = check_name(data_format, ("channels_last", "channels_first"), "data_format")
         # A gate that is only named is made in `build`, so that its weights are named after this layer.
-        self.gate = None if isinstance(gate, str) else _given_gate(gate, self.kappa_range, self._gate_axis)
+        self.gate = None if isinstance(gate, str) else fitted_gate(gate, self.kappa_range, self._gate_axis)
 
     @property
     def channel_axis(self):
@@ -184,23 +132,21 @@ class _ChannelGate(_Attention):
             self.norm.build((None, channels))
         options = {"use_bias": self.use_bias, "dtype": policy}
         self.reduce = layers.Dense(
-            hidden, activation="relu", kernel_initializer=self._fresh_initializer(), name="reduce", **options
+            hidden, activation="relu", kernel_initializer=self._new_initializer(), name="reduce", **options
         )
         self.reduce.build((None, channels))
-        self.expand = layers.Dense(channels, kernel_initializer=self._fresh_initializer(), name="expand", **options)
+        self.expand = layers.Dense(channels, kernel_initializer=self._new_initializer(), name="expand", **options)
         self.expand.build((None, hidden))
         if self.dropout:
             self.drop = layers.Dropout(self.dropout, name="drop", dtype=policy)
         self._build_gate((None, channels))
         super().build(input_shape)
 
-    def _fresh_initializer(self):
+    def _new_initializer(self):
         # One initializer object draws the same numbers each time: both denses would start as copies of each other.
         initializer = self.kernel_initializer
-        if not isinstance(initializer, keras.initializers.Initializer):
-            return initializer  # a plain function, which draws as it likes
-        # Not by keras.saving: deserialisation imports TensorFlow, where it is installed, on every backend.
-        return type(initializer).from_config(initializer.get_config())
+        # A plain function draws as it likes.
+        return initializer.clone() if isinstance(initializer, keras.initializers.Initializer) else initializer
 
     def _excite(self, pooled):
         if self.norm is not None:
