@@ -23,6 +23,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._checks import check_name
 from keras_apa._kernels import differentiable, expm1, is_converting, log1p, softplus_and_sigmoid
 from keras_apa._precision import at_least, at_most, is_float64
 
@@ -176,8 +177,7 @@ def log1m_gumbel(x):
 
 def check_lambda_gradient(value):
     """Raise a ValueError unless `value` names a derivative that `aglu` has."""
-    if value not in ("exact", "paper"):
-        raise ValueError(f'lambda_gradient must be "exact" or "paper"; given: {value!r}.')
+    check_name(value, ("exact", "paper"), "lambda_gradient")
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -4,12 +4,10 @@ Every gate multiplies its input by values of an activation that `gate=` selects:
 or any layer.
 """
 
-import numbers
-
 import keras
 from keras import layers, ops
 
-from keras_apa._names import check_bool, check_name
+from keras_apa._checks import check_bool, check_integer, check_name, check_number
 from keras_apa.layers.composite import Composite
 from keras_apa.layers.gates import check_gate, deserialize_gate, fitted_gate, is_apa, make_gate, serialize_gate
 from keras_apa.layers.normalization import UnbiasedBatchNormalization, layer_norm
@@ -53,12 +51,11 @@ class _Attention(Composite):
 
     def _channels(self, input_shape):
         if len(input_shape) != 4:
-            raise ValueError(f"{type(self).__name__} takes images of rank 4; given: shape {tuple(input_shape)}.")
+            raise ValueError(f"inputs must be images of rank 4; given: shape {tuple(input_shape)}.")
         channels = input_shape[self.channel_axis]
         if channels is None:
             raise ValueError(
-                f"{type(self).__name__} needs a known number of channels ({self.data_format}); "
-                f"given: shape {tuple(input_shape)}."
+                f"inputs must have a known number of channels ({self.data_format}); given: shape {tuple(input_shape)}."
             )
         return channels
 
@@ -82,17 +79,9 @@ class _Attention(Composite):
         }
 
 
-def _check_reduction_ratio(value):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"reduction_ratio must be a positive integer; given: {value!r}.")
-    return int(value)
-
-
 def check_rate(value, argument):
-    """`value` as a float if it is a rate of dropout; otherwise a ValueError."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
-        raise ValueError(f"{argument} must be in [0, 1); given: {value!r}.")
-    return float(value)
+    """Return `value` as a float if it is a rate of dropout; otherwise raise a ValueError."""
+    return check_number(value, argument, low=0, high=1, open_high=True)
 
 
 class _ChannelGate(_Attention):
@@ -111,7 +100,7 @@ class _ChannelGate(_Attention):
         **kwargs,
     ):
         super().__init__(gate, data_format, **kwargs)
-        self.reduction_ratio = _check_reduction_ratio(reduction_ratio)
+        self.reduction_ratio = check_integer(reduction_ratio, "reduction_ratio", low=1)
         self.normalize = self._normalize_by_default() if normalize is None else check_bool(normalize, "normalize")
         self.dropout = self._dropout_by_default() if dropout is None else check_rate(dropout, "dropout")
         self.kernel_initializer = keras.initializers.get(kernel_initializer)

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_apa._names import check_name
+from keras_apa._checks import check_name
 from keras_apa.layers.activations import APA, Gumbel, Sigmoid
 
 GATES = ("sigmoid", "apa", "gumbel", "sigmoid_temperature", "gumbel_temperature")

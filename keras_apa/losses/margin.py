@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
+from keras_apa._checks import check_number
 from keras_apa.class_counts import as_class_counts
-from keras_apa.losses._common import LongTailLoss, check_number, ignore, read_targets, row, weighed
+from keras_apa.losses._common import LongTailLoss, ignore, read_targets, row, weighed
 
 
 def ldam(y_true, y_pred, class_counts, max_margin=0.5, scale=30.0, ignore_class=-1):
