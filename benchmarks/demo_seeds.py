@@ -41,6 +41,7 @@ CODE = (
     "keras_apa/_kernels/*.py",
     "keras_apa/layers/activations.py",
     "keras_apa/layers/attention.py",
+    "keras_apa/layers/gates.py",
     "keras_apa/layers/normalization.py",
     "keras_apa/losses/balanced.py",
     "zoo/blocks.py",

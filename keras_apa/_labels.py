@@ -63,8 +63,8 @@ def nan_or_error(wrong, given, predictions, message):
         return np.nan if _trusted else refuse(wrong, given, predictions, message)
     try:
         found = bool(ops.convert_to_numpy(ops.any(wrong)))
-    except Exception:
-        # A tensor without values outside a compiled step, as under PyTorch's vmap.
+    except RuntimeError:
+        # A tensor without values here: under PyTorch's vmap, or one of JAX that other processes have a part of.
         return np.nan
     if found:
         raise ValueError(message(chosen(given, wrong)))
@@ -75,6 +75,16 @@ def chosen(given, wrong):
     """The entries of `given` where `wrong` is true, as a NumPy array."""
     given = ops.convert_to_numpy(given)
     return given[np.broadcast_to(ops.convert_to_numpy(wrong), given.shape)]
+
+
+def outside_message(bad, num_classes, background=False, ignore_class=None):
+    """The error for labels that no class has; `bad` are those that were given, or None where they are not known."""
+    message = f"y_true must be labels from 0 to {num_classes - 1}"
+    message += f", {num_classes} for background" if background else ""
+    message += "" if ignore_class is None else f", or {ignore_class} to leave a sample out"
+    message += "; given: another." if bad is None else f"; given: {named(bad)}."
+    counts_from_1 = not background and (bad is None or num_classes in bad)
+    return message + (" Labels that count from 1 need 1 subtracted." if counts_from_1 else "")
 
 
 def named(values):

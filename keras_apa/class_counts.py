@@ -11,7 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from keras_apa._checks import check_integer, check_number
 from keras_apa._text import as_text
+from keras_apa.profiles import exponential_profile, pareto_profile, step_profile
+
+_MOST_SHOWN = 5
 
 __all__ = ["ClassCounts", "as_class_counts", "exponential_profile", "pareto_profile", "step_profile"]
 
@@ -79,21 +83,21 @@ class ClassCounts:
             labels = labels[:, 0]
         if labels.ndim != 1:
             raise ValueError(
-                f"labels must have shape (N,) or (N, 1), got {labels.shape}; "
-                "for one-hot labels pass labels.argmax(axis=-1)"
+                f"labels must have shape (N,) or (N, 1); given: shape {labels.shape}. For one-hot labels pass "
+                "labels.argmax(axis=-1)."
             )
         labels = _whole_numbers(labels, "labels", "label")
         if num_classes is None:
             if names is None and not len(labels):
-                raise ValueError("labels are empty: give num_classes or names")
+                raise ValueError("labels must not be empty; given: no labels. Or give num_classes or names.")
             num_classes = max(int(labels.max()) + 1, 1) if names is None else len(names)
-        num_classes = _positive_integer(num_classes, "num_classes")
+        num_classes = check_integer(num_classes, "num_classes", low=1)
         outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
         if len(outside):
             first = outside[0]
+            more = f" (and {len(outside) - 1} more outside)" if len(outside) > 1 else ""
             raise ValueError(
-                f"labels must be from 0 to {num_classes - 1}, got {labels[first]} at position {first}"
-                + (f" (and {len(outside) - 1} more outside)" if len(outside) > 1 else "")
+                f"labels must be from 0 to {num_classes - 1}; given: {labels[first]} at position {first}{more}."
             )
         return cls(np.bincount(labels, minlength=num_classes), names)
 
@@ -111,24 +115,7 @@ class ClassCounts:
         >>> ClassCounts.from_mapping({"cat": 500, "emu": 5}).names
         ('cat', 'emu')
         """
-        if not isinstance(mapping, Mapping) or not mapping:
-            raise ValueError(f"mapping must be a mapping with at least one class, got {mapping!r}")
-        if all(isinstance(key, str) for key in mapping):
-            counts = cls(list(mapping.values()), tuple(mapping))
-            _check_num_classes(counts, num_classes, "mapping")
-            return counts
-        try:
-            indices = [operator.index(key) for key in mapping]
-        except TypeError:
-            raise ValueError("the keys of mapping must be all class names or all class indices") from None
-        if num_classes is None:
-            num_classes = max(indices) + 1
-        outside = [index for index in indices if not 0 <= index < num_classes]
-        if outside:
-            raise ValueError(f"class indices must be from 0 to {num_classes - 1}, got {outside[0]}")
-        counts = np.zeros(_positive_integer(num_classes, "num_classes"), dtype=np.int64)
-        counts[indices] = _whole_numbers(np.asarray(list(mapping.values())), "mapping", "count")
-        return cls(counts)
+        return _read_mapping(mapping, num_classes, "mapping")
 
     @property
     def num_classes(self) -> int:
@@ -144,7 +131,7 @@ class ClassCounts:
     def prior(self) -> np.ndarray:
         """Share of each class, `n / sum(n)`, float64."""
         if not self.total:
-            raise ValueError("the prior of no images is undefined: every class count is 0")
+            raise ValueError("counts must not all be 0 for a prior; given: no images.")
         return self.counts / float(self.total)
 
     @property
@@ -163,8 +150,7 @@ class ClassCounts:
 
         Source: Class-Balanced Loss Based on Effective Number of Samples (CVPR 2019), Eq. 3.
         """
-        if not 0 <= beta < 1:
-            raise ValueError(f"beta must be at least 0 and below 1, got {beta}")
+        beta = check_number(beta, "beta", low=0, high=1, open_high=True)
         if beta == 0:
             return (self.counts > 0).astype(np.float64)
         # expm1 keeps the digits that 1 - beta**n loses when beta is close to 1.
@@ -190,10 +176,10 @@ class ClassCounts:
         """
         for name, value in (("many_threshold", many_threshold), ("few_threshold", few_threshold)):
             if not isinstance(value, numbers.Real) or isinstance(value, bool):
-                raise ValueError(f"{name} must be a number, got {value!r}")
+                raise ValueError(f"{name} must be a number; given: {value!r}.")
         if many_threshold < few_threshold:
             raise ValueError(
-                f"many_threshold must not be below few_threshold, got {many_threshold} and {few_threshold}"
+                f"many_threshold must be at least few_threshold, {few_threshold}; given: {many_threshold}."
             )
         many, few = self.counts > many_threshold, self.counts < few_threshold
         return {
@@ -215,7 +201,7 @@ class ClassCounts:
 
     def smoothed(self, pseudo_count=1) -> "ClassCounts":
         """The same with `pseudo_count` added to every class, which makes classes without images usable."""
-        return ClassCounts(self.counts + _positive_integer(pseudo_count, "pseudo_count"), self.names)
+        return ClassCounts(self.counts + check_integer(pseudo_count, "pseudo_count", low=1), self.names)
 
     def describe(self, index) -> str:
         """`class 3`, or `class 3 ('emu')` where there are names."""
@@ -229,7 +215,7 @@ class ClassCounts:
 
     def __array__(self, dtype=None, copy=None):
         if copy is False and dtype not in (None, self.counts.dtype):
-            raise ValueError(f"class counts cannot be given as {dtype} without a copy")
+            raise ValueError(f"copy must not be False for another dtype than that of the counts; given: {dtype}.")
         return self.counts if copy is False else self.counts.astype(dtype or self.counts.dtype)
 
     def __eq__(self, other):
@@ -266,12 +252,9 @@ def as_class_counts(value, num_classes=None, argument="class_counts", allow_zero
     if isinstance(value, ClassCounts):
         counts = value
     elif isinstance(value, Mapping):
-        try:
-            counts = ClassCounts.from_mapping(value, num_classes)
-        except ValueError as error:
-            raise ValueError(f"{argument}: {error}") from None
+        counts = _read_mapping(value, num_classes, argument)
     elif value is None:
-        raise ValueError(f"{argument} must be the number of training images of each class, got None")
+        raise ValueError(f"{argument} must be the number of training images of each class; given: None.")
     else:
         counts = ClassCounts(_read_counts(value, argument, None))
     _check_num_classes(counts, num_classes, argument)
@@ -280,119 +263,33 @@ def as_class_counts(value, num_classes=None, argument="class_counts", allow_zero
     return counts
 
 
-def exponential_profile(max_count, num_classes, imbalance_factor) -> np.ndarray:
-    """Counts that fall exponentially, `int(max_count * imbalance_factor ** (-i / (C - 1)))`, as CIFAR-LT's.
-
-    Truncated, but what is a whole number up to float rounding (49 * (1 / 49)) stays that number.
-
-    Args:
-        max_count: Images of the largest class.
-        num_classes: Number of classes C.
-        imbalance_factor: Largest count over smallest, at least 1.
-
-    Returns:
-        int64 array of shape `(num_classes,)`, largest class first.
-
-    Source: Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss (NeurIPS 2019), its code.
-
-    >>> exponential_profile(5000, 10, 100).tolist()
-    [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
-    """
-    rank = _profile_rank(max_count, num_classes, imbalance_factor)
-    return _truncate(max_count * (1.0 / imbalance_factor) ** rank)
-
-
-def pareto_profile(max_count, num_classes, imbalance_factor, alpha=6.0) -> np.ndarray:
-    """Counts that fall as a sorted draw from a Pareto distribution of power `alpha`, as ImageNet-LT's.
-
-    `y_i = ((i + 1) / (C + 1)) ** (-1 / alpha) - 1`, the distribution's quantiles, scaled linearly so that the
-    largest becomes `max_count` and the smallest `max_count / imbalance_factor`, then truncated. ImageNet-LT
-    was one random draw, of which the list is published and not the code; `pareto_profile(1280, 1000, 256)`
-    has its range (1280 to 5 images) and nearly its shape: 404 / 456 / 140 many / medium / few classes against
-    385 / 479 / 136, 121,449 images against 115,846. Its authors give alpha = 1.34 for Places-LT (4980 to 5
-    images).
-
-    Args:
-        max_count: Images of the largest class.
-        num_classes: Number of classes C.
-        imbalance_factor: Largest count over smallest, at least 1.
-        alpha: Power of the distribution, above 0; smaller is steeper.
-
-    Returns:
-        int64 array of shape `(num_classes,)`, largest class first.
-
-    Source: Large-Scale Long-Tailed Recognition in an Open World (CVPR 2019), section 4; issue 38 of its
-    repository zhmiao/OpenLongTailRecognition-OLTR for the alpha of Places-LT. The formula is ours.
-
-    >>> pareto_profile(1280, 5, 256).tolist()
-    [1280, 688, 373, 162, 5]
-    """
-    rank = _profile_rank(max_count, num_classes, imbalance_factor)
-    if not alpha > 0:
-        raise ValueError(f"alpha must be above 0, got {alpha}")
-    if num_classes == 1:
-        return np.array([max_count], dtype=np.int64)
-    # (i + 1) / (C + 1), from the places 0..1 of the classes.
-    quantiles = ((rank * (num_classes - 1) + 1) / (num_classes + 1)) ** (-1.0 / alpha)
-    share = (quantiles - quantiles[-1]) / (quantiles[0] - quantiles[-1])
-    smallest = max_count / imbalance_factor
-    return _truncate(smallest + (max_count - smallest) * share)
-
-
-def step_profile(max_count, num_classes, imbalance_factor, minority_fraction=0.5) -> np.ndarray:
-    """Two levels: `max_count` for the first classes, `int(max_count / imbalance_factor)` for the others.
-
-    Args:
-        max_count: Images of a majority class.
-        num_classes: Number of classes.
-        imbalance_factor: Majority count over minority count, at least 1.
-        minority_fraction: Share of classes at the lower level, from 0 to 1; their number is truncated.
-
-    Returns:
-        int64 array of shape `(num_classes,)`, majority classes first.
-
-    Source: A systematic study of the class imbalance problem in convolutional neural networks (Neural
-    Networks 2018), section 2.
-
-    >>> step_profile(500, 4, 10).tolist()
-    [500, 500, 50, 50]
-    """
-    _profile_rank(max_count, num_classes, imbalance_factor)
-    if not 0 <= minority_fraction <= 1:
-        raise ValueError(f"minority_fraction must be from 0 to 1, got {minority_fraction}")
-    minority = int(_truncate(num_classes * minority_fraction))
-    levels = np.where(np.arange(num_classes) < num_classes - minority, 1.0, 1.0 / imbalance_factor)
-    return _truncate(max_count * levels)
-
-
-def _profile_rank(max_count, num_classes, imbalance_factor):
-    """Checks a profile's arguments; places of the classes from 0 (largest) to 1 (smallest)."""
-    _positive_integer(max_count, "max_count")
-    _positive_integer(num_classes, "num_classes")
-    if not 1 <= imbalance_factor < float("inf"):
-        raise ValueError(f"imbalance_factor (largest count over smallest) must be at least 1, got {imbalance_factor}")
-    return np.arange(num_classes) / max(num_classes - 1, 1)
-
-
-def _truncate(values):
-    return np.floor(values * (1 + 1e-12)).astype(np.int64)
-
-
-def _positive_integer(value, argument):
+def _read_mapping(mapping, num_classes, argument):
+    if not isinstance(mapping, Mapping) or not mapping:
+        raise ValueError(f"{argument} must be a mapping with at least one class; given: {mapping!r}.")
+    if all(isinstance(key, str) for key in mapping):
+        names = tuple(mapping)
+        counts = ClassCounts(_read_counts(list(mapping.values()), argument, names), names)
+        _check_num_classes(counts, num_classes, argument)
+        return counts
     try:
-        number = operator.index(value)
+        indices = [operator.index(key) for key in mapping]
     except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{argument} must be a positive integer, got {value!r}")
-    return number
+        keys = ", ".join(map(repr, list(mapping)[:_MOST_SHOWN]))
+        raise ValueError(f"{argument} must have class names or class indices for all keys; given: {keys}.") from None
+    num_classes = max(indices) + 1 if num_classes is None else num_classes
+    outside = [index for index in indices if not 0 <= index < num_classes]
+    if outside:
+        raise ValueError(f"{argument} must have class indices from 0 to {num_classes - 1}; given: {outside[0]}.")
+    counts = np.zeros(check_integer(num_classes, "num_classes", low=1), dtype=np.int64)
+    counts[indices] = _whole_numbers(np.asarray(list(mapping.values())), argument, "count")
+    return ClassCounts(counts)
 
 
 def _read_names(names):
     if names is None:
         return None
     if isinstance(names, str) or not isinstance(names, Sequence | np.ndarray):
-        raise ValueError(f"names must be a sequence of class names, got {names!r}")
+        raise ValueError(f"names must be a sequence of class names; given: {names!r}.")
     return tuple(as_text(name) for name in names)
 
 
@@ -404,13 +301,14 @@ def _read_counts(value, argument, names):
         array = None
     if array is None or array.ndim != 1 or not len(array):
         given = f"shape {array.shape}" if array is not None and array.ndim else repr(value)
-        raise ValueError(f"{argument} must be a one-dimensional sequence, one number a class, got {given}")
+        raise ValueError(f"{argument} must be a one-dimensional sequence, one number a class; given: {given}.")
     counts = _whole_numbers(array, argument, "count", names)
     if names is not None and len(names) != len(counts):
-        raise ValueError(f"names must have one name a class: {len(counts)} classes, {len(names)} names")
+        raise ValueError(f"names must be {len(counts)}, one a class; given: {len(names)}.")
     negative = np.flatnonzero(counts < 0)
     if len(negative):
-        raise ValueError(f"{argument} must not be negative: {_describe(negative[0], names)} has {counts[negative[0]]}")
+        place = _describe(negative[0], names)
+        raise ValueError(f"{argument} must not be negative; given: {counts[negative[0]]} for {place}.")
     return counts
 
 
@@ -419,29 +317,29 @@ def _whole_numbers(array, argument, what, names=None):
     if array.dtype.kind in "iu" or not array.size:
         return array.astype(np.int64)
     if array.dtype.kind != "f":
-        raise ValueError(f"{argument} must be whole numbers, got dtype {array.dtype}")
+        raise ValueError(f"{argument} must be whole numbers; given: dtype {array.dtype}.")
     broken = np.flatnonzero(~np.isfinite(array) | (array != np.floor(array)))
     if len(broken):
         first = broken[0]
-        place = _describe(first, names) if what == "count" else f"position {first}"
-        raise ValueError(f"{argument} must be whole numbers, got {array[first]} at {place}")
+        place = f"for {_describe(first, names)}" if what == "count" else f"at position {first}"
+        raise ValueError(f"{argument} must be whole numbers; given: {array[first]} {place}.")
     if np.abs(array).max() >= 2.0**63:
-        raise ValueError(f"{argument} must be below 2**63, got {np.abs(array).max():g}")
+        raise ValueError(f"{argument} must be below 2**63; given: {np.abs(array).max():g}.")
     return array.astype(np.int64)
 
 
 def _check_num_classes(counts, num_classes, argument):
     if num_classes is not None and counts.num_classes != num_classes:
-        raise ValueError(f"{argument} must have one count a class: {num_classes} classes, got {counts.num_classes}")
+        raise ValueError(f"{argument} must have {num_classes} counts, one a class; given: {counts.num_classes}.")
 
 
 def _refuse_zero(counts, argument):
     empty = counts._empty
     if empty:
-        others = f" and {len(empty) - 1} more classes have" if len(empty) > 1 else " has"
+        more = f" and {len(empty) - 1} more classes" if len(empty) > 1 else ""
         raise ValueError(
-            f"{argument} must be positive, but {counts.describe(empty[0])}{others} no images; "
-            "leave such classes out or smooth the counts with ClassCounts(counts).smoothed(1)"
+            f"{argument} must be above 0; given: no images of {counts.describe(empty[0])}{more}. Leave such classes "
+            "out, or smooth the counts with ClassCounts(counts).smoothed(1)."
         )
 
 

@@ -5,17 +5,16 @@ Nothing is averaged before the end, so ragged last batches and sample weights ar
 back from the device before somebody asks for the result.
 """
 
-import numbers
 import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._checks import check_integer, check_name, check_targets_are_numbers
 from keras_apa._keras_internals import has_stateless_scope, metrics_of_calling_model
-from keras_apa._kernels import is_hidden
-from keras_apa._labels import named, nan_or_error
-from keras_apa._names import check_name, check_targets_are_numbers
+from keras_apa._kernels import is_hidden, is_on_cpu
+from keras_apa._labels import nan_or_error, outside_message
 from keras_apa.class_counts import as_class_counts
 
 __all__ = ["MeanClassAccuracy", "ShotAccuracy"]
@@ -33,9 +32,7 @@ class _PerClassAccuracy(keras.metrics.Metric):
     def __init__(self, num_classes, ignore_class, name, dtype):
         super().__init__(name=name, dtype=dtype)
         self.num_classes = num_classes
-        if isinstance(ignore_class, bool) or not isinstance(ignore_class, numbers.Integral | None):
-            raise ValueError(f"ignore_class must be an integer or None, got {ignore_class!r}")
-        self.ignore_class = ignore_class
+        self.ignore_class = check_integer(ignore_class, "ignore_class", or_none=True)
         # Half precision cannot count.
         dtype = "float64" if self.dtype == "float64" else "float32"
         self._correct, self._total = (
@@ -104,24 +101,20 @@ class _PerClassAccuracy(keras.metrics.Metric):
 
     def _nan_or_error(self, on_host, y_true, y_pred, wrong, is_labels):
         """A look at labels on an accelerator would wait for the device at every step, so it is left out there."""
-        if not (on_host or is_hidden(wrong)) and "cpu" not in str(y_true.device).lower():
+        if not (on_host or is_hidden(wrong) or is_on_cpu(y_true)):
             return np.nan
         if not is_labels:
             return nan_or_error(
                 ops.expand_dims(wrong, -1),
                 y_true,
                 y_pred,
-                lambda bad: "y_true must have an entry above 0 in every row of one-hot or soft labels",
+                lambda bad: "y_true must have an entry above 0 in every one-hot or soft row; given: a row of none.",
             )
-        ignored = "" if self.ignore_class is None else f", or {self.ignore_class} to leave a sample out"
         return nan_or_error(
             wrong,
             y_true,
             y_pred,
-            lambda bad: (
-                f"y_true must be labels from 0 to {self.num_classes - 1}{ignored}"
-                + ("" if bad is None else f", got {named(bad)}")
-            ),
+            lambda bad: outside_message(bad, self.num_classes, ignore_class=self.ignore_class),
         )
 
     def _sums(self):
@@ -275,7 +268,7 @@ class ShotAccuracy(_PerClassAccuracy):
         if self.group in self._members and not self._told and not has_stateless_scope():
             try:
                 total = ops.convert_to_numpy(self._sums()[1])
-            except Exception:
+            except RuntimeError:
                 # JAX: Keras has the values elsewhere meanwhile.
                 total = np.zeros(self.num_classes)
             if total.any() and not total[self._members[self.group]].any():
@@ -321,9 +314,7 @@ class MeanClassAccuracy(_PerClassAccuracy):
     """
 
     def __init__(self, num_classes, ignore_class=-1, name="mean_class_accuracy", dtype=None):
-        if isinstance(num_classes, bool) or not isinstance(num_classes, numbers.Integral) or num_classes < 1:
-            raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
-        super().__init__(int(num_classes), ignore_class, name, dtype)
+        super().__init__(check_integer(num_classes, "num_classes", low=1), ignore_class, name, dtype)
 
     def result(self):
         """A scalar tensor; NaN before the first sample."""
@@ -337,7 +328,7 @@ def _read_shapes(y_true, y_pred, num_classes):
     """Labels without a last axis of 1, and whether they are labels (else one row a sample)."""
     true, pred = tuple(y_true.shape), tuple(y_pred.shape)
     if not pred or pred[-1] not in (num_classes, None):
-        raise ValueError(f"y_pred must have shape (..., {num_classes}), one number a class, got {pred}")
+        raise ValueError(f"y_pred must have shape (..., {num_classes}), one number a class; given: shape {pred}.")
     if len(true) == len(pred) and true[-1] == 1:
         y_true, true = ops.squeeze(y_true, axis=-1), true[:-1]
     is_labels = len(true) == len(pred) - 1
@@ -347,7 +338,7 @@ def _read_shapes(y_true, y_pred, num_classes):
     if not fits:
         raise ValueError(
             f"y_true must be labels of shape {pred[:-1]} or one-hot labels of shape (..., {num_classes}) "
-            f"to go with y_pred of shape {pred}, got {true}"
+            f"to go with y_pred of shape {pred}; given: shape {true}."
         )
     return y_true, is_labels
 
@@ -359,7 +350,8 @@ def _broadcast_weights(sample_weight, labels, dtype):
         weights = ops.squeeze(weights, axis=-1)
     if len(weights.shape) > rank:
         raise ValueError(
-            f"sample_weight must broadcast to the labels of shape {tuple(labels.shape)}, got {tuple(weights.shape)}"
+            f"sample_weight must broadcast to the labels of shape {tuple(labels.shape)}; "
+            f"given: shape {tuple(weights.shape)}."
         )
     while 0 < len(weights.shape) < rank:
         weights = ops.expand_dims(weights, -1)

@@ -23,6 +23,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._checks import check_name
 from keras_apa._kernels import differentiable, expm1, is_converting, log1p, softplus_and_sigmoid
 from keras_apa._precision import at_least, at_most, is_float64
 
@@ -62,7 +63,10 @@ def apa(x, kappa, lam):
     >>> round(float(apa(1.0, kappa=1.0, lam=1.0)), 4)  # sigmoid(1)
     0.7311
     """
-    return _call("apa", x, kappa, lam)
+    if _is_symbolic(x, kappa, lam):
+        return ElementwiseOperation("apa")(x, kappa, lam)
+    x, (kappa, lam), dtype = _read(x, kappa, lam)
+    return ops.cast(_apa(x, kappa, _clamp_apa(lam)), dtype)
 
 
 def log_apa(x, kappa, lam):
@@ -76,7 +80,10 @@ def log_apa(x, kappa, lam):
     >>> round(float(log_apa(-50.0, kappa=1.0, lam=0.5)), 3)
     -98.614
     """
-    return _call("log_apa", x, kappa, lam)
+    if _is_symbolic(x, kappa, lam):
+        return ElementwiseOperation("log_apa")(x, kappa, lam)
+    x, (kappa, lam), dtype = _read(x, kappa, lam)
+    return ops.cast(_log_apa(x, kappa, _clamp_apa(lam)), dtype)
 
 
 def aglu(x, kappa, lam, lambda_gradient="exact"):
@@ -112,7 +119,12 @@ def aglu(x, kappa, lam, lambda_gradient="exact"):
     0.7311
     """
     check_lambda_gradient(lambda_gradient)
-    return _call("aglu", x, kappa, lam, lambda_gradient=lambda_gradient)
+    if _is_symbolic(x, kappa, lam):
+        return ElementwiseOperation("aglu", {"lambda_gradient": lambda_gradient})(x, kappa, lam)
+    x, (kappa, lam), dtype = _read(x, kappa, lam)
+    if lambda_gradient == "paper":
+        return ops.cast(_paper_aglu(x, kappa, _clamp_aglu_paper(lam)), dtype)
+    return ops.cast(_exact_aglu(x, kappa, _clamp_aglu(lam)), dtype)
 
 
 def gumbel(x):
@@ -129,7 +141,10 @@ def gumbel(x):
     >>> round(float(gumbel(0.0)), 4)  # 1 / e
     0.3679
     """
-    return _call("gumbel", x)
+    if _is_symbolic(x):
+        return ElementwiseOperation("gumbel")(x)
+    x, _, dtype = _read(x)
+    return ops.cast(_gumbel(x), dtype)
 
 
 def log_gumbel(x):
@@ -140,7 +155,10 @@ def log_gumbel(x):
     >>> round(float(log_gumbel(-2.0)), 4)
     -7.3891
     """
-    return _call("log_gumbel", x)
+    if _is_symbolic(x):
+        return ElementwiseOperation("log_gumbel")(x)
+    x, _, dtype = _read(x)
+    return ops.cast(-ops.exp(-x), dtype)
 
 
 def log1m_gumbel(x):
@@ -151,13 +169,15 @@ def log1m_gumbel(x):
     >>> round(float(log1m_gumbel(50.0)), 4)  # log(1 - gumbel(50)) is -inf in float32
     -50.0
     """
-    return _call("log1m_gumbel", x)
+    if _is_symbolic(x):
+        return ElementwiseOperation("log1m_gumbel")(x)
+    x, _, dtype = _read(x)
+    return ops.cast(_log1m_gumbel(x), dtype)
 
 
 def check_lambda_gradient(value):
     """Raise a ValueError unless `value` names a derivative that `aglu` has."""
-    if value not in ("exact", "paper"):
-        raise ValueError(f'lambda_gradient must be "exact" or "paper"; given: {value!r}.')
+    check_name(value, ("exact", "paper"), "lambda_gradient")
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -222,26 +242,28 @@ def _aglu_value(x, kappa, lam):
 
 def _log_apa_gradient(upstream, x, kappa, lam):
     u = ops.log(lam) - kappa * x
-    parts = softplus_and_sigmoid(u)
-    slope = upstream * (parts[1] / lam)
-    return slope * kappa, _sum_to(slope * x, kappa), _sum_to(upstream * _lambda_slope(u, lam, *parts), lam)
+    softplus, sigmoid = softplus_and_sigmoid(u)
+    slope = upstream * (sigmoid / lam)
+    lambda_slope = _lambda_slope(u, lam, softplus, sigmoid)
+    return slope * kappa, _sum_to(slope * x, kappa), _sum_to(upstream * lambda_slope, lam)
 
 
 def _apa_gradient(upstream, x, kappa, lam):
     u = ops.log(lam) - kappa * x
-    parts = softplus_and_sigmoid(u)
-    eta = upstream * ops.exp(parts[0] / -lam)
-    slope = eta * (parts[1] / lam)
-    return slope * kappa, _sum_to(slope * x, kappa), _sum_to(eta * _lambda_slope(u, lam, *parts), lam)
+    softplus, sigmoid = softplus_and_sigmoid(u)
+    eta = upstream * ops.exp(softplus / -lam)
+    slope = eta * (sigmoid / lam)
+    return slope * kappa, _sum_to(slope * x, kappa), _sum_to(eta * _lambda_slope(u, lam, softplus, sigmoid), lam)
 
 
 def _aglu_gradient(upstream, x, kappa, lam, lambda_slope=_lambda_slope):
     u = ops.log(lam) - kappa * x
-    parts = softplus_and_sigmoid(u)
-    eta = upstream * ops.exp(parts[0] / -lam)
+    softplus, sigmoid = softplus_and_sigmoid(u)
+    eta = upstream * ops.exp(softplus / -lam)
     value = eta * x
-    slope = value * (parts[1] / lam)
-    return eta + slope * kappa, _sum_to(slope * x, kappa), _sum_to(value * lambda_slope(u, lam, *parts), lam)
+    slope = value * (sigmoid / lam)
+    lambda_slope = lambda_slope(u, lam, softplus, sigmoid)
+    return eta + slope * kappa, _sum_to(slope * x, kappa), _sum_to(value * lambda_slope, lam)
 
 
 def _paper_aglu_gradient(upstream, x, kappa, lam):
@@ -282,32 +304,24 @@ _apa = differentiable(_apa_value, _apa_gradient)
 _log_apa = differentiable(_log_apa_value, _log_apa_gradient)
 _exact_aglu = differentiable(_aglu_value, _aglu_gradient)
 _paper_aglu = differentiable(_aglu_value, _paper_aglu_gradient)
-_aglu = {
-    "exact": lambda x, kappa, lam: _exact_aglu(x, kappa, _clamp_aglu(lam)),
-    "paper": lambda x, kappa, lam: _paper_aglu(x, kappa, _clamp_aglu_paper(lam)),
-}
-_FUNCTIONS = {
-    "apa": lambda x, kappa, lam: _apa(x, kappa, _clamp_apa(lam)),
-    "log_apa": lambda x, kappa, lam: _log_apa(x, kappa, _clamp_apa(lam)),
-    "aglu": lambda x, kappa, lam, lambda_gradient: _aglu[lambda_gradient](x, kappa, lam),
-    "gumbel": differentiable(lambda x: ops.exp(-ops.exp(-x)), _gumbel_gradient),
-    "log_gumbel": lambda x: -ops.exp(-x),
-    "log1m_gumbel": differentiable(_log1m_gumbel_value, _log1m_gumbel_gradient),
-}
+_gumbel = differentiable(lambda x: ops.exp(-ops.exp(-x)), _gumbel_gradient)
+_log1m_gumbel = differentiable(_log1m_gumbel_value, _log1m_gumbel_gradient)
 
 
 # ---------------------------------------------------------------------------------------------------------------
 # The way in: dtypes, broadcasting, symbolic tensors.
 
 
-def _call(name, *inputs, **options):
-    if any(isinstance(value, keras.KerasTensor) for value in inputs):
-        return ElementwiseOperation(name, options)(*inputs)
-    x, result_dtype = _read_x(inputs[0], inputs[1:])
+def _is_symbolic(*inputs):
+    return any(isinstance(value, keras.KerasTensor) for value in inputs)
+
+
+def _read(x, *parameters):
+    """`x` in the full shape and the parameters, all float32 or float64, and the dtype of the result."""
+    x, result_dtype = _read_x(x, parameters)
     dtype = "float64" if result_dtype == "float64" else "float32"
-    parameters = [_read_parameter(value, dtype) for value in inputs[1:]]
-    x = _broadcast_to_parameters(ops.cast(x, dtype), parameters)
-    return ops.cast(_FUNCTIONS[name](x, *parameters, **options), result_dtype)
+    parameters = [_read_parameter(value, dtype) for value in parameters]
+    return _broadcast_to_parameters(ops.cast(x, dtype), parameters), parameters, result_dtype
 
 
 def _read_x(x, parameters):
@@ -346,6 +360,10 @@ def _broadcast_to_parameters(x, parameters):
     return x
 
 
+# Files name the function.
+_BY_NAME = {function.__name__: function for function in (aglu, apa, gumbel, log1m_gumbel, log_apa, log_gumbel)}
+
+
 @keras.saving.register_keras_serializable(package="keras_apa")
 class ElementwiseOperation(keras.Operation):
     """A call of one of this module's functions inside a functional model; made by calling them on a `KerasTensor`."""
@@ -356,7 +374,7 @@ class ElementwiseOperation(keras.Operation):
         self.options = dict(options or {})
 
     def call(self, *inputs):
-        return _call(self.function, *inputs, **self.options)
+        return _BY_NAME[self.function](*inputs, **self.options)
 
     def compute_output_spec(self, x, *parameters):
         if isinstance(x, keras.KerasTensor):

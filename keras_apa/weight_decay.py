@@ -38,7 +38,7 @@ def no_weight_decay(optimizer, model, norms=False, biases=False):
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise ValueError(f"optimizer must be a keras.optimizers.Optimizer; given: {optimizer!r}.")
     if not model.weights:
-        raise ValueError("model has no weights yet; build it (call it once, or give it an Input) first.")
+        raise ValueError("model must have weights; given: none yet. Build it first: call it once, or give it an Input.")
     names = _ACTIVATIONS + (_NORMS if norms else ()) + (_BIASES if biases else ())
     exempt = [variable for variable in model.trainable_variables if variable.name in names]
     inner = getattr(optimizer, "inner_optimizer", optimizer)

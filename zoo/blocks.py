@@ -17,7 +17,8 @@ from keras_apa.layers import (
     UnbiasedBatchNormalization,
     WrappedCauchyDense,
 )
-from keras_apa.layers.attention import check_gate, check_rate
+from keras_apa.layers.attention import check_rate
+from keras_apa.layers.gates import check_gate
 
 CLASSIFIERS = ("linear", "cosine", "learned_cosine", "normalized", "wrapped_cauchy")
 # `glu` halves the channels; the others are not activations.

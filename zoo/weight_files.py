@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from keras_apa.layers import PriorCorrection
-from keras_apa.layers.attention import GATES, make_gate
+from keras_apa.layers.gates import GATES, make_gate
 from zoo.checkpoint_files import ENDINGS, first_line, read_state_dict
 from zoo.detect import count_classes
 from zoo.torch_checkpoint import load_authors

@@ -1,5 +1,5 @@
 """How a function with a hand-written gradient is registered with each backend, and how a compiled step refuses its
-targets; the only backend-specific code.
+targets; the only backend-specific code of keras_apa.
 
 While a model is converted to ONNX, LiteRT or OpenVINO (`is_converting`), functions consist of operations that these
 formats have.
@@ -22,13 +22,15 @@ elif _BACKEND == "tensorflow":
 elif _BACKEND == "torch":
     from keras_apa._kernels import torch as _backend
 else:
-    raise ImportError(f"keras_apa needs the Keras backend tensorflow, jax or torch; KERAS_BACKEND is {_BACKEND!r}.")
+    raise ImportError(f"KERAS_BACKEND must be tensorflow, jax or torch for keras_apa; given: {_BACKEND!r}.")
 
 __all__ = [
+    "constant",
     "differentiable",
     "expm1",
     "is_converting",
     "is_hidden",
+    "is_on_cpu",
     "log1p",
     "num_replicas",
     "plain_log1p",
@@ -36,6 +38,7 @@ __all__ = [
     "softplus_and_sigmoid",
 ]
 
+constant = _backend.constant
 differentiable = _backend.differentiable
 is_converting = _backend.is_converting
 is_hidden = _backend.is_hidden
@@ -49,6 +52,11 @@ def softplus_and_sigmoid(u):
     if is_converting():
         return elementary.softplus_and_sigmoid(u, plain_log1p)
     return _backend.softplus_and_sigmoid(u)
+
+
+def is_on_cpu(tensor):
+    """Whether the values of a tensor that is not hidden can be read without waiting for another device."""
+    return "cpu" in str(tensor.device).lower()
 
 
 def log1p(x):

@@ -1,4 +1,4 @@
-"""Elementwise pieces, written out so that XLA can fuse them and every format of a model has their operations."""
+"""What backends share: elementwise pieces, which XLA can fuse and whose operations every format of a model has."""
 
 from keras import ops
 
@@ -13,6 +13,11 @@ def softplus_and_sigmoid(u, log1p=None):
     e = ops.exp(ops.where(positive, -u, u))
     softplus = ops.where(positive, u, 0.0) + (log1p or ops.log1p)(e)
     return softplus, ops.where(positive, 1.0, e) / (1.0 + e)
+
+
+def constant(values, like):
+    """An array as a tensor in the dtype of `like`."""
+    return ops.convert_to_tensor(values, dtype=like.dtype)
 
 
 def plain_log1p(x):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from keras_apa import _keras_internals as internals
-from keras_apa._kernels.elementary import softplus_and_sigmoid  # noqa: F401
+from keras_apa._kernels.elementary import constant, softplus_and_sigmoid  # noqa: F401
 
 
 def differentiable(value, gradient):

@@ -5,7 +5,7 @@ import tensorflow as tf
 from tensorflow.python.ops import control_flow_util, resource_variable_ops
 
 from keras_apa import _keras_internals as internals
-from keras_apa._kernels.elementary import softplus_and_sigmoid  # noqa: F401
+from keras_apa._kernels.elementary import constant, softplus_and_sigmoid  # noqa: F401
 
 
 def differentiable(value, gradient):

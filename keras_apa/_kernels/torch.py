@@ -51,6 +51,11 @@ def softplus_and_sigmoid(u):
     return torch.nn.functional.softplus(u, threshold=threshold), torch.sigmoid(u)
 
 
+def constant(values, like):
+    """An array as a tensor in the dtype of `like`: torch.compile breaks its graph where Keras asks for its dtype."""
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device)
+
+
 def refuse(wrong, given, predictions, message):
     """NaN, behind an assertion that none of `wrong` is true; it reads no value, and so does not split the graph."""
     torch._assert_async(torch.logical_not(torch.any(wrong)), message(None))

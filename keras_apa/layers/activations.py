@@ -1,12 +1,10 @@
 """The adaptive activations as layers: they own kappa and lambda, the maths is in `keras_apa.ops`."""
 
-import numbers
-
 import keras
 from keras import constraints, initializers, regularizers
 
 from keras_apa import ops
-from keras_apa._names import check_bool
+from keras_apa._checks import check_bool, check_integer
 
 
 class _Adaptive(keras.layers.Layer):
@@ -28,11 +26,9 @@ class _Adaptive(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not isinstance(axis, numbers.Integral) or isinstance(axis, bool):
-            raise ValueError(f"axis must be an integer, the axis of the channels; given: {axis!r}.")
         self.supports_masking = True
         self.per_channel = check_bool(per_channel, "per_channel")
-        self.axis = int(axis)
+        self.axis = check_integer(axis, "axis")
         self.kappa_initializer = initializers.get(kappa_initializer)
         self.lambda_initializer = initializers.get(lambda_initializer)
         self.kappa_regularizer = regularizers.get(kappa_regularizer)
@@ -69,8 +65,8 @@ class _Adaptive(keras.layers.Layer):
             rank = len(input_shape)
             if not -rank <= self.axis < rank or input_shape[self.axis] is None:
                 raise ValueError(
-                    f"per_channel=True needs a known number of channels on axis={self.axis}; "
-                    f"given: input shape {tuple(input_shape)}."
+                    f"inputs must have a known number of channels on axis={self.axis} with per_channel=True; "
+                    f"given: shape {tuple(input_shape)}."
                 )
             self._add_parameters((input_shape[self.axis],))
             self.input_spec = keras.layers.InputSpec(ndim=rank, axes={self.axis % rank: input_shape[self.axis]})

@@ -1,13 +1,12 @@
 """Correction of logits for the class prior of the training data, at inference only."""
 
-import numbers
 import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_apa._names import check_name
+from keras_apa._checks import check_name, check_number
 from keras_apa.class_counts import as_class_counts
 
 
@@ -55,7 +54,7 @@ def prior_correction(class_counts, variant="raw"):
     check_name(variant, VARIANTS, "variant")
     counts = as_class_counts(class_counts).counts.astype("float64")
     if len(counts) < 2:
-        raise ValueError(f"class_counts must name at least two classes; given: {len(counts)}.")
+        raise ValueError(f"class_counts must have at least two classes; given: {len(counts)}.")
     return VARIANTS[variant](counts, counts.sum())
 
 
@@ -89,15 +88,16 @@ class PriorCorrection(keras.layers.Layer):
         super().__init__(**kwargs)
         self.class_counts = as_class_counts(class_counts)
         self.variant = variant
-        if isinstance(tau, bool) or not isinstance(tau, numbers.Real) or not np.isfinite(tau):
-            raise ValueError(f"tau must be a finite number; given: {tau!r}.")
-        self.tau = float(tau)
+        self.tau = check_number(tau, "tau")
         self._vector = self.tau * prior_correction(self.class_counts, variant)
         self._checked = None
 
     def build(self, input_shape):
         if input_shape[-1] != len(self._vector):
-            raise ValueError(f"class_counts names {len(self._vector)} classes, but the logits have {input_shape[-1]}.")
+            raise ValueError(
+                f"inputs must be logits of the {len(self._vector)} classes of class_counts; "
+                f"given: shape {tuple(input_shape)}."
+            )
         super().build(input_shape)
 
     def call(self, inputs, training=None):

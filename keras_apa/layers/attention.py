@@ -4,17 +4,13 @@ Every gate multiplies its input by values of an activation that `gate=` selects:
 or any layer.
 """
 
-import numbers
-
 import keras
 from keras import layers, ops
 
-from keras_apa._names import check_bool, check_name
-from keras_apa.layers.activations import APA, Gumbel, Sigmoid
+from keras_apa._checks import check_bool, check_integer, check_name, check_number
 from keras_apa.layers.composite import Composite
+from keras_apa.layers.gates import check_gate, deserialize_gate, fitted_gate, is_apa, make_gate, serialize_gate
 from keras_apa.layers.normalization import UnbiasedBatchNormalization, layer_norm
-
-GATES = ("sigmoid", "apa", "gumbel", "sigmoid_temperature", "gumbel_temperature")
 
 # Kaiming normal over fan_in, as PyTorch draws it: Keras's "he_normal" is truncated.
 KAIMING_NORMAL = {
@@ -23,56 +19,6 @@ KAIMING_NORMAL = {
 }
 
 _LAYER_NORM_EPSILON = 1e-5
-
-
-def make_gate(gate, kappa_range=None, dtype=None):
-    """A layer for one of the names in `GATES`; `kappa_range` is where the kappa of an APA gate starts."""
-    if gate == "apa":
-        uniform = keras.initializers.RandomUniform(*kappa_range) if kappa_range else None
-        return APA(kappa_initializer=uniform, name="gate", dtype=dtype)
-    kind = Sigmoid if gate.startswith("sigmoid") else Gumbel
-    return kind(learn_temperature=gate.endswith("temperature"), name="gate", dtype=dtype)
-
-
-def _given_gate(gate, kappa_range, axis):
-    """A layer that was given as a gate, or a copy that differs in what its owner did not choose.
-
-    An APA whose initialiser was left alone starts kappa where this gate does; one pair a channel means the axis that
-    the channels have here.
-    """
-    changes = {}
-    if isinstance(gate, APA) and gate.kappa_initializer is None and kappa_range is not None:
-        uniform = keras.initializers.RandomUniform(*kappa_range)
-        changes["kappa_initializer"] = keras.initializers.serialize(uniform)
-    if getattr(gate, "per_channel", False) and gate.axis == -1:
-        changes["axis"] = axis
-    config = gate.get_config()
-    if any(config[key] != value for key, value in changes.items()):
-        return type(gate).from_config({**config, **changes})
-    return gate
-
-
-def check_gate(gate, argument="gate"):
-    """Raise a ValueError unless `gate` is a layer or one of `GATES`."""
-    if isinstance(gate, str):
-        check_name(gate, GATES, argument)
-    elif not isinstance(gate, keras.layers.Layer):
-        raise ValueError(f"{argument} must be a keras layer or one of {', '.join(GATES)}; given: {gate!r}.")
-
-
-def is_apa(gate):
-    """Whether `gate` is the APA gate, by name or as a layer."""
-    return gate == "apa" or isinstance(gate, APA)
-
-
-def serialize_gate(gate):
-    """`gate` for a layer's config."""
-    return gate if isinstance(gate, str) else keras.saving.serialize_keras_object(gate)
-
-
-def deserialize_gate(gate):
-    """The inverse of `serialize_gate`."""
-    return keras.saving.deserialize_keras_object(gate) if isinstance(gate, dict) else gate
 
 
 class _Attention(Composite):
@@ -89,7 +35,7 @@ class _Attention(Composite):
         data_format = data_format or keras.config.image_data_format()
         self.data_format = check_name(data_format, ("channels_last", "channels_first"), "data_format")
         # A gate that is only named is made in `build`, so that its weights are named after this layer.
-        self.gate = None if isinstance(gate, str) else _given_gate(gate, self.kappa_range, self._gate_axis)
+        self.gate = None if isinstance(gate, str) else fitted_gate(gate, self.kappa_range, self._gate_axis)
 
     @property
     def channel_axis(self):
@@ -105,12 +51,11 @@ class _Attention(Composite):
 
     def _channels(self, input_shape):
         if len(input_shape) != 4:
-            raise ValueError(f"{type(self).__name__} takes images of rank 4; given: shape {tuple(input_shape)}.")
+            raise ValueError(f"inputs must be images of rank 4; given: shape {tuple(input_shape)}.")
         channels = input_shape[self.channel_axis]
         if channels is None:
             raise ValueError(
-                f"{type(self).__name__} needs a known number of channels ({self.data_format}); "
-                f"given: shape {tuple(input_shape)}."
+                f"inputs must have a known number of channels ({self.data_format}); given: shape {tuple(input_shape)}."
             )
         return channels
 
@@ -134,17 +79,9 @@ class _Attention(Composite):
         }
 
 
-def _check_reduction_ratio(value):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"reduction_ratio must be a positive integer; given: {value!r}.")
-    return int(value)
-
-
 def check_rate(value, argument):
-    """`value` as a float if it is a rate of dropout; otherwise a ValueError."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
-        raise ValueError(f"{argument} must be in [0, 1); given: {value!r}.")
-    return float(value)
+    """Return `value` as a float if it is a rate of dropout; otherwise raise a ValueError."""
+    return check_number(value, argument, low=0, high=1, open_high=True)
 
 
 class _ChannelGate(_Attention):
@@ -163,7 +100,7 @@ class _ChannelGate(_Attention):
         **kwargs,
     ):
         super().__init__(gate, data_format, **kwargs)
-        self.reduction_ratio = _check_reduction_ratio(reduction_ratio)
+        self.reduction_ratio = check_integer(reduction_ratio, "reduction_ratio", low=1)
         self.normalize = self._normalize_by_default() if normalize is None else check_bool(normalize, "normalize")
         self.dropout = self._dropout_by_default() if dropout is None else check_rate(dropout, "dropout")
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -184,23 +121,21 @@ class _ChannelGate(_Attention):
             self.norm.build((None, channels))
         options = {"use_bias": self.use_bias, "dtype": policy}
         self.reduce = layers.Dense(
-            hidden, activation="relu", kernel_initializer=self._fresh_initializer(), name="reduce", **options
+            hidden, activation="relu", kernel_initializer=self._new_initializer(), name="reduce", **options
         )
         self.reduce.build((None, channels))
-        self.expand = layers.Dense(channels, kernel_initializer=self._fresh_initializer(), name="expand", **options)
+        self.expand = layers.Dense(channels, kernel_initializer=self._new_initializer(), name="expand", **options)
         self.expand.build((None, hidden))
         if self.dropout:
             self.drop = layers.Dropout(self.dropout, name="drop", dtype=policy)
         self._build_gate((None, channels))
         super().build(input_shape)
 
-    def _fresh_initializer(self):
+    def _new_initializer(self):
         # One initializer object draws the same numbers each time: both denses would start as copies of each other.
         initializer = self.kernel_initializer
-        if not isinstance(initializer, keras.initializers.Initializer):
-            return initializer  # a plain function, which draws as it likes
-        # Not by keras.saving: deserialisation imports TensorFlow, where it is installed, on every backend.
-        return type(initializer).from_config(initializer.get_config())
+        # A plain function draws as it likes.
+        return initializer.clone() if isinstance(initializer, keras.initializers.Initializer) else initializer
 
     def _excite(self, pooled):
         if self.norm is not None:

@@ -1,13 +1,11 @@
 """Classifier heads whose logits do not grow with the norm of a class's weights, which follows its frequency."""
 
-import math
-import numbers
 import warnings
 
 import keras
 from keras import initializers, ops, regularizers
 
-from keras_apa._names import check_bool
+from keras_apa._checks import check_bool, check_integer, check_number
 from keras_apa._precision import at_least, matmul
 
 # PyTorch's start values of a linear layer, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
@@ -18,12 +16,6 @@ _UNIFORM_FAN_IN = {
 _NORMAL_001 = {"class_name": "RandomNormal", "config": {"mean": 0.0, "stddev": 0.01}}
 
 _DETECTION_EPSILON = 1e-6
-
-
-def _finite(value, argument):
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"{argument} must be a finite number; given: {value!r}.")
-    return float(value)
 
 
 def _wide_dtype(layer):
@@ -43,8 +35,9 @@ def _warn_of_zeros(layer):
     """The gradient of a direction has a factor 1 / |w|."""
     if isinstance(layer.kernel_initializer, initializers.Zeros):
         warnings.warn(
-            f"kernel_initializer must not be zeros for {type(layer).__name__}, unless its weights are loaded: a kernel "
-            "of zeros has no direction, so that the first step throws it far away and later steps hardly turn it.",
+            f"kernel_initializer must not be zeros for {type(layer).__name__}, unless its weights are loaded; given: "
+            "zeros. A kernel of zeros has no direction: the first step throws it far away, and later steps hardly turn "
+            "it.",
             stacklevel=3,
         )
 
@@ -54,16 +47,14 @@ class _Head(keras.layers.Layer):
 
     def __init__(self, units, kernel_initializer, kernel_regularizer=None, **kwargs):
         super().__init__(**kwargs)
-        if isinstance(units, bool) or not isinstance(units, numbers.Integral) or units < 1:
-            raise ValueError(f"units must be a positive integer; given: {units!r}.")
-        self.units = int(units)
+        self.units = check_integer(units, "units", low=1)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
 
     def build(self, input_shape):
         features = input_shape[-1]
         if features is None:
-            raise ValueError(f"{type(self).__name__} needs a known number of features; given: {tuple(input_shape)}.")
+            raise ValueError(f"inputs must have a known number of features; given: shape {tuple(input_shape)}.")
         self.kernel = self.add_weight(
             name="kernel",
             shape=(features, self.units),
@@ -123,7 +114,7 @@ class CosineDense(_Head):
         **kwargs,
     ):
         super().__init__(units, kernel_initializer, kernel_regularizer, **kwargs)
-        self.scale = _finite(scale, "scale")
+        self.scale = check_number(scale, "scale")
         self.learn_scale = check_bool(learn_scale, "learn_scale")
 
     def build(self, input_shape):
@@ -187,9 +178,9 @@ class NormalizedDense(_Head):
         **kwargs,
     ):
         super().__init__(units, kernel_initializer, kernel_regularizer, **kwargs)
-        self.temperature = _finite(temperature, "temperature")
+        self.temperature = check_number(temperature, "temperature")
         if unused_bias and not use_bias:
-            raise ValueError("unused_bias needs use_bias=True: it creates the bias and leaves it out; given: False.")
+            raise ValueError("unused_bias must be False without use_bias, whose bias it leaves out; given: True.")
         self.use_bias = check_bool(use_bias, "use_bias")
         self.learn_temperature = check_bool(learn_temperature, "learn_temperature")
         self.unused_bias = check_bool(unused_bias, "unused_bias")
@@ -299,7 +290,7 @@ class NormalizedConv2D(keras.layers.Conv2D):
         super().__init__(filters, kernel_size, *args, kernel_initializer=kernel_initializer, **kwargs)
         if self.groups != 1:
             raise ValueError(f"groups must be 1 in NormalizedConv2D; given: {self.groups}.")
-        self.temperature = _finite(temperature, "temperature")
+        self.temperature = check_number(temperature, "temperature")
         self.learn_temperature = check_bool(learn_temperature, "learn_temperature")
 
     def build(self, input_shape):

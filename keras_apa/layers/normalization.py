@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_apa import _kernels
-from keras_apa._names import check_bool
+from keras_apa._checks import check_bool
 from keras_apa._precision import at_least, is_float64
 
 

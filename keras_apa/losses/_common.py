@@ -7,8 +7,6 @@ shape are dense: one-hot, multi-hot or soft.
 
 from __future__ import annotations
 
-import math
-import numbers
 from typing import NamedTuple
 
 import keras
@@ -17,11 +15,14 @@ from keras import ops
 
 from keras_apa import _keras_internals as internals
 from keras_apa import ops as apa_ops
-from keras_apa._labels import named, nan_or_error
-from keras_apa._names import check_bool as check_bool
-from keras_apa._names import check_targets_are_numbers
+from keras_apa._checks import check_integer, check_name, check_number, check_targets_are_numbers
+from keras_apa._kernels import constant
+from keras_apa._labels import nan_or_error, outside_message
 from keras_apa._precision import at_least, at_most, is_float64, softplus
 from keras_apa.class_counts import as_class_counts
+
+ACTIVATIONS = ("sigmoid", "gumbel")
+CLASS_REDUCTIONS = ("sum", "mean")
 
 # Soft targets made in half precision may exceed 1 by that much.
 _SOFT_TARGET_SLACK = 1e-2
@@ -65,11 +66,11 @@ def read_targets(
     if len(logits.shape) == 0 or (num_classes is not None and width not in (None, num_classes)):
         raise ValueError(
             f"y_pred must be logits of shape (..., {num_classes}), since {source} has {num_classes} classes; "
-            f"got shape {tuple(logits.shape)}."
+            f"given: shape {tuple(logits.shape)}."
         )
     num_classes = width if num_classes is None else num_classes
     if num_classes is None:
-        raise ValueError(f"y_pred must have a known number of classes; got shape {tuple(logits.shape)}.")
+        raise ValueError(f"y_pred must have a known number of classes; given: shape {tuple(logits.shape)}.")
     check_ignore_class(ignore_class, num_classes, background)
     y_true, is_labels = _drop_label_axis(y_true, logits, num_classes, source)
     if not is_labels:
@@ -86,13 +87,13 @@ def _drop_label_axis(y_true, logits, num_classes, source):
         raise ValueError(
             f"y_true must be integer labels of shape {tuple(logits.shape[:-1])} or dense targets of the "
             f"shape of y_pred, {tuple(logits.shape)} ({num_classes} classes from {source}); "
-            f"got shape {tuple(y_true.shape)}."
+            f"given: shape {tuple(y_true.shape)}."
         )
     for given, allowed in zip(y_true.shape, logits.shape[: rank - 1], strict=False):
         if given is not None and allowed is not None and given != allowed:
             raise ValueError(
-                f"y_true and y_pred must hold the same samples; got y_true of shape {tuple(y_true.shape)} "
-                f"and y_pred of shape {tuple(logits.shape)}."
+                f"y_true must hold the samples of y_pred, of shape {tuple(logits.shape)}; "
+                f"given: shape {tuple(y_true.shape)}."
             )
     return y_true, is_labels
 
@@ -111,13 +112,7 @@ def _read_labels(labels, logits, num_classes, ignore_class, background):
         allowed = ops.logical_or(allowed, ops.logical_not(valid))
 
     def message(bad):
-        return (
-            f"y_true has labels outside 0..{num_classes - 1}{'' if bad is None else f': {named(bad)}'}. "
-            f"Allowed are the classes 0..{num_classes - 1}"
-            + (f", the background label {num_classes}" if background else "")
-            + (f" and {ignore_class}, which is ignored." if ignore_class is not None else ".")
-            + (" Labels that count from 1 need 1 subtracted." if bad is None or num_classes in bad else "")
-        )
+        return outside_message(bad, num_classes, background, ignore_class)
 
     nan = nan_or_error(ops.logical_not(allowed), labels, logits, message)
     one_hot = ops.one_hot(ops.cast(ops.where(inside, labels, 0), "int32"), num_classes, dtype=logits.dtype)
@@ -149,9 +144,9 @@ def _read_dense(targets, logits, background, kind):
     shape = tuple(targets.shape)
 
     def message(bad):
-        seen = "" if bad is None else f"; got values from {np.min(bad):g} to {np.max(bad):g} in a row"
+        given = "others" if bad is None else f"values from {np.min(bad):g} to {np.max(bad):g} in a row"
         return (
-            f"y_true must have {expected} when it has the shape of y_pred, {shape}{seen}. "
+            f"y_true must have {expected} when it has the shape of y_pred, {shape}; given: {given}. "
             "(Samples are ignored by an integer label or by sample_weight.)"
         )
 
@@ -183,12 +178,7 @@ def full_precision(x):
 
 def row(values, like):
     """One number a class, as a constant in the dtype of `like`."""
-    if keras.backend.backend() == "torch":
-        # torch.compile breaks its graph where Keras asks an array for its dtype.
-        import torch
-
-        return torch.as_tensor(np.asarray(values, "float64"), dtype=like.dtype, device=like.device)
-    return ops.convert_to_tensor(np.asarray(values, "float64"), dtype=like.dtype)
+    return constant(np.asarray(values, "float64"), like)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -201,7 +191,7 @@ def binary_losses(logits, activation="sigmoid", logit_range=(-10.0, 10.0)):
     `eta` is the sigmoid, or the Gumbel activation `exp(-exp(-q))` with `q` the logits clamped to
     `logit_range` (no gradient beyond it; the sigmoid is not clamped).
     """
-    if check_choice(activation, ("sigmoid", "gumbel"), "activation") == "sigmoid":
+    if check_name(activation, ACTIVATIONS, "activation") == "sigmoid":
         return softplus(-logits), softplus(logits)
     low, high = check_logit_range(logit_range)
     # Not ops.clip: at the ends themselves its gradient differs between backends.
@@ -219,40 +209,12 @@ def weighed(targets, values):
 
 def reduce_classes(values, class_reduction):
     """Sum or mean over the last axis."""
-    check_choice(class_reduction, ("sum", "mean"), "class_reduction")
+    check_name(class_reduction, CLASS_REDUCTIONS, "class_reduction")
     return ops.sum(values, axis=-1) if class_reduction == "sum" else ops.mean(values, axis=-1)
 
 
 # ---------------------------------------------------------------------------------------------------
 # Checks of arguments
-
-
-def check_choice(value, allowed, argument):
-    """`value` if it is one of `allowed`; otherwise a ValueError that lists them."""
-    if value not in allowed:
-        raise ValueError(f"{argument} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
-    return value
-
-
-def check_number(value, argument, low=-np.inf, high=np.inf, open_low=False, open_high=False):
-    """`value` as a float if it is a finite number in the interval; otherwise a ValueError that says so."""
-    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if good:
-        good = (value > low if open_low else value >= low) and (value < high if open_high else value <= high)
-    if not good:
-        above = "" if low == -np.inf else f" {'above' if open_low else 'of at least'} {low:g}"
-        below = "" if high == np.inf else f"{' and' if above else ''} {'below' if open_high else 'at most'} {high:g}"
-        raise ValueError(f"{argument} must be a finite number{above}{below}; got {value!r}.")
-    return float(value)
-
-
-def check_integer(value, argument, low=None):
-    """`value` as an int if it is a whole number of at least `low`; otherwise a ValueError that says so."""
-    good = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not good or (low is not None and value < low):
-        bound = "" if low is None else f" of at least {low}"
-        raise ValueError(f"{argument} must be a whole number{bound}; got {value!r}.")
-    return int(value)
 
 
 def check_logit_range(value):
@@ -262,23 +224,21 @@ def check_logit_range(value):
     except (TypeError, ValueError):
         low, high = 0.0, 0.0
     if not low < high:
-        raise ValueError(f"logit_range must be two finite numbers (low, high) with low < high; got {value!r}.")
+        raise ValueError(f"logit_range must be two finite numbers (low, high) with low < high; given: {value!r}.")
     return low, high
 
 
 def check_ignore_class(value, num_classes=None, background=False):
     """`value` if it is None or a label, and not that of the background; otherwise a ValueError."""
-    if value is None:
-        return None
-    value = check_integer(value, "ignore_class")
+    value = check_integer(value, "ignore_class", or_none=True)
     if background and num_classes is not None and value == num_classes:
-        raise ValueError(f"ignore_class must not be {num_classes}: with background=True that label is the background.")
+        raise ValueError(f"ignore_class must not be the label of the background, {num_classes}; given: {value}.")
     return value
 
 
 def check_seed(value):
     """`value` if it is None or a whole number of at least 0; otherwise a ValueError."""
-    return None if value is None else check_integer(value, "seed", low=0)
+    return check_integer(value, "seed", low=0, or_none=True)
 
 
 def image_frequency(image_counts, num_images):
@@ -288,8 +248,8 @@ def image_frequency(image_counts, num_images):
     most = counts._largest
     if most > num_images:
         raise ValueError(
-            f"num_images is the number of annotated images, so that no class can be on more; got "
-            f"{num_images}, but image_counts has {most} for class {int(np.argmax(counts.counts))}."
+            f"num_images must be the number of annotated images, at least the {most} of class "
+            f"{int(np.argmax(counts.counts))}; given: {num_images}."
         )
     return counts, counts.counts / num_images
 

@@ -4,14 +4,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._checks import check_bool, check_name, check_number
 from keras_apa.class_counts import as_class_counts
 from keras_apa.losses._common import (
+    CLASS_REDUCTIONS,
     LongTailLoss,
     binary_losses,
-    check_bool,
-    check_choice,
     check_ignore_class,
-    check_number,
     ignore,
     read_targets,
     reduce_classes,
@@ -100,7 +99,7 @@ def balanced_sigmoid_crossentropy(
 
 def _at_least_two(counts):
     if counts.num_classes < 2:
-        raise ValueError("class_counts must have at least two classes, since odds among one are infinite; got one.")
+        raise ValueError("class_counts must have at least two classes, since odds among one are infinite; given: one.")
     return counts
 
 
@@ -152,7 +151,12 @@ class BalancedSoftmaxCrossentropy(LongTailLoss):
 
     def call(self, y_true, y_pred):
         return balanced_softmax_crossentropy(
-            y_true, y_pred, self.class_counts, self.tau, self.label_smoothing, self.ignore_class
+            y_true,
+            y_pred,
+            self.class_counts,
+            tau=self.tau,
+            label_smoothing=self.label_smoothing,
+            ignore_class=self.ignore_class,
         )
 
     def get_config(self):
@@ -216,7 +220,7 @@ class BalancedSigmoidCrossentropy(LongTailLoss):
         self.tau = check_number(tau, "tau", low=0)
         self.label_smoothing = check_number(label_smoothing, "label_smoothing", low=0, high=1)
         self.background = check_bool(background, "background")
-        self.class_reduction = check_choice(class_reduction, ("sum", "mean"), "class_reduction")
+        self.class_reduction = check_name(class_reduction, CLASS_REDUCTIONS, "class_reduction")
         check_ignore_class(ignore_class, self.class_counts.num_classes, background)
 
     def call(self, y_true, y_pred):
@@ -224,11 +228,11 @@ class BalancedSigmoidCrossentropy(LongTailLoss):
             y_true,
             y_pred,
             self.class_counts,
-            self.tau,
-            self.label_smoothing,
-            self.background,
-            self.class_reduction,
-            self.ignore_class,
+            tau=self.tau,
+            label_smoothing=self.label_smoothing,
+            background=self.background,
+            class_reduction=self.class_reduction,
+            ignore_class=self.ignore_class,
         )
 
     def get_config(self):

@@ -4,14 +4,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._checks import check_bool, check_name, check_number
 from keras_apa._precision import at_least
 from keras_apa.losses._common import (
+    ACTIVATIONS,
+    CLASS_REDUCTIONS,
     binary_losses,
-    check_bool,
-    check_choice,
     check_ignore_class,
     check_logit_range,
-    check_number,
     ignore,
     image_frequency,
     read_targets,
@@ -111,14 +111,14 @@ def gumbel_optimized_loss(
         y_true,
         y_pred,
         image_counts,
-        num_images,
-        frequency_threshold,
-        "gumbel",
-        logit_range,
-        background,
-        class_reduction,
-        ignore_class,
-        uniform,
+        num_images=num_images,
+        frequency_threshold=frequency_threshold,
+        activation="gumbel",
+        logit_range=logit_range,
+        background=background,
+        class_reduction=class_reduction,
+        ignore_class=ignore_class,
+        uniform=uniform,
     )
 
 
@@ -183,10 +183,10 @@ class DropLoss(RandomLoss):
         self.num_images = int(num_images)
         self.frequency_threshold = check_number(frequency_threshold, "frequency_threshold", low=0)
         self.rare_classes = np.flatnonzero(frequency < self.frequency_threshold)
-        self.activation = check_choice(activation, ("sigmoid", "gumbel"), "activation")
+        self.activation = check_name(activation, ACTIVATIONS, "activation")
         self.logit_range = check_logit_range(logit_range)
         self.background = check_bool(background, "background")
-        self.class_reduction = check_choice(class_reduction, ("sum", "mean"), "class_reduction")
+        self.class_reduction = check_name(class_reduction, CLASS_REDUCTIONS, "class_reduction")
         check_ignore_class(ignore_class, self.image_counts.num_classes, background)
 
     def call(self, y_true, y_pred):
@@ -194,13 +194,13 @@ class DropLoss(RandomLoss):
             y_true,
             y_pred,
             self.image_counts,
-            self.num_images,
-            self.frequency_threshold,
-            self.activation,
-            self.logit_range,
-            self.background,
-            self.class_reduction,
-            self.ignore_class,
+            num_images=self.num_images,
+            frequency_threshold=self.frequency_threshold,
+            activation=self.activation,
+            logit_range=self.logit_range,
+            background=self.background,
+            class_reduction=self.class_reduction,
+            ignore_class=self.ignore_class,
             uniform=self.draw_like(y_pred),
         )
 
@@ -250,15 +250,15 @@ class GumbelOptimizedLoss(DropLoss):
             image_counts,
             num_images,
             frequency_threshold,
-            "gumbel",
-            logit_range,
-            background,
-            class_reduction,
-            seed,
-            ignore_class,
-            reduction,
-            name,
-            dtype,
+            activation="gumbel",
+            logit_range=logit_range,
+            background=background,
+            class_reduction=class_reduction,
+            seed=seed,
+            ignore_class=ignore_class,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
         )
 
     def get_config(self):

@@ -4,13 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._checks import check_bool, check_name, check_number
 from keras_apa.losses._common import (
+    CLASS_REDUCTIONS,
     binary_losses,
-    check_bool,
-    check_choice,
     check_ignore_class,
     check_logit_range,
-    check_number,
     ignore,
     image_frequency,
     read_targets,
@@ -186,19 +185,19 @@ class EqualizationLoss(RandomLoss):
         self.num_images = int(num_images)
         self.frequency_threshold = check_number(frequency_threshold, "frequency_threshold", low=0)
         self.rare_classes = np.flatnonzero(frequency < self.frequency_threshold)
-        self.activation = check_choice(activation, _ACTIVATIONS, "activation")
+        self.activation = check_name(activation, _ACTIVATIONS, "activation")
         self.gamma = check_number(gamma, "gamma", low=0, high=1)
         self.logit_range = check_logit_range(logit_range)
         self.background = check_bool(background, "background")
-        self.class_reduction = check_choice(class_reduction, ("sum", "mean"), "class_reduction")
+        self.class_reduction = check_name(class_reduction, CLASS_REDUCTIONS, "class_reduction")
         check_ignore_class(ignore_class, self.image_counts.num_classes, background)
         if activation == "softmax" and background:
             raise ValueError(
                 'background must be False with activation="softmax", which needs one class a sample; '
-                "got True. Give the background a channel and a count of its own."
+                "given: True. Give the background a channel and a count of its own."
             )
         if activation == "softmax" and class_reduction != "sum":
-            raise ValueError(f'class_reduction must be "sum" with activation="softmax"; got {class_reduction!r}.')
+            raise ValueError(f'class_reduction must be "sum" with activation="softmax"; given: {class_reduction!r}.')
 
     @property
     def state(self):
@@ -211,23 +210,23 @@ class EqualizationLoss(RandomLoss):
                 y_true,
                 y_pred,
                 self.image_counts,
-                self.num_images,
-                self.frequency_threshold,
-                self.gamma,
-                self.ignore_class,
+                num_images=self.num_images,
+                frequency_threshold=self.frequency_threshold,
+                gamma=self.gamma,
+                ignore_class=self.ignore_class,
                 uniform=self.draw_like(y_pred),
             )
         return equalization_loss(
             y_true,
             y_pred,
             self.image_counts,
-            self.num_images,
-            self.frequency_threshold,
-            self.activation,
-            self.logit_range,
-            self.background,
-            self.class_reduction,
-            self.ignore_class,
+            num_images=self.num_images,
+            frequency_threshold=self.frequency_threshold,
+            activation=self.activation,
+            logit_range=self.logit_range,
+            background=self.background,
+            class_reduction=self.class_reduction,
+            ignore_class=self.ignore_class,
         )
 
     def get_config(self):

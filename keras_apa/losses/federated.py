@@ -4,16 +4,15 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._checks import check_bool, check_integer, check_name, check_number
 from keras_apa._precision import at_least
 from keras_apa.class_counts import as_class_counts
 from keras_apa.losses._common import (
+    ACTIVATIONS,
+    CLASS_REDUCTIONS,
     binary_losses,
-    check_bool,
-    check_choice,
     check_ignore_class,
-    check_integer,
     check_logit_range,
-    check_number,
     ignore,
     read_targets,
     reduce_classes,
@@ -162,17 +161,14 @@ class FederatedLoss(RandomLoss):
         self.image_counts = as_class_counts(image_counts, argument="image_counts", allow_zero=True)
         if num_sampled_classes is None:
             num_sampled_classes = min(50, self.image_counts.num_classes)
-        self.num_sampled_classes = check_integer(num_sampled_classes, "num_sampled_classes", low=1)
-        if self.num_sampled_classes > self.image_counts.num_classes:
-            raise ValueError(
-                "num_sampled_classes must be at most the number of classes, "
-                f"{self.image_counts.num_classes}; got {num_sampled_classes}."
-            )
+        self.num_sampled_classes = check_integer(
+            num_sampled_classes, "num_sampled_classes", low=1, high=self.image_counts.num_classes
+        )
         self.power = check_number(power, "power", low=0)
-        self.activation = check_choice(activation, ("sigmoid", "gumbel"), "activation")
+        self.activation = check_name(activation, ACTIVATIONS, "activation")
         self.logit_range = check_logit_range(logit_range)
         self.background = check_bool(background, "background")
-        self.class_reduction = check_choice(class_reduction, ("sum", "mean"), "class_reduction")
+        self.class_reduction = check_name(class_reduction, CLASS_REDUCTIONS, "class_reduction")
         check_ignore_class(ignore_class, self.image_counts.num_classes, background)
 
     def call(self, y_true, y_pred):
@@ -180,13 +176,13 @@ class FederatedLoss(RandomLoss):
             y_true,
             y_pred,
             self.image_counts,
-            self.num_sampled_classes,
-            self.power,
-            self.activation,
-            self.logit_range,
-            self.background,
-            self.class_reduction,
-            self.ignore_class,
+            num_sampled_classes=self.num_sampled_classes,
+            power=self.power,
+            activation=self.activation,
+            logit_range=self.logit_range,
+            background=self.background,
+            class_reduction=self.class_reduction,
+            ignore_class=self.ignore_class,
             uniform=self.draw((self.image_counts.num_classes,)),
         )
 

@@ -2,13 +2,12 @@
 
 import keras
 
+from keras_apa._checks import check_bool, check_name, check_number
 from keras_apa.losses._common import (
+    CLASS_REDUCTIONS,
     LongTailLoss,
     binary_losses,
-    check_bool,
-    check_choice,
     check_logit_range,
-    check_number,
     ignore,
     read_targets,
     reduce_classes,
@@ -101,17 +100,17 @@ class GumbelCrossentropy(LongTailLoss):
         self.logit_range = check_logit_range(logit_range)
         self.label_smoothing = check_number(label_smoothing, "label_smoothing", low=0, high=1)
         self.background = check_bool(background, "background")
-        self.class_reduction = check_choice(class_reduction, ("sum", "mean"), "class_reduction")
+        self.class_reduction = check_name(class_reduction, CLASS_REDUCTIONS, "class_reduction")
 
     def call(self, y_true, y_pred):
         return gumbel_crossentropy(
             y_true,
             y_pred,
-            self.logit_range,
-            self.label_smoothing,
-            self.background,
-            self.class_reduction,
-            self.ignore_class,
+            logit_range=self.logit_range,
+            label_smoothing=self.label_smoothing,
+            background=self.background,
+            class_reduction=self.class_reduction,
+            ignore_class=self.ignore_class,
         )
 
     def get_config(self):

@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
+from keras_apa._checks import check_number
 from keras_apa.class_counts import as_class_counts
-from keras_apa.losses._common import LongTailLoss, check_number, ignore, read_targets, row, weighed
+from keras_apa.losses._common import LongTailLoss, ignore, read_targets, row, weighed
 
 
 def ldam(y_true, y_pred, class_counts, max_margin=0.5, scale=30.0, ignore_class=-1):
@@ -86,7 +87,14 @@ class LDAM(LongTailLoss):
         self.scale = check_number(scale, "scale", low=0, open_low=True)
 
     def call(self, y_true, y_pred):
-        return ldam(y_true, y_pred, self.class_counts, self.max_margin, self.scale, self.ignore_class)
+        return ldam(
+            y_true,
+            y_pred,
+            self.class_counts,
+            max_margin=self.max_margin,
+            scale=self.scale,
+            ignore_class=self.ignore_class,
+        )
 
     def get_config(self):
         return {

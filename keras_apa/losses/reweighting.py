@@ -3,12 +3,12 @@
 import keras
 from keras import ops
 
+from keras_apa._checks import check_name, check_number
 from keras_apa.class_counts import as_class_counts
 from keras_apa.losses._common import (
+    CLASS_REDUCTIONS,
     LongTailLoss,
     binary_losses,
-    check_choice,
-    check_number,
     ignore,
     read_targets,
     reduce_classes,
@@ -60,7 +60,7 @@ def class_balanced_crossentropy(
     [0.5545, 0.8318]
     """
     counts = as_class_counts(class_counts)
-    check_choice(base, _BASES, "base")
+    check_name(base, _BASES, "base")
     logits, targets, valid = read_targets(y_true, y_pred, counts.num_classes, ignore_class)
     weight = ops.sum(targets * row(counts.class_balanced_weights(beta), logits), axis=-1)
     targets = smooth(targets, label_smoothing)
@@ -126,24 +126,24 @@ class ClassBalancedCrossentropy(LongTailLoss):
         super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
         self.class_counts = as_class_counts(class_counts)
         self.beta = check_number(beta, "beta", low=0, high=1, open_high=True)
-        self.base = check_choice(base, _BASES, "base")
+        self.base = check_name(base, _BASES, "base")
         self.gamma = check_number(gamma, "gamma", low=0)
         self.label_smoothing = check_number(label_smoothing, "label_smoothing", low=0, high=1)
-        self.class_reduction = check_choice(class_reduction, ("sum", "mean"), "class_reduction")
+        self.class_reduction = check_name(class_reduction, CLASS_REDUCTIONS, "class_reduction")
         if base == "softmax" and class_reduction != "sum":
-            raise ValueError(f'class_reduction must be "sum" with base="softmax"; got {class_reduction!r}.')
+            raise ValueError(f'class_reduction must be "sum" with base="softmax"; given: {class_reduction!r}.')
 
     def call(self, y_true, y_pred):
         return class_balanced_crossentropy(
             y_true,
             y_pred,
             self.class_counts,
-            self.beta,
-            self.base,
-            self.gamma,
-            self.label_smoothing,
-            self.class_reduction,
-            self.ignore_class,
+            beta=self.beta,
+            base=self.base,
+            gamma=self.gamma,
+            label_smoothing=self.label_smoothing,
+            class_reduction=self.class_reduction,
+            ignore_class=self.ignore_class,
         )
 
     def get_config(self):

@@ -4,18 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._checks import check_bool, check_integer, check_number
 from keras_apa._precision import at_least, at_most
 from keras_apa.class_counts import as_class_counts
-from keras_apa.losses._common import (
-    check_bool,
-    check_ignore_class,
-    check_integer,
-    check_number,
-    full_precision,
-    ignore,
-    read_targets,
-    weighed,
-)
+from keras_apa.losses._common import check_ignore_class, full_precision, ignore, read_targets, weighed
 from keras_apa.losses.state import StatefulLoss
 
 
@@ -62,7 +54,7 @@ def _read(y_true, y_pred, num_classes, objectness, ignore_class):
     if len(logits.shape) == 0 or logits.shape[-1] not in (None, channels):
         raise ValueError(
             f"y_pred must have {channels} channels ({num_classes} classes"
-            f"{', object and background' if objectness else ''}); got shape {tuple(logits.shape)}."
+            f"{', object and background' if objectness else ''}); given: shape {tuple(logits.shape)}."
         )
     classes, targets, valid = read_targets(
         y_true,
@@ -146,7 +138,7 @@ class SeesawLoss(StatefulLoss):
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
         if num_classes is None and class_counts is None:
-            raise ValueError("num_classes must be given where class_counts are not; got None.")
+            raise ValueError("num_classes must be given where class_counts are not; given: None.")
         if num_classes is not None:
             num_classes = check_integer(num_classes, "num_classes", low=1)
         self.class_counts = None
@@ -180,7 +172,16 @@ class SeesawLoss(StatefulLoss):
             counts = ops.convert_to_tensor(self.class_counts.counts.astype(self.dtype))
         else:
             counts = self._count(y_true, y_pred)
-        return seesaw_loss(y_true, y_pred, counts, self.p, self.q, self.eps, self.objectness, self.ignore_class)
+        return seesaw_loss(
+            y_true,
+            y_pred,
+            counts,
+            p=self.p,
+            q=self.q,
+            eps=self.eps,
+            objectness=self.objectness,
+            ignore_class=self.ignore_class,
+        )
 
     def _count(self, y_true, y_pred):
         if not self.in_training:

@@ -28,8 +28,8 @@ class StatefulLoss(LongTailLoss):
         """Raises if an update of the state would be lost in the present call."""
         if not internals.state_is_carried(self.state):
             raise ValueError(
-                f"The state of the loss {self.name!r} ({type(self).__name__}) is not part of the model, so "
-                "that on JAX every step would start from the same state. Attach it before training: "
+                f"loss must be attached to the model on JAX, or every step would start from the same state; given: "
+                f"{self.name!r} ({type(self).__name__}), which is not. Before training call "
                 "keras_apa.losses.attach_loss_state(model, loss), then model.compile(loss=loss)."
             )
 
@@ -45,9 +45,7 @@ class StatefulLoss(LongTailLoss):
         shapes = [tuple(np.shape(store[key])) for key in sorted(store.keys(), key=int)]
         expected = [tuple(variable.shape) for variable in self.state]
         if shapes != expected:
-            raise ValueError(
-                f"The file has state of the shapes {shapes} for the loss {self.name!r}, which has {expected}."
-            )
+            raise ValueError(f"state of the loss {self.name!r} must have the shapes {expected}; given: {shapes}.")
         for index, variable in enumerate(self.state):
             variable.assign(np.array(store[str(index)]))
 
@@ -127,10 +125,10 @@ def attach_loss_state(model, loss=None):
     1
     """
     if not isinstance(model, keras.Model):
-        raise ValueError(f"model must be a keras.Model; got {type(model).__name__}.")
+        raise ValueError(f"model must be a keras.Model; given: {type(model).__name__}.")
     if loss is None:
         if not model.compiled:
-            raise ValueError("loss must be given for a model that is not compiled; got None.")
+            raise ValueError("loss must be given for a model that is not compiled; given: None.")
         loss = model.loss
     stateful = [each for each in _flatten(loss) if isinstance(each, StatefulLoss)]
     for each in stateful:

@@ -62,7 +62,10 @@ def test_a_balanced_loss_behind_the_correction_warns():
         (lambda: PriorCorrection([5, 0, 3]), ["class_counts", "1"]),
         (lambda: PriorCorrection([5, -2, 3]), ["class_counts", "-2"]),
         (lambda: PriorCorrection([5, 3], tau=float("nan")), ["tau must be a finite number"]),
-        (lambda: PriorCorrection([5, 3], "gombitt"), ["Unknown variant 'gombitt'", "gombit"]),
+        (
+            lambda: PriorCorrection([5, 3], "gombitt"),
+            ["variant must be one of raw, ", "; given: 'gombitt'. Nearest: gombit"],
+        ),
         (lambda: PriorCorrection([5, 3]).build((None, 3)), ["2 classes", "3"]),
         (lambda: prior_correction([5]), ["at least two classes"]),
     ],

@@ -107,15 +107,27 @@ def test_unbiased_batch_normalization_counts_masked_positions():
 @pytest.mark.parametrize(
     ("build", "parts"),
     [
-        (lambda: SqueezeExcite(gate="aap"), ["Unknown gate 'aap'", "apa"]),
-        (lambda: SpatialAttention(gate="gumbl"), ["Unknown spatial_gate 'gumbl'", "gumbel"]),
-        (lambda: CBAM(spatial_gate="relu"), ["Unknown spatial_gate 'relu'"]),
-        (lambda: SqueezeExcite(0), ["reduction_ratio must be a positive integer", "0"]),
-        (lambda: SqueezeExcite(dropout=1.5), ["dropout must be in [0, 1)", "1.5"]),
-        (lambda: SqueezeExcite(dropout="a"), ["dropout must be in [0, 1)", "'a'"]),
+        (lambda: SqueezeExcite(gate="aap"), ["gate must be one of sigmoid, apa", "; given: 'aap'. Nearest: apa."]),
+        (
+            lambda: SpatialAttention(gate="gumbl"),
+            ["spatial_gate must be one of ", "; given: 'gumbl'. Nearest: gumbel."],
+        ),
+        (lambda: CBAM(spatial_gate="relu"), ["spatial_gate must be one of ", "; given: 'relu'."]),
+        (lambda: SqueezeExcite(0), ["reduction_ratio must be a whole number of at least 1", "0"]),
+        (
+            lambda: SqueezeExcite(dropout=1.5),
+            ["dropout must be a finite number of at least 0 and below 1; given: 1.5."],
+        ),
+        (
+            lambda: SqueezeExcite(dropout="a"),
+            ["dropout must be a finite number of at least 0 and below 1; given: 'a'."],
+        ),
         (lambda: SqueezeExcite(gate=keras.activations.relu), ["gate must be a keras layer or one of sigmoid, apa"]),
         (lambda: SpatialAttention(4), ["kernel_size must be a positive odd integer"]),
-        (lambda: SqueezeExcite(data_format="nchw"), ["Unknown data_format 'nchw'"]),
+        (
+            lambda: SqueezeExcite(data_format="nchw"),
+            ["data_format must be one of channels_last, channels_first; given: 'nchw'."],
+        ),
         (lambda: SqueezeExcite().build((None, 8)), ["images of rank 4"]),
         (lambda: SqueezeExcite().build((None, 4, 4, None)), ["known number of channels"]),
     ],

@@ -115,7 +115,7 @@ def test_large_features_do_not_overflow_half_precision():
 
 @pytest.mark.parametrize("units", [0, -1, 2.5, True])
 def test_bad_units_are_an_error(units):
-    with pytest.raises(ValueError, match="units must be a positive integer"):
+    with pytest.raises(ValueError, match="units must be a whole number of at least 1"):
         CosineDense(units)
 
 

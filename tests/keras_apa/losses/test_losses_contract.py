@@ -179,7 +179,7 @@ def test_every_public_class_is_covered_here():
 def test_labels_that_do_not_exist_are_errors_in_eager_calls(make, label):
     labels = LABELS.astype("float32")
     labels[1] = label
-    with pytest.raises(ValueError, match=r"y_true.*outside 0\.\.3.*Allowed are"):
+    with pytest.raises(ValueError, match=r"y_true must be labels from 0 to 3.*; given: (4.5|-2|7|nan)\."):
         make()(labels, LOGITS)
 
 
@@ -196,10 +196,10 @@ def test_labels_that_do_not_exist_are_nan_or_an_error_in_a_compiled_step():
     labels = LABELS.copy()
     labels[1] = 7
     if keras.backend.backend() == "torch":
-        with pytest.raises(RuntimeError, match=r"y_true has labels outside 0\.\.3"):
+        with pytest.raises(RuntimeError, match="y_true must be labels from 0 to 3"):
             step(labels, LOGITS)
     elif keras.backend.backend() == "jax":
-        with pytest.warns(UserWarning, match=r"y_true has labels outside 0\.\.3: 7.*NaN"):
+        with pytest.warns(UserWarning, match="y_true must be labels from 0 to 3.*given: 7.*NaN"):
             assert np.all(np.isnan(step(labels, LOGITS)))
     else:  # XLA on TensorFlow, with no function of Keras around
         assert np.all(np.isnan(step(labels, LOGITS)))
@@ -237,7 +237,7 @@ def test_shapes_that_do_not_fit_are_errors(make):
         (LABELS, LOGITS[:, :3], "y_pred"),
         (np.zeros((6, 3)), LOGITS, "y_true.*4 classes"),
         (np.zeros((6, 5)), LOGITS, "y_true"),
-        (LABELS[:4], LOGITS, "same samples"),
+        (LABELS[:4], LOGITS, "y_true must hold the samples of y_pred"),
         (np.zeros((2, 3, 4)), LOGITS, "y_true"),
         (0, LOGITS, "y_true"),
     ):
@@ -250,7 +250,7 @@ def test_shapes_that_do_not_fit_are_errors(make):
 @pytest.mark.parametrize("as_given", [list, np.array, lambda names: np.array(names, "O")], ids=["list", "U", "O"])
 def test_class_names_are_an_error_that_names_y_true(as_given):
     names = as_given(["cat", "dog", "emu", "cat", "dog", "owl"])
-    with pytest.raises(ValueError, match=r"y_true must be integer labels .* not class names"):
+    with pytest.raises(ValueError, match=r"y_true must be integer labels .*given: (class names such as .cat.|dtype)"):
         losses.ldam(names, LOGITS, COUNTS)
 
 
@@ -269,7 +269,7 @@ def test_dense_targets_outside_0_and_1_are_errors(make):
     ids=["balanced_sigmoid", "gumbel", "eql", "federated"],
 )
 def test_background_is_a_label_only_where_asked_for(make):
-    with pytest.raises(ValueError, match=r"outside 0\.\.3"):
+    with pytest.raises(ValueError, match="labels from 0 to 3"):
         make()([4, 0], LOGITS[:2])
     rows = numbers(make(background=True, reduction=None)([4, 0], LOGITS[:2]))
     assert np.all(rows > 0)

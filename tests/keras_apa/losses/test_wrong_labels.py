@@ -18,7 +18,7 @@ X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 Y = np.arange(12) % 3
 LOGITS = np.random.default_rng(1).normal(0, 2, (6, 4)).astype("float32")
 LABELS = np.array([0, 3, 1, 0, 2, 1])
-OUTSIDE = r"y_true has labels outside 0\.\.2"
+OUTSIDE = "y_true must be labels from 0 to 2"
 
 
 def compiled_model(loss, **options):
@@ -52,7 +52,7 @@ def test_every_loss_stops_a_compiled_training_step(make):
         step = tf.function(loss)
     arrays = ops.convert_to_tensor(LABELS), ops.convert_to_tensor(LOGITS)
     assert np.all(np.isfinite(ops.convert_to_numpy(step(*arrays))))
-    with pytest.raises(Exception, match=r"y_true has labels outside 0\.\.3"):
+    with pytest.raises(Exception, match="y_true must be labels from 0 to 3"):
         ops.convert_to_numpy(step(ops.convert_to_tensor(labels), arrays[1]))
 
 
@@ -84,16 +84,16 @@ def test_a_loss_with_state_in_half_precision_with_weights_names_a_label_that_is_
 def test_validation_data_with_wrong_labels_is_named_and_costs_no_weights():
     model = compiled_model(BalancedSoftmaxCrossentropy([4, 4, 4]), metrics=[MeanClassAccuracy(3)])
     if BACKEND == "jax":
-        with pytest.warns(UserWarning, match=rf"{OUTSIDE}: 3"):
+        with pytest.warns(UserWarning, match=f"{OUTSIDE}.*given: 3"):
             logs = model.fit(X, Y, validation_data=(X, Y + 1), verbose=0).history
         assert np.isnan(logs["val_loss"]) and np.isnan(logs["val_mean_class_accuracy"])
         assert np.isfinite(logs["mean_class_accuracy"])
         with pytest.warns(UserWarning, match=OUTSIDE):
             model.evaluate(X, Y + 1, verbose=0)
     else:
-        with pytest.raises(Exception, match=f"{OUTSIDE}|y_true must be labels from 0 to 2"):
+        with pytest.raises(Exception, match=OUTSIDE):
             model.fit(X, Y, validation_data=(X, Y + 1), verbose=0)
-        with pytest.raises(Exception, match=f"{OUTSIDE}|y_true must be labels from 0 to 2"):
+        with pytest.raises(Exception, match=OUTSIDE):
             model.evaluate(X, Y + 1, verbose=0)
     assert finite(model)
     assert np.isfinite(model.evaluate(X, Y, verbose=0, return_dict=True)["loss"])

@@ -10,7 +10,7 @@ from exported import PREPROCESSING, classifier, images, logits, softmax
 
 import zoo
 from keras_apa.layers import AGLU
-from keras_apa.layers.attention import GATES
+from keras_apa.layers.gates import GATES
 from training.data.classification.digits import digits100_lt
 from zoo.blocks import CLASSIFIERS
 from zoo.export import export

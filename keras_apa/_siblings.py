@@ -1,0 +1,71 @@
+"""The packages that are installed with keras_apa, `zoo` and `training`, whose names other files may have too.
+
+`from keras_apa import zoo, training` gives the installed ones, or an error that names the file in the way. A model of
+the zoo loads with keras_apa alone: Keras finds stand-ins for the zoo's classes, which import the zoo when used.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+
+import keras
+
+NAMES = ("training", "zoo")
+
+# What `import zoo` registers with Keras as "keras_apa>NAME".
+_ZOO_CLASSES = (
+    "BoxHead",
+    "ClassMaps",
+    "Classifier",
+    "DetectionPreprocessing",
+    "FasterRCNN",
+    "FeaturePyramid",
+    "MaskHead",
+    "MaskRCNN",
+    "PadShortcut",
+    "PaddedMaxPooling",
+    "Preprocessing",
+    "ProposalHead",
+)
+
+
+def sibling(name):
+    """The installed package of that name. It is looked for first: importing another file would run it."""
+    folder = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), name)
+    place = _place_of(name)
+    if place is None or os.path.realpath(os.path.dirname(place)) != os.path.realpath(folder):
+        given = "no such package" if place is None else f"{place}. Rename it, or run Python from another folder"
+        raise ImportError(f"{name} must be the package that is installed with keras_apa, {folder}; given: {given}.")
+    return importlib.import_module(name)
+
+
+def _place_of(name):
+    """The file that `import name` runs or has run, or the folder of a package without `__init__.py`; else None."""
+    module = sys.modules.get(name)
+    spec = importlib.util.find_spec(name) if module is None else getattr(module, "__spec__", None)
+    if getattr(module, "__file__", None):
+        return module.__file__
+    if spec is None or spec.has_location:
+        return spec and spec.origin
+    return next(iter(spec.submodule_search_locations or ()), None)
+
+
+def register_stand_ins():
+    """Let Keras find the zoo's classes in files; `import zoo` puts them in the place of the stand-ins."""
+    for name in _ZOO_CLASSES:
+        if f"keras_apa>{name}" not in keras.saving.get_custom_objects():
+            keras.saving.register_keras_serializable(package="keras_apa", name=name)(type(name, (_StandIn,), {}))
+
+
+class _StandIn:
+    """Makes an object of the zoo's class of its name."""
+
+    @classmethod
+    def from_config(cls, config):
+        sibling("zoo")
+        # Not `get_registered_object`: while Keras loads a model, that finds what was registered when it began.
+        return keras.saving.get_custom_objects()[f"keras_apa>{cls.__name__}"].from_config(config)
+
+    def get_config(self):
+        raise NotImplementedError("Keras registers no class without this method; there are no objects of a stand-in.")
