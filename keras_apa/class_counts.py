@@ -15,6 +15,8 @@ from keras_apa._checks import check_integer, check_number
 from keras_apa._text import as_text
 from keras_apa.profiles import exponential_profile, pareto_profile, step_profile
 
+# LVIS: the most training images of a rare and of a common class.
+LVIS_RARE, LVIS_COMMON = 10, 100
 _MOST_SHOWN = 5
 
 __all__ = ["ClassCounts", "as_class_counts", "exponential_profile", "pareto_profile", "step_profile"]
@@ -194,9 +196,9 @@ class ClassCounts:
         A class without images is in none of them.
         """
         return {
-            "rare": np.flatnonzero((self.counts >= 1) & (self.counts <= 10)),
-            "common": np.flatnonzero((self.counts > 10) & (self.counts <= 100)),
-            "frequent": np.flatnonzero(self.counts > 100),
+            "rare": np.flatnonzero((self.counts >= 1) & (self.counts <= LVIS_RARE)),
+            "common": np.flatnonzero((self.counts > LVIS_RARE) & (self.counts <= LVIS_COMMON)),
+            "frequent": np.flatnonzero(self.counts > LVIS_COMMON),
         }
 
     def smoothed(self, pseudo_count=1) -> "ClassCounts":

@@ -1,107 +1,165 @@
-"""The order of the modules: every import goes from a higher room to a lower one, and no two modules need each other."""
+"""Where things stand: no modules need each other, every import goes down, and no file is too long to be read.
+
+The orders below are the map of the three packages. A new module that no level names fails here; a package stands for
+all its files that are not named themselves.
+"""
 
 import ast
-import pathlib
+from pathlib import Path
 
+import layout
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
-PACKAGES = ("keras_apa", "zoo", "training")
-# Old names that warn.
-MOVED = ("training.evaluation", "training.data.detection_pipeline")
-# From the lowest room to the highest. A module belongs to the longest name that fits. Rooms on one line know nothing
-# of each other.
-TRAINING = (
-    ("training.runtime",),
-    ("training.errors", "training.files", "training.checks"),
-    ("training.image_files", "training.models", "training.reporting"),
-    ("training.images",),
-    ("training.config",),
-    ("training.recipes",),
-    ("training.data",),
-    ("training.data.classification",),
-    ("training.data.detection",),
-    ("training.engine",),
-    ("training.task",),
-    ("training.runs",),
+pytestmark = pytest.mark.any_backend
+ROOT = Path(__file__).parents[1]
+# From the lowest level to the highest. Files of one level may import each other, if no circle comes of it.
+LEVELS = {
+    "keras_apa": (
+        # names, numbers and texts; what is done differently on each backend
+        ("keras_apa._version", "keras_apa._text", "keras_apa._checks", "keras_apa._names", "keras_apa._moved"),
+        ("keras_apa._keras_internals", "keras_apa._kernels"),
+        ("keras_apa._precision", "keras_apa._labels"),
+        # the functions, and the class counts that losses and metrics take
+        ("keras_apa.ops", "keras_apa.profiles", "keras_apa.class_counts", "keras_apa.weight_decay"),
+        ("keras_apa.losses", "keras_apa.metrics"),
+        ("keras_apa.layers",),
+        ("keras_apa", "keras_apa._siblings"),
+    ),
+    "zoo": (
+        # images and files: know no network
+        ("zoo._markdown", "zoo.value_range", "zoo.preprocessing", "zoo.download"),
+        ("zoo.checkpoint_wrappers", "zoo.checkpoint_files"),
+        # a model, whatever it is, for servers and devices
+        ("zoo.serving",),
+        # the networks, their weights, and every network by name
+        ("zoo.classifier", "zoo.blocks", "zoo.resnet", "zoo.cifar_resnet", "zoo.flops"),
+        ("zoo.torch_tensors", "zoo.torch_checkpoint", "zoo.detect", "zoo.weight_files", "zoo.weights", "zoo.presets"),
+        ("zoo.registry",),
+        # detectors stand on a network
+        ("zoo.detection",),
+        # takes networks and detectors
+        ("zoo.checkpoints", "zoo.export"),
+        ("zoo",),
+    ),
+    "training": (
+        # before and around Keras; checks, files, images
+        ("training.runtime",),
+        ("training.errors", "training.files", "training.checks"),
+        ("training.image_files", "training.models", "training.reporting", "training.images"),
+        # recipes are plain data
+        ("training.config",),
+        ("training.recipes",),
+        ("training.data",),
+        ("training.data.classification",),
+        ("training.data.detection",),
+        # what every `fit` has, and a run folder, whatever the task
+        ("training.engine",),
+        ("training.task",),
+        ("training.runs",),
+        # the two tasks
+        ("training.classification", "training.detection"),
+        ("training.inference",),
+        # the command line, which nothing imports
+        ("training.cli", "training.make_presets"),
+        ("training", "training.evaluation", "training.data.detection_pipeline"),
+    ),
+}
+MOST_LINES, MOST_FILES = 450, 14
+# Twins: neither task knows the other. digit_scenes_lt is made of the digits.
+TWINS = (
     ("training.classification", "training.detection"),
-    ("training.inference",),
-    ("training.cli", "training.make_presets"),
-    ("training",),
+    ("training.data.classification", "training.data.detection"),
 )
+BETWEEN_TWINS = {
+    ("training.data.detection.digit_scenes", "training.data.classification.digits"),
+    ("training.data.detection.pipeline", "training.data.classification.pipeline"),
+}
+# Packages from the lowest to the highest; `from keras_apa import zoo` and loading a model of the zoo look upwards.
+PACKAGES = ("keras_apa", "zoo", "training")
+LOOKS_UP = {"keras_apa._siblings"}
+# PyTorch and JAX are imported in keras_apa/_kernels, and here:
+OWN_BACKEND = {
+    "zoo.checkpoint_files": "reads .pth files",
+    "zoo.value_range": "looks at tensors of a PyTorch loader",
+    "zoo.serving.onnx": "PyTorch's exporter",
+    "training.engine.checkpoints": "PyTorch's random state is a part of a checkpoint",
+}
 
 
-def modules():
-    """The name of each module, and its file."""
-    found = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            found[name.removesuffix(".__init__")] = path
-    return found
+@pytest.fixture(scope="module", params=PACKAGES)
+def package(request):
+    return request.param
 
 
-def imports(path, known):
-    """The modules of ours that a file imports, also inside functions."""
-    found = set()
+def test_no_modules_need_each_other(package):
+    found = layout.circle(layout.imports(ROOT / package))
+    assert not found, f"a circle of imports: {' -> '.join(found)}"
+
+
+def test_imports_go_down(package):
+    found = layout.upward(layout.imports(ROOT / package), LEVELS[package])
+    assert not found, "; ".join(found)
+
+
+def test_no_file_is_too_long_to_read(package):
+    lines = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / package).rglob("*.py")}
+    assert {path: number for path, number in lines.items() if number > MOST_LINES} == {}
+
+
+def test_the_top_of_training_is_small():
+    assert len(list((ROOT / "training").glob("*.py"))) <= MOST_FILES
+
+
+def test_tasks_do_not_know_each_other():
+    graph = layout.imports(ROOT / "training")
+    found = {
+        (module, other)
+        for module, others in graph.items()
+        for other in others
+        for one, two in (*TWINS, *(pair[::-1] for pair in TWINS))
+        if module.startswith(f"{one}.") and other.startswith(f"{two}.")
+    }
+    assert found == BETWEEN_TWINS
+
+
+def _imported(path):
+    """The top packages that a file imports."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                found.add(inner if inner in known else node.module)
-    return found & {*known}
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0]
 
 
-def room_of(name, rooms):
-    """The number of the room of a module, and the room's own name."""
-    fitting = [
-        (room, number)
-        for number, line in enumerate(rooms)
-        for room in line
-        if name == room or ("." in room and name.startswith(f"{room}."))
-    ]
-    if not fitting:
-        raise AssertionError(f"{name} must stand in a room of tests/test_layout.py")
-    room, number = max(fitting, key=lambda each: len(each[0]))
-    return number, room
+def _modules(package):
+    for path in (ROOT / package).rglob("*.py"):
+        yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
 
 
-def circles(graph):
-    """Groups of modules that need each other."""
-
-    def below(name):
-        seen, todo = set(), list(graph[name])
-        while todo:
-            other = todo.pop()
-            if other not in seen:
-                seen.add(other)
-                todo += graph[other]
-        return seen
-
-    reach = {name: below(name) for name in graph}
-    return sorted({tuple(sorted(other for other in reach[n] if n in reach[other])) for n in graph if n in reach[n]})
+def test_packages_do_not_look_up(package):
+    above = {*PACKAGES[PACKAGES.index(package) + 1 :]}
+    assert [name for name, path in _modules(package) if above & {*_imported(path)} and name not in LOOKS_UP] == []
 
 
-@pytest.mark.any_backend
-def test_no_modules_need_each_other():
-    known = modules()
-    graph = {name: imports(path, known) - {name} for name, path in known.items()}
-    assert circles(graph) == []
+def test_backends_differ_in_the_kernels_only():
+    found = {
+        name
+        for package in PACKAGES
+        for name, path in _modules(package)
+        if {"torch", "jax"} & {*_imported(path)} and not name.startswith("keras_apa._kernels")
+    }
+    assert found == {*OWN_BACKEND}
 
 
-@pytest.mark.any_backend
-def test_imports_go_down():
-    known = modules()
-    up = []
-    for name, path in known.items():
-        if name.split(".")[0] != "training" or name in MOVED:
-            continue
-        number, room = room_of(name, TRAINING)
-        for other in imports(path, known):
-            if other.startswith("training"):
-                there, inner = room_of(other, TRAINING)
-                if there > number or (there == number and inner != room):
-                    up.append(f"{name} imports {other}")
-    assert sorted(up) == []
+def test_imports_inside_functions_and_relative_ones_are_seen(tmp_path):
+    package = tmp_path / "house"
+    package.mkdir()
+    (package / "__init__.py").write_text("from house.roof import tiles\n")
+    (package / "roof.py").write_text("def tiles():\n    from house import cellar\n")
+    (package / "cellar.py").write_text("from .roof import tiles\n")
+    graph = layout.imports(package)
+    assert graph == {"house": {"house.roof"}, "house.roof": {"house.cellar"}, "house.cellar": {"house.roof"}}
+    assert layout.circle(graph) == ["house.roof", "house.cellar", "house.roof"]
+    assert layout.upward(graph, [("house.cellar",), ("house.roof",), ("house",)]) == ["house.cellar imports house.roof"]
+    with pytest.raises(ValueError, match=r"house.* has no level"):
+        layout.upward(graph, [("house.cellar",)])

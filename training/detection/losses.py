@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 import keras_apa.losses
+from keras_apa.class_counts import LVIS_COMMON
 from training.checks import check_arguments, nearest
 from training.config.detection import DetectionLossOptions, DetectionRecipe
 from training.data.detection.source import DetectionSource, frequency_groups
@@ -61,7 +62,7 @@ def loss_notes(recipe: DetectionRecipe, source: DetectionSource) -> tuple[str, .
         return ()
     which = "all classes are" if len(groups["f"]) else "no class is"
     return (
-        f"{which} in more than 100 training images, so {recipe.loss.name} takes none for rare; "
+        f"{which} in more than {LVIS_COMMON} training images, so {recipe.loss.name} takes none for rare; "
         "--loss.options frequency_threshold VALUE, a share of the images, draws another line",
     )
 

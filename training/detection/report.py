@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_apa.class_counts import LVIS_COMMON, LVIS_RARE
 from training.data.detection.source import DetectionSource, frequency_groups
 from training.detection import figures
 from training.detection.metrics import GROUPS, KINDS
@@ -179,7 +180,8 @@ def _markdown(outcomes, title, settings, drawn, divergences, missing):
         "",
         markdown_metrics({outcome.recipe.title: outcome.metrics for outcome in outcomes}),
         "",
-        f"r: classes in at most 10 training images ({groups['r']}); c: 11 to 100 ({groups['c']}); "
+        f"r: classes in at most {LVIS_RARE} training images ({groups['r']}); c: {LVIS_RARE + 1} to {LVIS_COMMON} "
+        f"({groups['c']}); "
         f"f: more ({groups['f']}). {first.recipe.evaluation.style.upper()} style, {most} detections an image at most. "
         "A dash stands for classes without test objects.",
         "",

@@ -111,7 +111,7 @@ def _long_tailed(names, draw, imbalance_factor, largest_class, test_images_per_c
     class_counts = _class_counts(names, largest_class, imbalance_factor)
     # Independent streams: the test images stay what they are when the training set changes its size.
     split, train, test = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3))
-    training_sources, test_sources = _split(training_digits, split)
+    training_sources, test_sources = split_digits(training_digits, split)
 
     def images(sources, labels, generator):
         canvas = draw(sources, labels, generator)
@@ -160,7 +160,7 @@ class _SourceDigits:
         return self.images[self.start[values] + generator.integers(0, self.available[values])]
 
 
-def _split(training_digits, generator):
+def split_digits(training_digits, generator):
     """The source digits of the training and of the test images; both have every digit."""
     digits = load_digits()
     images, values = (digits.images / 16).astype(np.float32), digits.target

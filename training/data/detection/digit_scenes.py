@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from training.checks import check_number, check_whole
-from training.data.classification.digits import _split
+from training.data.classification.digits import split_digits
 from training.data.detection.masks import encode_mask
 from training.data.detection.source import ArrayScenes, DetectionSource, Objects, categories_with_frequency
 
@@ -63,7 +63,7 @@ def digit_scenes_lt(
     check_whole("seed", seed, at_least=0)
     # Independent streams: the test scenes stay what they are when the training set changes its size.
     split, train, test = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3))
-    training_sources, test_sources = _split(training_digits, split)
+    training_sources, test_sources = split_digits(training_digits, split)
     class_order = np.random.default_rng(_CLASS_ORDER_SEED).permutation(10)
     profile = np.empty(10)
     profile[class_order] = imbalance_factor ** (-np.arange(10) / 9)

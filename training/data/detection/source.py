@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_apa.class_counts import LVIS_COMMON, LVIS_RARE
 from training.checks import check_whole
 
 __all__ = [
@@ -226,7 +227,9 @@ def fitting_scale(size: Sequence[int], canvas: Sequence[int], shorter_side: int 
     return min(scale, shorter_side / min(size)) if shorter_side else scale
 
 
-def frequency_groups(image_counts: np.ndarray, rare: int = 10, common: int = 100) -> dict[str, np.ndarray]:
+def frequency_groups(
+    image_counts: np.ndarray, rare: int = LVIS_RARE, common: int = LVIS_COMMON
+) -> dict[str, np.ndarray]:
     """The classes of LVIS's three groups by the training images that show them.
 
     Args:
@@ -258,7 +261,7 @@ def categories_with_frequency(names, category_ids, image_counts) -> list[dict[st
     ]
 
 
-def frequency_threshold(image_counts: np.ndarray, num_images: int, common: int = 100) -> float:
+def frequency_threshold(image_counts: np.ndarray, num_images: int, common: int = LVIS_COMMON) -> float:
     """Lies just above the frequency `image_count / num_images` of the last common class, so that this one is below it.
 
     `GumbelOptimizedLoss` and its like treat classes below it as rare: they are no negatives of other classes' objects.
