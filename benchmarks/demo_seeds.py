@@ -4,10 +4,12 @@
     python benchmarks/demo_seeds.py --table        # the table, from the JSON file
     python benchmarks/demo_seeds.py --readme       # the same, written into the README
     python benchmarks/demo_seeds.py --confirm      # after a change that moves no number: 5 of the trainings again
+    python benchmarks/demo_seeds.py --confirm --earlier FOLDER  # the same beside the code that measured the results
 
 A training that stands in the JSON file is not run again, so an interrupted run is continued by the same command, unless
 the code has changed since. `--confirm` trains the first seed of every setting with the present code. If no accuracy
-differs, the results are kept as those of the present code; it needs the machine that measured them.
+differs, the results are kept as those of the present code. It needs the kind of processor that measured them, or in
+FOLDER a checkout of the code that did, which then trains the same beside it.
 The seed changes the start values, the order of the images and their augmentation; the images stay the same.
 """
 
@@ -18,6 +20,7 @@ import json
 import os
 import pathlib
 import statistics
+import subprocess
 import sys
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
@@ -44,21 +47,22 @@ CODE = (
     "zoo/blocks.py",
     "zoo/resnet.py",
     "zoo/cifar_resnet.py",
-    "training/network.py",
-    "training/optimization.py",
-    "training/data/digits.py",
-    "training/data/pipeline.py",
-    "training/data/augmentation.py",
-    "training/data/samplers.py",
+    "training/classification/network.py",
+    "training/engine/optimizers.py",
+    "training/data/classification/digits.py",
+    "training/data/classification/pipeline.py",
+    "training/data/classification/augmentation.py",
+    "training/data/classification/preparation.py",
+    "training/data/classification/samplers.py",
     "training/recipes/digits100_lt.py",
 )
 
 
 def run(seeds, path):
     """Train every setting with every seed, and write each result as soon as it is there."""
-    from training.classification import train
-    from training.demo import describe_run
+    from training.classification.train import train
     from training.recipes import get_recipe
+    from training.runs.environment import describe_run
 
     code = fingerprint()
     results = json.loads(path.read_text()) if path.exists() else {"runs": {}, "code": code}
@@ -80,26 +84,70 @@ def run(seeds, path):
     print(f"Wrote {path}")
 
 
-def confirm(seeds, path):
-    """Train every setting with the first seed; where no accuracy differs, the results are those of the present code."""
-    from training.classification import train
-    from training.demo import describe_run
-    from training.recipes import get_recipe
+def confirm(seeds, path, earlier=None):
+    """Train every setting with the first seed; where no accuracy differs, the results are those of the present code.
+
+    The results are those in `path`, which the same machine has to have measured, or with `earlier`, the folder of the
+    code that measured them, what that code gives on this machine.
+    """
+    from training.runs.environment import describe_run
 
     results = json.loads(path.read_text())
-    baseline = get_recipe("digits100_lt_baseline")
-    for setting, (options, loss) in SETTINGS.items():
+    if earlier is not None and fingerprint(earlier) != results["code"]:
+        sys.exit(f"The code in {earlier} is {fingerprint(earlier)}; the results were measured with {results['code']}.")
+    for setting in SETTINGS:
         key = f"{setting} | {seeds[0]}"
-        _, outcome = train(baseline.replace(model=options, loss={"name": loss}, seed=seeds[0]))
-        now, measured = accuracies(outcome), {group: results["runs"][key][group] for group in GROUPS}
-        if now != measured:
-            sys.exit(f"{key}: measured {measured}, now {now}. Measure everything again: {sys.argv[0]}")
-        print(key, now, "as measured", flush=True)
+        folders = [README.parent] if earlier is None else [README.parent, earlier]
+        processes = [_start(folder, setting, seeds[0]) for folder in folders]  # side by side
+        found = [json.loads(_read(process)) for process in processes]
+        measured = found[1] if earlier is not None else {group: results["runs"][key][group] for group in GROUPS}
+        if found[0] != measured:
+            sys.exit(f"{key}: measured {measured}, now {found[0]}. Measure everything again: {sys.argv[0]}")
+        print(key, found[0], "as measured" if earlier is None else "by both", flush=True)
     if results["code"] != fingerprint():
-        confirmed = {"measured_with": results["code"], "seed": seeds[0], "date": describe_run()["date"]}
+        now = describe_run()
+        # Which code measured the results, and what was compared since.
+        confirmed = {"measured_with": results["code"], "seed": seeds[0], "date": now["date"]}
+        if earlier is not None:
+            confirmed["side_by_side_on"] = now["machine"]
         results.update(code=fingerprint(), confirmed=confirmed)
         write(path, results)
     print(f"The results in {path} are those of the present code.")
+
+
+# Code of before has `train` in another module.
+_ONE_TRAINING = """
+import json, sys
+try:
+    from training import train, get_recipe
+except ImportError:
+    from training.classification import train
+    from training.recipes import get_recipe
+options, loss, seed, groups = json.loads(sys.argv[1])
+recipe = get_recipe("digits100_lt_baseline").replace(model=options, loss={"name": loss}, seed=seed)
+accuracies = train(recipe)[1].accuracies
+print(json.dumps({group: round(100 * accuracies[group], 2) for group in groups}))
+"""
+
+
+def _start(folder, setting, seed):
+    """A process that trains one setting with the code in `folder`."""
+    options, loss = SETTINGS[setting]
+    return subprocess.Popen(
+        [sys.executable, "-c", _ONE_TRAINING, json.dumps([options, loss, seed, GROUPS])],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _read(process):
+    """The last line that a process prints."""
+    printed, _ = process.communicate()
+    if process.returncode:
+        sys.exit(f"A training failed with exit code {process.returncode}.")
+    return printed.strip().splitlines()[-1]
 
 
 def accuracies(outcome):
@@ -114,14 +162,22 @@ def write(path, results):
     os.replace(temporary, path)
 
 
-def fingerprint():
+def fingerprint(folder=README.parent):
     """A short hash of the code that these trainings run: results of different versions are not put into one table.
 
-    Without docstrings and comments, which change no number.
+    Without docstrings and comments, which change no number. `folder` is another checkout, with its own list of files.
     """
+    code = CODE
+    if folder != README.parent:
+        tree = ast.parse((folder / "benchmarks" / "demo_seeds.py").read_text(encoding="utf-8"))
+        code = next(
+            ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "CODE"
+        )
     digest = hashlib.sha256()
-    for pattern in CODE:
-        files = sorted(README.parent.glob(pattern))
+    for pattern in code:
+        files = sorted(folder.glob(pattern))
         assert files, pattern
         for file in files:
             tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -195,6 +251,7 @@ def command_line(description, seeds, path, run, table, with_table, confirm=None)
     parser.add_argument("--readme", action="store_true", help="write the table into the README and train nothing")
     if confirm is not None:
         parser.add_argument("--confirm", action="store_true", help="train one seed; keep the results if none differs")
+        parser.add_argument("--earlier", type=pathlib.Path, help="with --confirm: a checkout of the code that measured")
     options = parser.parse_args()
     if options.table or options.readme:
         if not options.results.exists():
@@ -207,7 +264,10 @@ def command_line(description, seeds, path, run, table, with_table, confirm=None)
             print(table(results))
         return
     os.environ["KERAS_BACKEND"] = options.backend
-    (confirm if getattr(options, "confirm", False) else run)(options.seeds, options.results)
+    if getattr(options, "confirm", False):
+        confirm(options.seeds, options.results, options.earlier and options.earlier.resolve())
+    else:
+        run(options.seeds, options.results)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ COLUMNS = {
 
 def run(seeds, path):
     """Train every recipe of the demo with every seed, and write each result as soon as it is there."""
-    from training.demo import describe_run
-    from training.detection import load_source_of, train_detector
-    from training.detection_demo import detection_demo_recipes
-    from training.detection_report import presence_divergences
+    from training.detection.report import presence_divergences
+    from training.detection.train import load_source_of, train_detector
+    from training.recipes.demo import detection_demo_recipes
+    from training.runs.environment import describe_run
 
     results = json.loads(path.read_text()) if path.exists() else {"runs": {}}
     for seed in seeds:

@@ -39,9 +39,9 @@ def pipeline(shape, classes, options, batch_size, seed=0):
     import numpy as np
     import tensorflow as tf
 
-    from training.data.augmentation import augment, mix
-    from training.data.pipeline import PREFETCHED, READERS, without_tuning
-    from training.recipe import AugmentOptions
+    from training.config.classification import AugmentOptions
+    from training.data.classification.augmentation import augment, mix
+    from training.data.classification.pipeline import PREFETCHED, READERS, without_tuning
     from zoo.preprocessing import cifar
 
     generator, options = np.random.default_rng(seed), AugmentOptions(**options)
@@ -151,7 +151,7 @@ def main():
         if getattr(options, name) <= 0:
             sys.exit(f"--{name.replace('_', '-')} must be above 0; given: {getattr(options, name)}.")
     os.environ["KERAS_BACKEND"] = options.backend
-    from training.demo import describe_run
+    from training.runs.environment import describe_run
 
     results = {
         **describe_run(),

@@ -174,3 +174,43 @@ def metrics_of_calling_model():
     model = frame.f_locals["self"]
     lists = [each for each in (*model._flat_metrics, *model._flat_weighted_metrics) if each]
     return [(each.output_name, metric) for each in lists for metric in each.metrics]
+
+
+# The networks and detectors of the zoo need these; tests/zoo/test_keras_internals.py says what a new Keras changed.
+__all__ += ["all_layers", "calls_in_order", "made_by", "take_compiled_loss", "takes_training"]
+
+
+def all_layers(model):
+    """The layers of a model and those inside of them, which `model.layers` leaves out: an export changes each."""
+    return list(model._flatten_layers())
+
+
+def calls_in_order(model):
+    """The calls of a functional model's layers, each after those whose results it takes.
+
+    Keras runs them all and keeps every result until the last; who runs them himself can drop a result after its use.
+    A call has `operation`, `input_tensors`, `outputs`, and `arguments`, whose `fill_in` takes tensors by id.
+    """
+    by_depth = model._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
+
+
+def takes_training(operation):
+    """Whether a call can be given `training`: a layer passes it on to those inside of it; `keras.ops` know none."""
+    return "training" in getattr(operation, "_call_context_args", ())
+
+
+def made_by(tensor):
+    """`(operation, its input tensors)` of the call that made a symbolic tensor: how a network ends is nowhere else."""
+    operation, call, _ = tensor._keras_history
+    return operation, operation._inbound_nodes[call].input_tensors
+
+
+def take_compiled_loss(model):
+    """`(loss, metrics)` that a model was compiled with; it has none from then on.
+
+    Keras keeps them when a model is compiled again without, so they would come back.
+    """
+    loss, metrics = model.loss, model._compile_metrics
+    model.loss = model._compile_loss = model._compile_metrics = None
+    return loss, metrics

@@ -54,7 +54,12 @@ def pytest_collection_modifyitems(config, items):
     if os.environ.get(_CHILD) or any(item.path.name == "test_other_backends.py" for item in items):
         config.hook.pytest_deselected(items=[item for item in items if not _is_ours(item)])
         items[:] = filter(_is_ours, items)
-    items.sort(key=lambda item: (item.path.name == "test_other_backends.py", item.path.parent.name == "training"))
+    items.sort(key=lambda item: (item.path.name == "test_other_backends.py", _trains(item)))
+
+
+def _trains(item):
+    """Whether the test is one of tests/training."""
+    return "training" in item.path.relative_to(item.config.rootpath).parts
 
 
 def _is_ours(item):

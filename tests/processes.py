@@ -5,7 +5,7 @@ import sys
 
 from backends import CURRENT, environment
 
-PROGRAM = "import sys; from training.cli import main; sys.exit(main())"
+PROGRAM = "import sys; from training.cli.main import main; sys.exit(main())"
 # Kills its own process at the beginning of a step, as no Python code could hinder.
 KILLED = """
 import os, signal, sys
@@ -17,7 +17,7 @@ def count(self, batch, logs=None, seen=[0]):
         os.kill(os.getpid(), signal.SIGKILL)
     return train_on(self, batch, logs)
 keras.callbacks.CallbackList.on_train_batch_begin = count
-from training.cli import main
+from training.cli.main import main
 sys.exit(main())
 """
 

@@ -42,9 +42,9 @@ def test_an_installed_wheel_works_outside_the_repository(tmp_path):
         timeout=900,
     )
     program = (
-        "import keras_apa, zoo, training.cli\n"
+        "import keras_apa, zoo, training.cli.main\n"
         "print(keras_apa.__file__, zoo.create_model('se_resnet8').count_params())\n"
-        "training.cli.main(['list', 'recipes'])\n"
+        "training.cli.main.main(['list', 'recipes'])\n"
         "zoo.from_preset('se_resnet_digits100_lt')\n"
     )
     result = subprocess.run(

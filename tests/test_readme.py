@@ -79,7 +79,7 @@ def test_the_demo_command_runs(tmp_path):
     """All images and classes on one backend, but three epochs; benchmarks/demo_seeds.py has what ten of them give."""
     (command,) = [c for c in COMMANDS if c.startswith("keras-apa")]
     program = (
-        "import resource, sys; from training.cli import main; code = main()\n"
+        "import resource, sys; from training.cli.main import main; code = main()\n"
         "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 'KiB', file=sys.stderr); sys.exit(code)"
     )
     result = subprocess.run(

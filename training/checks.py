@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from training.output import as_text
+from training.runtime.output import as_text
 
 
 def nearest(given: str, allowed: Iterable[str], most: int = 5) -> str:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from training.output import as_text
+from training.runtime.output import as_text
 
-# The files by which a folder belongs to a process (`training/ownership.py`): they make an empty folder no fuller.
+# The files by which a folder belongs to a process (`training/runs/ownership.py`): they make an empty folder no fuller.
 LOCK, MARKER, OWNER = ".lock", ".lock.held", ".owner.json"
 LOCK_FILES = (LOCK, MARKER, OWNER)
 
@@ -117,3 +117,8 @@ def make_writable(folder: Path, option: str = "--output") -> None:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ValueError(f"cannot write to {str(folder)!r} ({reason}); choose another {option}") from error
+
+
+def read_number(value: float | None) -> float:
+    """What `training.files.write_json` wrote: null for NaN."""
+    return float("nan") if value is None else value

@@ -15,9 +15,9 @@ from pathlib import Path
 import keras
 
 import zoo
-from training.classification import train
-from training.demo import demo_recipes
-from training.outcome import GROUPS
+from training.classification.outcome import GROUPS
+from training.classification.train import train
+from training.recipes.demo import demo_recipes
 
 PRESETS = ("se_resnet_digits100_lt_baseline", "se_resnet_digits100_lt")
 

@@ -1,6 +1,7 @@
 """Networks for long-tailed recognition: builders by name, and checkpoints to and from PyTorch."""
 
 from zoo import registry
+from zoo.checkpoints import load_torch_checkpoint, to_torch_state_dict
 from zoo.classifier import Classifier
 from zoo.detect import detect_architecture
 from zoo.detection import FasterRCNN, MaskRCNN
@@ -10,7 +11,6 @@ from zoo.flops import count_flops
 from zoo.preprocessing import Preprocessing
 from zoo.presets import from_preset, list_presets, preset_config, save_preset
 from zoo.registry import create_model, list_models
-from zoo.torch_checkpoint import load_torch_checkpoint, to_torch_state_dict
 from zoo.weights import get_weights, list_weights
 
 globals().update(registry.FUNCTIONS)

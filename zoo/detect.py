@@ -8,7 +8,7 @@ from keras_apa.layers import AGLU, APA
 from zoo.checkpoint_files import read_state_dict
 from zoo.cifar_resnet import CIFAR_RESNETS
 from zoo.resnet import IMAGENET_RESNETS
-from zoo.torch_checkpoint import CIFAR, IMAGENET, from_timm
+from zoo.torch_tensors import CIFAR, IMAGENET, from_timm
 
 _MOST_STAGES = 16  # the zoo's networks have 4; a number that a damaged key holds should not be counted up to
 

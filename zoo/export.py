@@ -1,28 +1,26 @@
 """Models for serving: TensorFlow SavedModel, ONNX and LiteRT, from a model of any backend."""
 
-import importlib.util
+import importlib
+import json
 import numbers
+import pathlib
 
 import keras
 import numpy as np
 
 from keras_apa._names import check_name
-from keras_apa._text import as_text, check_utf8
-from zoo._export_folder import check_folder, write_version
-from zoo._export_graph import Settings, choose_activation, image_shape, num_classes
-from zoo._export_process import write_in_fresh_process
-from zoo.detection.export import detector_settings, is_detector, write_detector
+from keras_apa._text import as_text
+from zoo.detection.export import DetectorSettings, export_detector, write_detector
+from zoo.detection.rcnn import FasterRCNN
 from zoo.preprocessing import Preprocessing
+from zoo.serving.graph import Settings, choose_activation, image_shape, num_classes
+from zoo.serving.litert import write_litert
+from zoo.serving.onnx import write_onnx
+from zoo.serving.process import write_on_able_backend
+from zoo.serving.saved_model import write_saved_model
+from zoo.serving.target import FORMATS, model_name
 
-FORMATS = {"tf_saved_model": None, "onnx": "model.onnx", "litert": "model.tflite"}
 QUANTIZATIONS = ("float16", "int8")
-# Packages by format and the backend that writes it.
-PACKAGES = {
-    ("tf_saved_model", "tensorflow"): ("tensorflow", "tensorflow_serving"),
-    ("litert", "tensorflow"): ("tensorflow",),
-    ("onnx", "tensorflow"): ("tensorflow", "tf2onnx", "onnx"),
-    ("onnx", "torch"): ("torch", "onnx", "onnxscript"),
-}
 
 
 def export(
@@ -82,47 +80,34 @@ def export(
     ...     path.name, sorted(file.name for file in path.iterdir())
     ('1', ['model.json', 'model.tflite'])
     """
-    check_name(format, FORMATS, "format")
     if is_detector(model):
-        images = None
-        settings = detector_settings(
+        return export_detector(
             model,
+            folder,
             format,
-            _model_name(folder, format),
-            image_size,
+            preprocessing,
             class_names,
-            top_k=None if top_k == 5 else top_k,
-            preprocessing=preprocessing,
-            activation=activation,
-            quantization=quantization,
-            representative_images=representative_images,
+            top_k,
+            activation,
+            quantization,
+            representative_images,
+            image_size,
         )
-    else:
-        _check_model(model)
-        if image_size is not None:
-            raise ValueError("image_size is for detectors; that of other models is in their preprocessing.")
-        settings = Settings(
-            format=format,
-            name=_model_name(folder, format),
-            preprocessing=_check_preprocessing(model, preprocessing),
-            class_names=_check_class_names(model, class_names),
-            top_k=_check_top_k(top_k),
-            activation=None if num_classes(model) is None else choose_activation(model, activation),
-            quantization=quantization,
-        )
-        images = _check_quantization(model, settings, representative_images)
-    backend = _check_installed(format)
-    check_folder(folder)
-    if format == "tf_saved_model":
-        check_utf8(folder, "folder")
-
-    def write_into(path):
-        if backend == keras.config.backend():
-            write(model, path, settings, images)
-        else:
-            write_in_fresh_process(backend, model, path, settings, images)
-
-    return write_version(folder, write_into)
+    check_name(format, FORMATS, "format")
+    _check_model(model)
+    if image_size is not None:
+        raise ValueError("image_size is for detectors; that of other models is in their preprocessing.")
+    settings = Settings(
+        format=format,
+        name=model_name(folder, format),
+        preprocessing=_check_preprocessing(model, preprocessing),
+        class_names=_check_class_names(model, class_names),
+        top_k=_check_top_k(top_k),
+        activation=None if num_classes(model) is None else choose_activation(model, activation),
+        quantization=quantization,
+    )
+    images = _check_quantization(model, settings, representative_images)
+    return write_on_able_backend(write, model, folder, settings, images)
 
 
 def write(model, path, settings, representative_images=None):
@@ -130,17 +115,35 @@ def write(model, path, settings, representative_images=None):
     if is_detector(model):
         write_detector(model, path, settings)
     elif settings.format == "tf_saved_model":
-        from zoo._export_saved_model import write_saved_model
-
         write_saved_model(model, path, settings)
     elif settings.format == "onnx":
-        from zoo._export_onnx import write_onnx
-
         write_onnx(model, path, settings)
     else:
-        from zoo._export_litert import write_litert
-
         write_litert(model, path, settings, representative_images)
+
+
+def main(job):
+    """Do what `job.json` in the folder `job` says; the exit code."""
+    job = pathlib.Path(job)
+    description = json.loads((job / "job.json").read_text(encoding="utf-8"))
+    for name in description["modules"]:
+        importlib.import_module(name)
+    # Uncompiled: the optimizer's class is the other backend's. Not safe_mode: whoever exports a model has it in memory,
+    # so its Python code, if any, has been run already.
+    model = keras.saving.load_model(job / "model.keras", compile=False, safe_mode=False)
+    images = np.load(job / "images.npy") if (job / "images.npy").exists() else None
+    kind = DetectorSettings if description["settings"].get("kind") == "detector" else Settings
+    try:
+        write(model, pathlib.Path(description["folder"]), kind.from_config(description["settings"]), images)
+    except ValueError as error:
+        (job / "error.txt").write_text(str(error), encoding="utf-8", errors="surrogatepass")
+        return 1
+    return 0
+
+
+def is_detector(model):
+    """Whether a model is one of the zoo's detectors."""
+    return isinstance(model, FasterRCNN)
 
 
 def _check_model(model):
@@ -217,37 +220,3 @@ def _check_quantization(model, settings, images):
             f"representative_images must have the shape (count, {', '.join(map(str, shape))}); given: {images.shape}."
         )
     return images
-
-
-def _check_installed(format):
-    """The backend that writes `format`: this one if it can, else one whose packages are installed."""
-    running = keras.config.backend()
-    able = {backend: packages for (name, backend), packages in PACKAGES.items() if name == format}
-    backends = [running] if running in able else list(able)
-    missing = {name: [package for package in able[name] if not _is_installed(package)] for name in backends}
-    for backend in backends:
-        if not missing[backend]:
-            return backend
-    names = ", ".join(name.replace("tensorflow_serving", "tensorflow-serving-api") for name in missing[backends[0]])
-    raise ImportError(
-        f'format={format!r} needs packages that are not installed: {names}; pip install "keras-apa[export]"'
-    )
-
-
-def _is_installed(package):
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ValueError:  # imported without a specification
-        return True
-
-
-def _model_name(folder, format):
-    """The last part of `folder` that is no version."""
-    import pathlib
-
-    path = pathlib.Path(folder).expanduser().absolute()
-    if path.suffix in (".onnx", ".tflite", ".keras"):
-        raise ValueError(
-            f"folder must name a folder, in which VERSION/{FORMATS[format] or ''} is made; given: {str(folder)!r}."
-        )
-    return as_text(path.parent.name if path.name.isdecimal() else path.name)

@@ -132,18 +132,85 @@ def build_resnet(
 
     The other arguments are those of `zoo.create_model`.
     """
-    attention = architecture.attention
+    given_classes = classes
+    options, classes, input_shape = _check(
+        network,
+        architecture,
+        classes=classes,
+        activation=activation,
+        gate=gate,
+        spatial_gate=spatial_gate,
+        classifier=classifier,
+        gate_normalization=gate_normalization,
+        gate_dropout=gate_dropout,
+        include_top=include_top,
+        pooling=pooling,
+        pyramid=pyramid,
+        input_shape=input_shape,
+        classifier_activation=classifier_activation,
+        stem=stem,
+        frozen_batch_norm=frozen_batch_norm,
+        data_format=data_format,
+        input_tensor=input_tensor,
+    )
+    images = keras.Input(input_shape, name="images") if input_tensor is None else input_tensor
+    # As in keras.applications, the model starts where the tensor comes from: what was done to it before is part of it.
+    inputs = images if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    inputs = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
+    name = network if name is None else name
+    x = _stem(images, options)
+    stages = {}
+    for stage, (filters, depth) in enumerate(zip(architecture.filters, architecture.depths, strict=True), start=1):
+        for block in range(1, depth + 1):
+            strides = 2 if stage > 1 and block == 1 else 1
+            x = _block(x, filters, strides, f"stage{stage}_block{block}", options)
+        stages[f"stage{stage}"] = x
+    if pyramid:
+        return Classifier(inputs, stages, name=name)
+    if include_top or pooling == "avg":
+        x = layers.GlobalAveragePooling2D(data_format=options.data_format, name="pool")(x)
+    elif pooling == "max":
+        x = layers.GlobalMaxPooling2D(data_format=options.data_format, name="pool")(x)
+    if include_top:
+        x = blocks.classify(x, classes, classifier, classifier_activation, architecture.dense_initializer)
+        if given_classes is not None and x.shape[-1] != classes:
+            raise ValueError(f"classes is {classes}, but the classifier {classifier.name!r} has {x.shape[-1]} outputs.")
+    return Classifier(inputs, x, name=name)
+
+
+def _check(
+    network,
+    architecture,
+    *,
+    classes,
+    activation,
+    gate,
+    spatial_gate,
+    classifier,
+    gate_normalization,
+    gate_dropout,
+    include_top,
+    pooling,
+    pyramid,
+    input_shape,
+    classifier_activation,
+    stem,
+    frozen_batch_norm,
+    data_format,
+    input_tensor,
+):
+    """The arguments of `build_resnet`, checked, as `(options, classes, input_shape)` with their defaults filled in."""
     data_format = data_format or keras.config.image_data_format()
     check_name(data_format, ("channels_last", "channels_first"), "data_format")
     gate, spatial_gate = blocks.check_attention(
-        network, attention, gate, spatial_gate, gate_normalization, gate_dropout
+        network, architecture.attention, gate, spatial_gate, gate_normalization, gate_dropout
     )
     if not isinstance(classifier, layers.Layer):
         check_name(classifier, blocks.CLASSIFIERS, "classifier")
     if classifier_activation is not None and not callable(classifier_activation):
         check_name(classifier_activation, blocks.ACTIVATIONS, "classifier_activation")
     check_bool(include_top, "include_top")
-    given_classes, classes = classes, architecture.classes if classes is None else classes
+    classes = architecture.classes if classes is None else classes
     if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 1:
         raise ValueError(f"classes must be a positive integer; given: {classes!r}.")
     check_bool(pyramid, "pyramid")
@@ -168,30 +235,7 @@ def build_resnet(
     if input_tensor is not None:
         input_shape = _shape_of(input_tensor, input_shape)
     input_shape = _check_input_shape(input_shape, network, smallest, architecture.image_size, data_format)
-
-    images = keras.Input(input_shape, name="images") if input_tensor is None else input_tensor
-    # As in keras.applications, the model starts where the tensor comes from: what was done to it before is part of it.
-    inputs = images if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    inputs = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
-    name = network if name is None else name
-    x = _stem(images, options)
-    stages = {}
-    for stage, (filters, depth) in enumerate(zip(architecture.filters, architecture.depths, strict=True), start=1):
-        for block in range(1, depth + 1):
-            strides = 2 if stage > 1 and block == 1 else 1
-            x = _block(x, filters, strides, f"stage{stage}_block{block}", options)
-        stages[f"stage{stage}"] = x
-    if pyramid:
-        return Classifier(inputs, stages, name=name)
-    if include_top or pooling == "avg":
-        x = layers.GlobalAveragePooling2D(data_format=data_format, name="pool")(x)
-    elif pooling == "max":
-        x = layers.GlobalMaxPooling2D(data_format=data_format, name="pool")(x)
-    if include_top:
-        x = blocks.classify(x, classes, classifier, classifier_activation, architecture.dense_initializer)
-        if given_classes is not None and x.shape[-1] != classes:
-            raise ValueError(f"classes is {classes}, but the classifier {classifier.name!r} has {x.shape[-1]} outputs.")
-    return Classifier(inputs, x, name=name)
+    return options, classes, input_shape
 
 
 def _shape_of(tensor, input_shape):

@@ -11,7 +11,7 @@ from keras_apa.layers import PriorCorrection
 from keras_apa.layers.gates import GATES, make_gate
 from zoo.checkpoint_files import ENDINGS, first_line, read_state_dict
 from zoo.detect import count_classes
-from zoo.torch_checkpoint import load_torch_checkpoint
+from zoo.torch_checkpoint import load_authors
 
 CLASSIFIER_TENSORS = 3  # at most: kernel, bias and scale
 SUFFIXES = (".weights.h5", ".keras", ".pth", ".pt", ".safetensors")
@@ -122,7 +122,7 @@ class _TorchFile:
         return count_classes({key: tuple(array.shape) for key, array in self.arrays.items()})
 
     def load(self, model, build, new_classifier):
-        load_torch_checkpoint(model, self.arrays, skip_classifier=new_classifier or not has_classifier(model))
+        load_authors(model, self.arrays, skip_classifier=new_classifier or not has_classifier(model))
 
 
 def load_weights(model, file, build=None):

@@ -19,7 +19,7 @@ from keras_apa.layers.activations import Sigmoid
 from zoo import preprocessing as images
 from zoo.classifier import Classifier
 from zoo.download import cache_folder, download, google_drive
-from zoo.torch_checkpoint import load_torch_checkpoint
+from zoo.torch_checkpoint import load_authors
 from zoo.weight_files import SUFFIXES, has_classifier, has_suffix, load_weights, open_weights
 
 # Images of each class of ImageNet-LT, largest first: 115,846 of 1000 classes (385 many, 479 medium, 136 few), from the
@@ -296,7 +296,7 @@ def create_with_weights(name, build, weights, options):
     correct = with_top and not new_head and weight_set.correction is not None
     model = build(**options)
     path = weight_set.download()  # after a wrong option has been found
-    load_torch_checkpoint(model, path, skip_classifier=new_head or not has_classifier(model))
+    load_authors(model, path, skip_classifier=new_head or not has_classifier(model))
     if correct:
         model = _corrected(
             model, PriorCorrection(weight_set.class_counts, weight_set.correction), options.get("classifier_activation")

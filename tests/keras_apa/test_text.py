@@ -8,7 +8,8 @@ import pytest
 import zoo
 from keras_apa import ClassCounts
 from keras_apa._text import as_text, check_utf8, visible
-from zoo.export import _check_class_names, _model_name
+from zoo.export import _check_class_names
+from zoo.serving.target import model_name
 
 NOT_UTF8 = b"caf\xe9".decode("utf-8", "surrogateescape")
 
@@ -56,7 +57,7 @@ def test_an_export_takes_names_that_are_no_utf8_as_text():
     model.class_names = [NOT_UTF8, "emu"]
     assert _check_class_names(model, None) == (r"caf\xe9", "emu")
     assert _check_class_names(model, ["emu", NOT_UTF8]) == ("emu", r"caf\xe9")
-    assert _model_name(f"models/{NOT_UTF8}/3", "onnx") == r"caf\xe9"
+    assert model_name(f"models/{NOT_UTF8}/3", "onnx") == r"caf\xe9"
     detector = zoo.FasterRCNN("resnet18", num_classes=2, pyramid_filters=8, box_units=16, class_names=[NOT_UTF8, "emu"])
     assert detector.class_names == tuple(detector.get_config()["class_names"]) == (r"caf\xe9", "emu")
 

@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 import zoo
-from training.cli import main
-from training.data.folder import folder
-from training.data.registry import load_source
+from training.classification.own_images import fingerprint
+from training.cli.main import main
+from training.config.classification import DataOptions
+from training.data.classification.folder import folder
+from training.data.classification.registry import load_source
 from training.image_files import ENDINGS, find_images, is_written, mark_written, search_images
-from training.own_images import fingerprint
-from training.ownership import claim
-from training.recipe import DataOptions
 from training.recipes import get_recipe
+from training.runs.ownership import claim
 
 pytestmark = pytest.mark.any_backend  # no backend takes part in finding files
 
@@ -219,7 +219,7 @@ def test_predict_and_export_say_what_they_leave_out(birds, tmp_path, capsys):
     assert len(json.loads(captured.out)["images"]) == 8
     for note in ("are left out: 1 .heic", "keras-apa wrote itself is left out: birds/runs"):
         assert note in captured.err
-    from training.export import _read_representative
+    from training.cli.export import _read_representative
 
     assert _read_representative(model, ["birds"]).shape == (8, 8, 8, 3)
     assert "keras-apa: --images: files without the ending" in capsys.readouterr().err
@@ -234,7 +234,7 @@ def test_long_lists_say_that_they_are_not_checked_and_skip_in_the_training(birds
     checked = load_source(options)
     assert list(checked.class_counts) == [3, 4] and len(checked.test) == 7
     assert "1 of 8 images cannot be decoded and were skipped:\n" in checked.notes[0]
-    monkeypatch.setattr("training.data.registry._SHORT", 0)
+    monkeypatch.setattr("training.data.classification.registry._SHORT", 0)
     source = load_source(options)
     assert list(source.class_counts) == [4, 4]
     assert "not checked beforehand; one that cannot is named and is replaced by another" in source.notes[0]

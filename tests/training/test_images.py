@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.images import find_images, read_image
+from training.image_files import find_images
+from training.images import read_image
 from zoo import Preprocessing
 
 # The runs of the suite on the other two backends leave these tests out.

@@ -12,22 +12,23 @@ import tensorflow as tf
 from PIL import Image
 from rich.console import Console
 
-from training import detection_figures, figures
-from training.callbacks import TensorBoardLog
 from training.checks import check_same_classes
-from training.cli import _explain, main, unboxed
-from training.console import text_console
-from training.data.coco import coco_source
-from training.data.coco_file import opened_image
-from training.data.list_files import read_list
-from training.data.source import FileImages
-from training.detection_recipe import DetectionRecipe
-from training.detection_run import describe_detection_data
+from training.classification import figures
+from training.cli.main import _explain, main, unboxed
+from training.config.detection import DetectionRecipe
+from training.data.classification.encoded import FileImages
+from training.data.classification.list_files import read_list
+from training.data.detection.coco import coco_source
+from training.data.detection.coco_file import opened_image
+from training.detection import figures as detection_figures
+from training.detection.describe import describe_detection_data
+from training.engine.callbacks import TensorBoardLog
 from training.files import write_json, write_text
+from training.inference.classifier import read_class_names
+from training.inference.detector import _free
 from training.models import load_model
-from training.own_images import check_same_images, kept_fingerprint
-from training.predict import read_class_names
-from training.predict_detections import _free
+from training.runs.choices import check_same_images, kept_fingerprint
+from training.runtime.console import text_console
 
 NOT_UTF8 = b"caf\xe9".decode("utf-8", "surrogateescape")
 MARKUP = "cup [mug] $a_b$ :smile: 猫|*x*"

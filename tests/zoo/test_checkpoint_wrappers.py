@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import zoo
-from training.cli import main
+from training.cli.main import main
 from zoo.checkpoint_files import read_state_dict, write_state_dict
 
 pytestmark = pytest.mark.any_backend

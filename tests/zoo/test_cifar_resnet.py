@@ -52,7 +52,7 @@ def test_parameter_counts_of_other_combinations(combination):
 
 def torch_gradients(model, x, labels, training):
     """The loss, and the gradient of every trainable tensor by its PyTorch key and in its layout."""
-    tensors = {t.key: t for t in zoo.torch_checkpoint.torch_tensors(model)}
+    tensors = {t.key: t for t in zoo.torch_tensors.torch_tensors(model)}
     trainable = [t for t in tensors.values() if any(t.variable is v for v in model.trainable_variables)]
     index = {id(v): i for i, v in enumerate(model.trainable_variables)}
     start = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import zoo
-from training.classification import evaluate
-from training.data.digits import digits100_lt
-from training.outcome import GROUPS
+from training.classification.evaluate import evaluate
+from training.classification.outcome import GROUPS
+from training.data.classification.digits import digits100_lt
 
 NAMES = ["se_resnet_digits100_lt", "se_resnet_digits100_lt_baseline"]
 

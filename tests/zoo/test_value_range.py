@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import zoo
-from training.evaluation import detect
+from training.detection.metrics import detect
 from zoo.preprocessing import Preprocessing, cifar, imagenet
 from zoo.value_range import PIXELS, range_after, values_known, warn_of_range
 

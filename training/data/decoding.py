@@ -5,20 +5,17 @@ from __future__ import annotations
 import io
 import os
 import struct
-import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.images import FORMATS, exif_orientation, in_front_of_white, upright, why_unreadable
-from training.output import visible
+from training.image_files import FORMATS
+from training.images import exif_orientation, in_front_of_white, upright, why_unreadable
+from training.runtime.console import with_progress
 
 __all__ = [
     "UnreadableImageError",
@@ -26,9 +23,7 @@ __all__ = [
     "decode_plain_jpeg",
     "decoded",
     "is_plain_jpeg",
-    "tell",
     "unreadable_images",
-    "with_progress",
 ]
 
 
@@ -36,7 +31,8 @@ class UnreadableImageError(ValueError):
     """An image that a training needs cannot be decoded; the message starts with its name."""
 
 
-_SHOW_PROGRESS = 1000  # files that are decoded in a second or so
+# What the progress bar says, and how many files are decoded in a second or so.
+CHECKING = {"text": "checking images", "above": 1000}
 
 _START_OF_SCAN, _EXIF, _HUFFMAN_TABLES, _END = 0xDA, 0xE1, 0xC4, 0xD9
 _PLAIN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, Huffman coded
@@ -154,21 +150,5 @@ def unreadable_images(paths: Iterable[str | os.PathLike], workers: int | None = 
 
     paths = [os.fspath(path) for path in paths]
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        reasons = with_progress(pool.map(reason, paths), len(paths))
+        reasons = with_progress(pool.map(reason, paths), len(paths), **CHECKING)
         return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason is not None}
-
-
-def with_progress(results: Iterable[Any], total: int) -> Iterator[Any]:
-    """The same results of looking at images, with a bar on a terminal where there are many."""
-    console = Console(stderr=True)
-    if not console.is_terminal or total <= _SHOW_PROGRESS:
-        yield from results
-        return
-    columns = (TextColumn("checking images"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield from progress.track(results, total=total)
-
-
-def tell(message: str) -> None:
-    """A line on stderr, printable whatever a file's name has in it."""
-    print(f"keras-apa: {visible(message)}", file=sys.stderr, flush=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
 import pkgutil
 
 from training.checks import nearest
-from training.recipe import Experiment
+from training.config.experiment import Experiment
 
 
 def recipes() -> dict[str, Experiment]:
@@ -16,6 +17,15 @@ def recipes() -> dict[str, Experiment]:
     lists = [value for value in values if isinstance(value, list)]
     found = [each for value in [values, *lists] for each in value if isinstance(each, Experiment)]
     return {recipe.name: recipe for recipe in sorted(found, key=lambda recipe: recipe.name)}
+
+
+def list_recipes(pattern: str = "*") -> list[str]:
+    """The names of the recipes, or of those that match a pattern such as `"cifar*"`.
+
+    >>> list_recipes("digits10_lt*")
+    ['digits10_lt', 'digits10_lt_baseline']
+    """
+    return [name for name in recipes() if fnmatch.fnmatchcase(name, pattern)]
 
 
 def get_recipe(name: str) -> Experiment:

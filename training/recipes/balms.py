@@ -9,8 +9,9 @@ epochs for the same number of steps. The settings of the losses it is compared w
 authors' own repositories are used. The optimiser's weight decay acts on everything, the augmentation fills with grey.
 
 Decoupled, with Balanced Softmax on the frozen network of `..._softmax` and a new classifier, 2,000 steps; `..._meta`
-is the whole of Balanced Meta-Softmax: it also learns how often images of each class are drawn (`training.meta_sampler`
-says how, and where it differs from the authors' code). Published with the code, imbalance 200: 81.8 and 47.2
+is the whole of Balanced Meta-Softmax: it also learns how often images of each class are drawn
+(`training.classification.meta_sampler` says how, and where it differs from the authors' code). Published with the code,
+imbalance 200: 81.8 and 47.2
 decoupled, 82.2 and 48.0 with the Meta Sampler; Adaptive Parametric Activation, Table 3b, CIFAR-100-LT imbalance 100 /
 10: 50.8 / 63.0. Never run on CIFAR here. Adam 0.01 and 512 judging images as in the code; it draws from all images of
 the data set, this from batches of the square-root sampler, between its start (every image alike) and balanced classes.
@@ -26,16 +27,16 @@ imbalance 200, the code's, `--epochs 685 --optimizer.warmup-epochs 43` for CIFAR
     keras-apa train balms_cifar100_lt_meta --start.weights runs/balms_cifar100_lt_softmax
 """
 
-from training.recipe import (
+from training.config.classification import (
     AugmentOptions,
     DataOptions,
     LossOptions,
     MetaSamplerOptions,
     ModelOptions,
-    OptimizerOptions,
     Recipe,
     StartOptions,
 )
+from training.config.experiment import OptimizerOptions
 
 _CROSS_ENTROPY = LossOptions(name="SparseCategoricalCrossentropy")
 

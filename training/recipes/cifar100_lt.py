@@ -11,15 +11,15 @@ correction is `rel`, the paper's is PC-softmax (`raw`); `keras-apa evaluate RUN 
     keras-apa train cifar100_lt --model.activation relu                           # APA*
 """
 
-from training.recipe import (
+from training.config.classification import (
     AugmentOptions,
     DataOptions,
     EvaluationOptions,
     LossOptions,
     ModelOptions,
-    OptimizerOptions,
     Recipe,
 )
+from training.config.experiment import OptimizerOptions
 
 recipe = Recipe(
     name="cifar100_lt",

@@ -11,7 +11,7 @@ Cost: 24 epochs; wants a GPU at this size.
     keras-apa train detection --data.train ann.json --data.images DIR --dry-run
 """
 
-from training.detection_recipe import (
+from training.config.detection import (
     DetectionAugmentOptions,
     DetectionDataOptions,
     DetectionEvaluationOptions,
@@ -19,7 +19,7 @@ from training.detection_recipe import (
     DetectionModelOptions,
     DetectionRecipe,
 )
-from training.recipe import OptimizerOptions
+from training.config.experiment import OptimizerOptions
 
 recipe = DetectionRecipe(
     name="detection",

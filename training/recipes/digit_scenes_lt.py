@@ -10,7 +10,7 @@ Cost: 8 epochs, some two minutes on two CPU cores.
     keras-apa train digit_scenes_lt --loss.name GumbelCrossentropy --seed 1
 """
 
-from training.detection_recipe import (
+from training.config.detection import (
     DetectionAugmentOptions,
     DetectionDataOptions,
     DetectionEvaluationOptions,
@@ -18,7 +18,7 @@ from training.detection_recipe import (
     DetectionModelOptions,
     DetectionRecipe,
 )
-from training.recipe import OptimizerOptions
+from training.config.experiment import OptimizerOptions
 
 softmax = DetectionRecipe(
     name="digit_scenes_lt_softmax",

@@ -7,7 +7,8 @@ Cost: one to three minutes each on two CPU cores.
     keras-apa demo --epochs 10 --seed 0
 """
 
-from training.recipe import AugmentOptions, DataOptions, LossOptions, ModelOptions, OptimizerOptions, Recipe
+from training.config.classification import AugmentOptions, DataOptions, LossOptions, ModelOptions, Recipe
+from training.config.experiment import OptimizerOptions
 
 baseline = Recipe(
     name="digits100_lt_baseline",

@@ -21,9 +21,10 @@ Cost: 10,000 images in 224 pixels take about a million forward and backward pass
     keras-apa train folder --data.path DIR --start.weights se_resnet50/imagenet
 """
 
-from training.recipe import AugmentOptions, DataOptions, LossOptions, ModelOptions, OptimizerOptions, Recipe
+from training.config.classification import AugmentOptions, DataOptions, LossOptions, ModelOptions, Recipe
+from training.config.experiment import OptimizerOptions
 
-# The values of the last line; `training/own_images.py` has the others.
+# The values of the last line; `training/classification/own_images.py` has the others.
 recipe = Recipe(
     name="folder",
     title="APA* + AGLU, Balanced Softmax",

@@ -11,16 +11,16 @@ does so), a mean over classes (the nearest code's reduction), all layers trained
     keras-apa train gol_cifar100_lt --start.weights runs/gol_cifar100_lt_stage1
 """
 
-from training.recipe import (
+from training.config.classification import (
     AugmentOptions,
     DataOptions,
     EvaluationOptions,
     LossOptions,
     ModelOptions,
-    OptimizerOptions,
     Recipe,
     StartOptions,
 )
+from training.config.experiment import OptimizerOptions
 
 
 def _second_stage(first: Recipe, published: str, epochs: int, learning_rate: float) -> Recipe:

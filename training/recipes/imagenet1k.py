@@ -12,7 +12,8 @@ plain ResNet-50 with AGLU: Table 6c's row cannot be traced to it.
     keras-apa train imagenet1k --model.activation relu --model.gate sigmoid        # the baseline
 """
 
-from training.recipe import AugmentOptions, DataOptions, EvaluationOptions, ModelOptions, OptimizerOptions, Recipe
+from training.config.classification import AugmentOptions, DataOptions, EvaluationOptions, ModelOptions, Recipe
+from training.config.experiment import OptimizerOptions
 
 recipe = Recipe(
     name="imagenet1k",

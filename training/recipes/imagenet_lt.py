@@ -16,14 +16,8 @@ networks; using these settings is an assumption. Classes are numbered by falling
     keras-apa train imagenet_lt --model.activation mish                            # Table 4f
 """
 
-from training.recipe import (
-    AugmentOptions,
-    DataOptions,
-    EvaluationOptions,
-    ModelOptions,
-    OptimizerOptions,
-    Recipe,
-)
+from training.config.classification import AugmentOptions, DataOptions, EvaluationOptions, ModelOptions, Recipe
+from training.config.experiment import OptimizerOptions
 
 recipe = Recipe(
     name="imagenet_lt",

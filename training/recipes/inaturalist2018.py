@@ -10,7 +10,8 @@ as in the README's command (first code: 176).
     keras-apa train inaturalist2018 --data.path FOLDER --data.train-list train2018.json --data.test-list val2018.json
 """
 
-from training.recipe import AugmentOptions, DataOptions, EvaluationOptions, ModelOptions, OptimizerOptions, Recipe
+from training.config.classification import AugmentOptions, DataOptions, EvaluationOptions, ModelOptions, Recipe
+from training.config.experiment import OptimizerOptions
 
 recipe = Recipe(
     name="inaturalist2018",

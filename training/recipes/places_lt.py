@@ -11,15 +11,15 @@ dropout in their gates stays on.
     keras-apa train places_lt --start.weights runs/imagenet1k                      # your own pretraining
 """
 
-from training.recipe import (
+from training.config.classification import (
     AugmentOptions,
     DataOptions,
     EvaluationOptions,
     ModelOptions,
-    OptimizerOptions,
     Recipe,
     StartOptions,
 )
+from training.config.experiment import OptimizerOptions
 
 recipe = Recipe(
     name="places_lt",

@@ -7,6 +7,7 @@ import math
 import keras
 from keras import layers, ops
 
+from keras_apa import _keras_internals as internals
 from keras_apa.layers import UnbiasedBatchNormalization
 from zoo.detection.convolution import convolve, pointwise, relu, zeros_after
 from zoo.registry import create_model
@@ -108,8 +109,7 @@ def run_stages(backbone, images, training=False):
     >>> tuple(maps["stage4"].shape)
     (1, 2, 2, 512)
     """
-    by_depth = backbone._nodes_by_depth
-    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
+    nodes = internals.calls_in_order(backbone)
     users = collections.defaultdict(list)
     for node in nodes:
         for tensor in node.input_tensors:
@@ -128,7 +128,7 @@ def run_stages(backbone, images, training=False):
             left[id(node.outputs[0])] = 0
         else:
             args, kwargs = node.arguments.fill_in(values)
-            if "training" in getattr(node.operation, "_call_context_args", ()):
+            if internals.takes_training(node.operation):
                 kwargs["training"] = bool(training) and getattr(node.operation, "trainable", True)
             results = relu(*args) if _is_relu(node.operation) else node.operation(*args, **kwargs)
         for tensor, value in zip(outputs, keras.tree.flatten(results), strict=True):

@@ -10,11 +10,11 @@ import re
 import keras
 import numpy as np
 
-from zoo.checkpoint_files import check_finite, read_state_dict
+from zoo.checkpoint_files import read_state_dict
 from zoo.detect import detect_architecture
 from zoo.detection.backbone import set_batch_norm_epsilon
 from zoo.registry import create_model
-from zoo.torch_checkpoint import COUNTER, REAL, TorchTensor, torch_tensors
+from zoo.torch_tensors import TorchTensor, assign, check_same, compare, torch_tensors
 
 BODY = "backbone.body."
 CLASSIFIER = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
@@ -141,38 +141,21 @@ def load_torchvision(detector, source, strict=True, skip_classifier=False):
     tensors = list(torchvision_tensors(detector, skip_classifier))
     if skip_classifier:
         arrays = {key: value for key, value in arrays.items() if not key.startswith(CLASSIFIER)}
-    known = {tensor.key for tensor in tensors}
-    report = {
-        "missing": [tensor.key for tensor in tensors if tensor.key not in arrays],
-        "unexpected": [key for key in arrays if key not in known and not key.endswith(COUNTER)],
-        "misshapen": [],
-    }
-    fitting = []
-    for tensor in tensors:
-        array = arrays.get(tensor.key)
-        if array is None:
-            continue
-        if array.dtype.kind not in REAL:
-            report["misshapen"].append(f"{tensor.key}: dtype {array.dtype} given, a real number is needed")
-        elif array.shape != tensor.shape:
-            report["misshapen"].append(f"{tensor.key}: {array.shape} given, {tensor.shape} in the model")
-        else:
-            fitting.append(tensor)
-    if strict and any(report.values()):
-        lines = [f"{kind}: {', '.join(items)}" for kind, items in report.items() if items]
-        if not report["missing"] and not report["unexpected"]:
-            if all(item.startswith(CLASSIFIER) for item in report["misshapen"]):
-                lines.append(
-                    "Only the layers of the classes differ: load_torch_checkpoint with "
-                    "skip_classifier=True loads the rest."
-                )
-        if report["unexpected"] and all(".mask_" in key for key in report["unexpected"]):
-            lines.append("It has a mask head, as zoo.MaskRCNN has; strict=False loads the rest.")
-        raise ValueError(f"The checkpoint does not fit {detector.name!r}; nothing was loaded.\n" + "\n".join(lines))
-    check_finite((tensor.key, arrays[tensor.key]) for tensor in fitting)
-    for tensor in fitting:
-        tensor.variable.assign(np.reshape(tensor.to_keras(arrays[tensor.key]), tensor.variable.shape))
+    report, fitting = compare(tensors, arrays)
+    if strict:
+        check_same(detector, report, _hints(report))
+    assign(fitting)
     return report
+
+
+def _hints(report):
+    if not report["missing"] and not report["unexpected"]:
+        if all(item.startswith(CLASSIFIER) for item in report["misshapen"]):
+            yield (
+                "Only the layers of the classes differ: load_torch_checkpoint with skip_classifier=True loads the rest."
+            )
+    if report["unexpected"] and all(".mask_" in key for key in report["unexpected"]):
+        yield "It has a mask head, as zoo.MaskRCNN has; strict=False loads the rest."
 
 
 def to_torchvision(detector, skip_classifier=False):

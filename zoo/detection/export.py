@@ -5,8 +5,19 @@ import json
 
 import numpy as np
 
+from keras_apa._names import check_name
 from keras_apa._text import as_text
-from zoo.detection.rcnn import FasterRCNN
+from zoo.serving.graph import in_float32
+from zoo.serving.process import write_on_able_backend
+from zoo.serving.saved_model import (
+    assert_not_empty,
+    check_runs_without_xla,
+    decode_each,
+    plain_convolutions,
+    write_signatures,
+    write_warmup_requests,
+)
+from zoo.serving.target import FORMATS, model_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,22 +84,38 @@ def detector_settings(detector, format, name, image_size=None, class_names=None,
     )
 
 
-def is_detector(model):
-    """Whether a model is one of the zoo's detectors."""
-    return isinstance(model, FasterRCNN)
+def export_detector(
+    detector,
+    folder,
+    format="tf_saved_model",
+    preprocessing=None,
+    class_names=None,
+    top_k=5,
+    activation=None,
+    quantization=None,
+    representative_images=None,
+    image_size=None,
+):
+    """`zoo.export` for a detector; all its arguments, of which some have no place here, and its errors."""
+    check_name(format, FORMATS, "format")
+    settings = detector_settings(
+        detector,
+        format,
+        model_name(folder, format),
+        image_size,
+        class_names,
+        top_k=None if top_k == 5 else top_k,
+        preprocessing=preprocessing,
+        activation=activation,
+        quantization=quantization,
+        representative_images=representative_images,
+    )
+    return write_on_able_backend(write_detector, detector, folder, settings)
 
 
-def write_detector(detector, folder, settings):
+def write_detector(detector, folder, settings, representative_images=None):
     """Write the SavedModel with its signatures, warm-up requests and a description; on the TensorFlow backend."""
     import tensorflow as tf
-
-    from zoo._export_graph import in_float32
-    from zoo._export_saved_model import (
-        check_runs_without_xla,
-        plain_convolutions,
-        write_signatures,
-        write_warmup_requests,
-    )
 
     detector = in_float32(detector)
     with plain_convolutions(detector):
@@ -122,8 +149,6 @@ def serving_default(detector, image_size):
     """The signature for batches of pixels, `images` and `image_size`: what calling the detector with them gives."""
     import tensorflow as tf
 
-    from zoo._export_saved_model import assert_not_empty
-
     def serve(images, image_size):
         with tf.control_dependencies([assert_not_empty(images)]):
             images = tf.identity(images)
@@ -139,8 +164,6 @@ def serving_default(detector, image_size):
 def serve_jpeg(detector, settings):
     """The signature for batches of encoded JPEG or PNG images, `image_bytes`; boxes in the pixels of the images."""
     import tensorflow as tf
-
-    from zoo._export_saved_model import decode_each
 
     transform, (height, width) = detector.preprocessing, settings.image_size
 

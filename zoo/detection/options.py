@@ -5,6 +5,7 @@ import math
 import numbers
 
 from keras_apa._names import check_name
+from zoo.detection.boxes import MAX_LOG_SCALE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,6 +108,11 @@ class Options:
                 f"rpn_low_threshold must not be above rpn_high_threshold, {self.rpn_high_threshold}; "
                 f"given: {self.rpn_low_threshold}."
             )
+
+    @property
+    def min_log_scale(self):
+        """Least logarithm of a box's growth, or `None`."""
+        return -MAX_LOG_SCALE if self.symmetric_delta_clip else None
 
     @staticmethod
     def _check(name, default, value):

@@ -1,8 +1,6 @@
 """Faster R-CNN on a feature pyramid, as a Keras model that `fit` trains on every backend."""
 
-import contextlib
 import dataclasses
-import types
 
 import keras
 import numpy as np
@@ -14,16 +12,17 @@ from keras_apa.losses import attach_loss_state
 from zoo.detection import matching
 from zoo.detection.anchors import pyramid_anchors
 from zoo.detection.backbone import as_backbone, freeze, run_stages, stages_of
-from zoo.detection.boxes import MAX_LOG_SCALE, iou
+from zoo.detection.checkpoint import build_from_torchvision
+from zoo.detection.export import export_detector
 from zoo.detection.fpn import FeaturePyramid
 from zoo.detection.heads import BoxHead, ProposalHead
-from zoo.detection.losses import box_loss
+from zoo.detection.inputs import check_image_shape
 from zoo.detection.options import make_options
-from zoo.detection.postprocessing import select_detections
-from zoo.detection.proposals import box_targets, in_ignored_region, proposal_losses, select_proposals
-from zoo.detection.roi import multilevel_roi_align
+from zoo.detection.proposals import proposal_losses, select_proposals
+from zoo.detection.roi_heads import box_detections, box_losses, region_features, sample_regions
 from zoo.detection.roi_losses import RegionLoss
-from zoo.detection.targets import check_targets, read_targets
+from zoo.detection.targets import read_targets
+from zoo.detection.trainer import DetectorTrainer
 from zoo.detection.transform import DetectionPreprocessing
 from zoo.value_range import PIXELS, sees_images, values_known
 
@@ -33,7 +32,7 @@ _VALIDATION_SEED = 1337
 
 @keras.saving.register_keras_serializable(package="keras_apa")
 @sees_images
-class FasterRCNN(keras.Model):
+class FasterRCNN(DetectorTrainer):
     """Faster R-CNN with a feature pyramid: proposals, then a class and a box for each.
 
     The sum of four losses is trained, each logged by its name: `objectness_loss` and `proposal_box_loss` of the
@@ -184,8 +183,6 @@ class FasterRCNN(keras.Model):
         >>> loaded.num_classes
         2
         """
-        from zoo.detection.checkpoint import build_from_torchvision
-
         return build_from_torchvision(cls, source, batch_norm_epsilon, frozen_stages, arguments)
 
     # ------------------------------------------------------------------------------------------------
@@ -194,20 +191,8 @@ class FasterRCNN(keras.Model):
     def read_images(self, inputs):
         """`(network inputs, image size or None, (height, width) of the batch)` from what the model is called with."""
         images, size = (inputs["images"], inputs.get("image_size")) if isinstance(inputs, dict) else (inputs, None)
-        self._check_image_shape(images)
+        check_image_shape(images, self.strides[-1])
         return self.preprocessing.normalize(images, size), size, tuple(images.shape[1:3])
-
-    def _check_image_shape(self, images):
-        shape = tuple(images.shape)
-        if len(shape) != 4 or shape[-1] != 3:
-            raise ValueError(f"images must have the shape (batch, height, width, 3); given: {shape}.")
-        if None in shape[1:3]:
-            raise ValueError(f"images must have a known height and width, the same in every batch; given: {shape}.")
-        if min(shape[1:3]) < self.strides[-1]:
-            raise ValueError(
-                f"images must be at least {self.strides[-1]} pixels high and wide, the stride of the last stage; "
-                f"given: {shape[1:3]}."
-            )
 
     def feature_maps(self, images, training=False):
         """The maps of the pyramid, finest first, of normalised images."""
@@ -237,28 +222,16 @@ class FasterRCNN(keras.Model):
             options.proposals_training if training else options.proposals,
             options.rpn_nms_threshold,
             options.rpn_min_size,
-            self._min_log_scale,
+            options.min_log_scale,
         )
 
     def region_features(self, maps, boxes, size):
         """ROIAlign of boxes `(batch, N, 4)` on the levels of the pyramid, `(batch * N, size, size, channels)`."""
-        options = self.options
-        features = multilevel_roi_align(
-            maps[:-1],
-            boxes,
-            size,
-            [1 / stride for stride in self.strides],
-            options.roi_sampling_ratio,
-            options.roi_aligned,
-            options.roi_max_sampling_ratio,
-            options.roi_level_epsilon,
-            options.roi_canonical_size,
-        )
-        return ops.reshape(features, (-1, *features.shape[2:]))
+        return region_features(maps, boxes, size, self.strides, self.options)
 
-    @property
-    def _min_log_scale(self):
-        return -MAX_LOG_SCALE if self.options.symmetric_delta_clip else None
+    def sample_regions(self, boxes, valid, targets, order):
+        """Regions for the box head, see `zoo.detection.roi_heads.sample_regions`."""
+        return sample_regions(boxes, valid, targets, order, self.num_classes, self.options)
 
     # ------------------------------------------------------------------------------------------------
     # Inference
@@ -275,26 +248,10 @@ class FasterRCNN(keras.Model):
 
     def detect(self, maps, logits, deltas, image_size, size):
         """The detections from the maps of the pyramid and the outputs of the proposal head."""
-        options = self.options
         image_size = ops.cast(ops.convert_to_tensor(image_size), "float32")
         boxes, scores = self.propose(logits, deltas, self.anchors(size, maps), image_size, training=False)
-        number = boxes.shape[1]
-        class_logits, class_deltas = self.box_head(self.region_features(maps, boxes, 7))
-        probabilities = ops.reshape(self.region_loss.scores(class_logits), (-1, number, self.num_classes))
-        present = ops.expand_dims(scores > float("-inf"), -1)
-        boxes, scores, labels = select_detections(
-            ops.where(present, probabilities, float("-inf")),
-            ops.reshape(class_deltas, (-1, number, *class_deltas.shape[1:])),
-            boxes,
-            image_size,
-            options.score_threshold,
-            options.nms_threshold,
-            options.max_detections,
-            options.box_weights,
-            options.min_size,
-            self._min_log_scale,
-        )
-        return {"boxes": boxes, "scores": scores, "labels": labels}
+        logits, deltas = self.box_head(self.region_features(maps, boxes, 7))
+        return box_detections(logits, deltas, boxes, scores, image_size, self.region_loss, self.options)
 
     def predict_images(self, images, resize=True):
         """Detections in images of any size, in the pixels of the given images.
@@ -366,9 +323,6 @@ class FasterRCNN(keras.Model):
             total = total + ops.sum(ops.cast(loss, "float32"))
         return total
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        return self.get_metrics_result()
-
     def detection_losses(self, x, y, outputs, training=True, order=None):
         """Every loss of a batch by name.
 
@@ -388,16 +342,11 @@ class FasterRCNN(keras.Model):
         objectness, proposal_box = proposal_losses(logits, deltas, anchors, targets, order, self.options)
         boxes, scores = self.propose(logits, deltas, anchors, targets.image_size, training=True)
         regions = self.sample_regions(boxes, scores > float("-inf"), targets, order)
-        class_logits, class_deltas = self.box_head(self.region_features(maps, regions["boxes"], 7))
-        flat = {key: ops.reshape(value, (-1, *value.shape[2:])) for key, value in regions.items()}
-        wanted = box_targets(flat["object_boxes"], flat["boxes"], flat["is_positive"], self.options.box_weights)
+        logits, deltas = self.box_head(self.region_features(maps, regions["boxes"], 7))
         losses = {
             "objectness_loss": objectness,
             "proposal_box_loss": proposal_box,
-            "classifier_loss": self.region_loss.mean(flat["labels"], class_logits, flat["valid"]),
-            "box_loss": box_loss(
-                class_deltas, wanted, flat["labels"], flat["is_positive"], flat["valid"], self.options.box_loss_beta
-            ),
+            **box_losses(logits, deltas, regions, self.region_loss, self.options),
         }
         return {**losses, **self._more_losses(maps, regions, targets)}
 
@@ -405,157 +354,9 @@ class FasterRCNN(keras.Model):
         """Losses of the heads of a subclass."""
         return {}
 
-    def sample_regions(self, boxes, valid, targets, order):
-        """Regions for the box head, the positives first: a dict of tensors `(batch, roi_samples, ...)`.
-
-        `boxes`, `is_positive`, `valid`, `labels` (background is `num_classes`), `objects` (index) and `object_boxes`.
-        """
-        options = self.options
-        if options.add_ground_truth:
-            boxes = ops.concatenate([boxes, targets.boxes], axis=1)
-            valid = ops.concatenate([valid, targets.valid], axis=1)
-        quality = iou(targets.boxes, boxes)
-        threshold = options.roi_threshold
-        matches = matching.match(quality, threshold, threshold, options.roi_low_quality, targets.valid)
-        positive = ops.logical_and(matches >= 0, valid)
-        negative = ops.logical_and(ops.equal(matches, matching.BELOW), valid)
-        if targets.ignored is not None:
-            negative = ops.logical_and(negative, ops.logical_not(in_ignored_region(boxes, targets, options)))
-        index, is_positive, drawn = matching.balanced_sample(
-            positive, negative, options.roi_samples, options.roi_positive_fraction, order
-        )
-        objects = ops.maximum(ops.take_along_axis(matches, index, axis=1), 0)
-        labels = ops.take_along_axis(targets.labels, objects, axis=1)
-        return {
-            "boxes": ops.take_along_axis(boxes, ops.expand_dims(index, -1), axis=1),
-            "is_positive": is_positive,
-            "valid": drawn,
-            "labels": ops.where(is_positive, labels, self.num_classes),
-            "objects": objects,
-            "object_boxes": ops.take_along_axis(targets.boxes, ops.expand_dims(objects, -1), axis=1),
-        }
-
-    @contextlib.contextmanager
-    def _with_losses(self):
-        """While it evaluates, a call returns what the losses need, and no time goes into detections."""
-        self._wants_losses = True
-        try:
-            yield
-        finally:
-            self._wants_losses = False
-
-    def train_step(self, *args):
-        return super().train_step(*args[:-1], _with_image_size(args[-1]))
-
-    def test_step(self, *args):
-        return super().test_step(*args[:-1], _with_image_size(args[-1]))
-
-    def fit(self, x=None, y=None, *args, **kwargs):
-        self._check_compiled()
-        if kwargs.get("class_weight") is not None:
-            raise ValueError("class_weight is not used by detectors; give roi_loss a loss that knows the class counts.")
-        self._check_arrays(x, y)
-        validation = kwargs.get("validation_data")
-        if isinstance(validation, (tuple, list)):
-            self._check_arrays(*validation[:2])
-        return super().fit(x, y, *args, **kwargs)
-
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        self._check_compiled()
-        self._check_arrays(x, y)
-        with self._with_losses():
-            return super().evaluate(x, y, *args, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        self._check_arrays(x)
-        return super().predict(x, *args, **kwargs)
-
-    def make_train_function(self, force=False):
-        self._make_function_by_size("train_function", super().make_train_function, force)
-
-    def make_test_function(self, force=False):
-        self._make_function_by_size("test_function", super().make_test_function, force)
-
-    def make_predict_function(self, force=False):
-        self._make_function_by_size("predict_function", super().make_predict_function, force)
-
-    def _make_function_by_size(self, name, make, force):
-        """On TensorFlow a function for each size: from the second on, Keras's would be one for images of any size."""
-        if keras.backend.backend() != "tensorflow" or self.run_eagerly:
-            make(force)
-            return
-        functions = {}
-
-        def function(data):
-            if isinstance(data, types.GeneratorType):  # `train_on_batch`
-                data = list(data)
-            spec = getattr(data, "element_spec", None)
-            if spec is not None and _is_of_any_size(spec):
-                return batches_of_any_size(data)
-            size = _sizes(data if spec is None else spec)
-            if size not in functions:
-                make(force=True)  # puts what it makes in the place of this one
-                functions[size] = getattr(self, name)
-                setattr(self, name, function)
-            return functions[size](data)
-
-        def batches_of_any_size(iterator):
-            """Sizes that only the batches tell: they are taken out of the iterator one after the other."""
-            outputs = function([next(iterator)])
-            for _ in range(self.steps_per_execution - 1):
-                if (batch := next(iterator, None)) is not None:
-                    outputs = function([batch])
-            return outputs
-
-        if force or getattr(self, name) is None:
-            setattr(self, name, function)
-
-    def test_on_batch(self, *args, **kwargs):
-        with self._with_losses():
-            return super().test_on_batch(*args, **kwargs)
-
     def wanted_range(self):
         """The least and the largest value of an image."""
         return PIXELS
-
-    def _check_compiled(self):
-        """A detector has losses of its own; those of `compile` would fail within the first step."""
-        loss, metrics = self.loss, self._compile_metrics
-        # Keras keeps them when a model is compiled again without: that must be the way out of this error.
-        self.loss = self._compile_loss = self._compile_metrics = None
-        if loss is not None:
-            raise ValueError(
-                "loss of compile is not used by detectors: they have losses of their own, and roi_loss for the classes."
-            )
-        if metrics is not None:
-            raise ValueError(
-                "metrics of compile is not used by detectors: training.evaluation.DetectionEvaluation has precisions."
-            )
-
-    def _check_arrays(self, x, y=None):
-        """What is wrong is found before the first step where all of it can be seen.
-
-        On JAX an error within a step would leave the model without its weights.
-        """
-        first = x.get("images") if isinstance(x, dict) else x
-        if isinstance(first, (list, tuple)):
-            raise ValueError(
-                "images must be one array, (batch, height, width, 3); given: a list. `predict_images` takes images of "
-                "any sizes."
-            )
-        if isinstance(first, np.ndarray):
-            self._check_image_shape(first)
-            size = x.get("image_size") if isinstance(x, dict) else None
-            if isinstance(size, np.ndarray):
-                self._check_image_size(size, first.shape)
-        for key, value in y.items() if isinstance(y, dict) else ():
-            if isinstance(value, (list, tuple)):  # Keras takes each number in it for an input of its own
-                raise ValueError(f"{key} must be one array, padded to as many objects in each image; given: a list.")
-        if isinstance(y, dict) and all(isinstance(value, np.ndarray) for value in y.values()):
-            images = x["images"] if isinstance(x, dict) else x
-            if "image_size" in y:
-                self._check_image_size(y["image_size"], images.shape)
-            check_targets(y, self.num_classes, tuple(images.shape[1:3]), getattr(self, "mask_format", None))
 
     def export(self, filepath, format="tf_saved_model", **options):
         """Write the detector for a server: `zoo.export(detector, filepath, format, **options)`.
@@ -568,20 +369,7 @@ class FasterRCNN(keras.Model):
         ...     detector.export(pathlib.Path(folder) / "birds", image_size=(64, 96)).name
         '1'
         """
-        from zoo.export import export
-
-        return export(self, filepath, format, **options)
-
-    @staticmethod
-    def _check_image_size(size, shape):
-        if size.shape != (shape[0], 2):
-            raise ValueError(f"image_size must have the shape ({shape[0]}, 2), one an image; given: {size.shape}.")
-        wrong = np.flatnonzero(((size < 1) | (size > np.array(shape[1:3]))).any(axis=1))
-        if len(wrong):
-            raise ValueError(
-                f"image_size must be a height and a width within the batch, {shape[1:3]}; image {wrong[0]} has "
-                f"{size[wrong[0]].tolist()}."
-            )
+        return export_detector(self, filepath, format, **options)
 
     # ------------------------------------------------------------------------------------------------
     # Configuration
@@ -622,28 +410,6 @@ class FasterRCNN(keras.Model):
             if layer.trainable != state:  # one of `frozen_stages` that was thawed since
                 layer.trainable = state
         return detector
-
-
-def _with_image_size(data):
-    """A batch whose sizes of images are among the inputs, where the network learns what is padding."""
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if isinstance(y, dict) and "image_size" in y and not (isinstance(x, dict) and "image_size" in x):
-        images = x["images"] if isinstance(x, dict) else x
-        x = {"images": images, "image_size": y["image_size"]}
-    return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
-
-
-def _is_of_any_size(spec):
-    """Whether an iterator of TensorFlow does not know the height and width of its images."""
-    x = keras.utils.unpack_x_y_sample_weight(spec)[0]
-    shape = getattr(x["images"] if isinstance(x, dict) else x, "shape", None)
-    return shape is not None and shape.rank == 4 and None in shape.as_list()[1:3]
-
-
-def _sizes(batch):
-    """What tells batches apart that need functions of their own: the shapes but for the number of images."""
-    leaves = keras.tree.flatten(batch)
-    return tuple(str(x.shape[1:]) if hasattr(x, "shape") else str(x) for x in leaves if x is not None)
 
 
 def _plain(value):

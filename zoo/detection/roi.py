@@ -6,10 +6,10 @@ gradient, which adds to the maps in place in the same turns. Boxes, and with the
 
 import math
 
-import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._kernels import detection as kernels
 from keras_apa._kernels import differentiable
 from zoo.detection.boxes import box_area
 from zoo.detection.convolution import zeros_after
@@ -163,7 +163,7 @@ def _weighted_sum(flat, y, weight_y, x, weight_x):
 
     shape = (ops.shape(y)[0], y.shape[1], x.shape[1], flat.shape[-1])
     total = zeros_after(weight_y, shape)
-    return ops.cast(_repeat(add_sample, y.shape[-1] * x.shape[-1], total), flat.dtype)
+    return ops.cast(kernels.repeat(add_sample, y.shape[-1] * x.shape[-1], total), flat.dtype)
 
 
 def _gradients(upstream, flat, y, weight_y, x, weight_x):
@@ -172,10 +172,10 @@ def _gradients(upstream, flat, y, weight_y, x, weight_x):
 
     def add_sample(i, total):
         index, weight = _sample(i, y, weight_y, x, weight_x)
-        return _add_at(total, index, weight * upstream)
+        return kernels.add_at(total, index, weight * upstream)
 
     of_flat = zeros_after(upstream, ops.shape(flat))
-    of_flat = _repeat(add_sample, y.shape[-1] * x.shape[-1], of_flat)
+    of_flat = kernels.repeat(add_sample, y.shape[-1] * x.shape[-1], of_flat)
     return ops.cast(of_flat, flat.dtype), None, None, None, None
 
 
@@ -188,33 +188,6 @@ def _sample(i, y, weight_y, x, weight_x):
     y, weight_y = (ops.expand_dims(ops.take(tensor, row, axis=2), 2) for tensor in (y, weight_y))
     x, weight_x = (ops.expand_dims(ops.take(tensor, column, axis=2), 1) for tensor in (x, weight_x))
     return y + x, ops.expand_dims(weight_y * weight_x, -1)
-
-
-def _repeat(function, times, value):
-    """`value = function(i, value)` for `i` from 0 to `times - 1`."""
-    if keras.backend.backend() != "tensorflow":
-        return ops.fori_loop(0, times, function, value)
-    import tensorflow as tf
-
-    # In Keras's loop 10 turns at once gather what they need.
-    _, value = tf.while_loop(
-        lambda i, value: i < times,
-        lambda i, value: (i + 1, function(i, value)),
-        (tf.constant(0), value),
-        parallel_iterations=1,
-    )
-    return value
-
-
-def _add_at(total, index, values):
-    """Add the values to the rows `index` of a matrix."""
-    if keras.backend.backend() == "jax":
-        return total.at[index].add(values)
-    if keras.backend.backend() == "torch":
-        return total.index_add_(0, index.reshape(-1), values.reshape(-1, values.shape[-1]))
-    import tensorflow as tf
-
-    return tf.tensor_scatter_nd_add(total, ops.expand_dims(index, -1), values)
 
 
 def axis_samples(low, high, bins, size, most, adaptive, aligned):

@@ -6,7 +6,7 @@ import pytest
 from gradients import value_and_gradient
 from keras import ops
 
-import zoo.detection.convolution
+from keras_apa._kernels.detection import common
 from zoo.detection.convolution import convolve, kernel_gradient, relu
 
 
@@ -22,8 +22,8 @@ def by_definition(x, kernel):
 @pytest.fixture(params=[1, 8, 4096])
 def few_at_a_time(request, monkeypatch):
     """One row after the other, some rows, the whole map."""
-    monkeypatch.setattr(zoo.detection.convolution, "_PIXELS", request.param)
-    monkeypatch.setattr(zoo.detection.convolution, "_PATCH_BYTES", 100 * request.param)
+    monkeypatch.setattr(common, "PIXELS", request.param)
+    monkeypatch.setattr(common, "PATCH_BYTES", 100 * request.param)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 4), (8, 6)])

@@ -118,7 +118,7 @@ def test_what_has_no_place_is_named(detector, tmp_path):
 
 @pytest.mark.skipif(CURRENT != "tensorflow", reason="the export itself is tested on each backend")
 def test_the_command_exports_a_saved_detector(detector, tmp_path, capsys):
-    from training.export import run_export
+    from training.cli.export import run_export
 
     detector.save(tmp_path / "digits.keras")
     assert run_export(tmp_path / "digits.keras", tmp_path / "served") == 0

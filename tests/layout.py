@@ -1,0 +1,91 @@
+"""Who imports whom in a package, read with `ast`; imports inside functions count, those of examples do not."""
+
+import ast
+from pathlib import Path
+
+
+def imports(package):
+    """`{module: {modules of the package that it imports}}` for every file below the folder `package`.
+
+    `from a import b` is an import of `a.b` where that is a module, else of `a`. An `__init__.py` is its package.
+    """
+    package = Path(package)
+    files = {_name(path, package.parent): path for path in sorted(package.rglob("*.py"))}
+    return {
+        module: {found for found in _imported(ast.parse(path.read_text(encoding="utf-8")), module, path, files)}
+        for module, path in files.items()
+    }
+
+
+def _name(path, root):
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported(tree, module, path, files):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parent = node.module or ""
+            if node.level:  # relative
+                parts = module.split(".")
+                parts = parts[: len(parts) - node.level + (path.name == "__init__.py")]
+                parent = ".".join([*parts, *([node.module] if node.module else [])])
+            names = [f"{parent}.{alias.name}" for alias in node.names]
+            names = [name if name in files else parent for name in names]
+        else:
+            continue
+        for name in names:
+            if name in files and name != module:
+                yield name
+
+
+def circle(graph):
+    """The modules of one import circle in their order, or an empty list."""
+    done, path = set(), []
+
+    def visit(module):
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        path.append(module)
+        for other in sorted(graph.get(module, ())):
+            if found := visit(other):
+                return found
+        done.add(path.pop())
+        return []
+
+    for module in sorted(graph):
+        if found := visit(module):
+            return found
+    return []
+
+
+def upward(graph, levels):
+    """`"a imports b"` for each import of a file of a higher level.
+
+    Args:
+        graph: What `imports` returned.
+        levels: Names of modules and packages, the lowest level first; a package stands for all its files that are not
+            named themselves. Files of one level may import each other.
+
+    Raises: ValueError: For a module that no level names.
+    """
+    places = {name: place for place, names in enumerate(levels) for name in names}
+
+    def place(module):
+        name = module
+        while name not in places:
+            name, dot, _ = name.rpartition(".")
+            if not dot:
+                raise ValueError(f"{module} has no level.")
+        return places[name]
+
+    return sorted(
+        f"{module} imports {other}"
+        for module, others in graph.items()
+        for other in others
+        if place(other) > place(module)
+    )

@@ -1,0 +1,289 @@
+"""The `keras-apa` command as its user meets it: files, tables, exit codes, and two-line errors."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from backends import BLOCK, CURRENT, OTHERS, environment, run
+
+from training.cli.main import main, unboxed, version
+
+# What the console script of an installed package runs.
+PROGRAM = "import sys; from training.cli.main import console; sys.exit(console())"
+FAST = ["demo", "--data", "digits10_lt", "--epochs", "1", "--backend", CURRENT]
+
+
+def command(*arguments, cwd=None, timeout=900):
+    """Run `keras-apa` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        env=environment(CURRENT),
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A finished demo of one epoch, with what it printed."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    result = command(*FAST, "--output", folder)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder, result.stdout
+
+
+def test_demo_writes_everything_that_it_promises(demo):
+    folder, printed = demo
+    for name in ("report.md", "history.csv", "config.json", "digits10_lt.keras", "digits10_lt_baseline.keras"):
+        assert (folder / name).stat().st_size > 0
+    figures = {path.stem: path.read_bytes() for path in (folder / "figures").glob("*.png")}
+    expected = {"training_curves", "accuracy_by_class", "confusion_matrix", "kappa_lambda", "apa_curves"}
+    assert set(figures) == expected
+    assert all(content.startswith(b"\x89PNG") and len(content) > 10_000 for content in figures.values())
+    assert "many" in printed and "few" in printed and "Cross entropy" in printed
+    assert printed.strip().splitlines()[-1].startswith(f"Wrote {folder}/report.md")
+
+
+def test_demo_report_has_the_table_and_the_command(demo):
+    folder, _ = demo
+    report = (folder / "report.md").read_text()
+    assert "| many | medium | few | all |" in report and "keras-apa" not in report.splitlines()[1]
+    for line in report.splitlines():
+        if "](figures/" in line:
+            assert (folder / line.split("](")[1].rstrip(")")).exists()
+    config = json.loads((folder / "config.json").read_text())
+    assert config["backend"] == CURRENT and [r["epochs"] for r in config["recipes"]] == [1, 1]
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("backend", [CURRENT, OTHERS[0]], ids=["this", "another"])
+def test_demo_models_load_as_the_report_says(demo, backend):
+    """In a fresh process, which knows the learning rate's schedule only if the file needs it."""
+    folder, _ = demo
+    report = (folder / "report.md").read_text()
+    program = report.partition("```python\n")[2].partition("```")[0]
+    assert "digits10_lt.keras" in program
+    program = f"import os; os.chdir({str(folder)!r})\n{program}\nprint(model.output_shape, model.class_names[3])"
+    result = run(backend, "-c", program)
+    assert result.stdout.strip() == "(None, 10) 3", result.stderr[-2000:]
+
+
+@pytest.mark.any_backend  # folders and files: the same on each backend
+def test_a_second_demo_does_not_touch_the_first(demo):
+    folder, _ = demo
+    before = {path: path.read_bytes() for path in folder.rglob("*.json")}
+    result = command(*FAST, "--output", folder)
+    assert result.returncode == 2
+    assert "holds an earlier run" in result.stderr and "--overwrite" in result.stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*.json")} == before
+    resumed = command(*FAST, "--output", folder, "--resume")
+    assert resumed.returncode == 0 and resumed.stdout.count("not trained again") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["demo", "--model", "se_resnet9"], ["--model", "se_resnet9", "se_resnet8"]),
+        (["demo", "--model", "se_resnet50"], ["--model", "se_resnet50", "small images", "se_resnet56"]),
+        (["demo", "--epochs", "2.5"], ["--epochs", "2.5", "whole number"]),
+        (["demo", "--epochs", "0"], ["--epochs", "0", "at least 1"]),
+        (["demo", "--seed", "-1"], ["--seed"]),
+        (["demo", "--backend", "mxnet"], ["mxnet", "tensorflow, jax, torch"]),
+        (["demo", "--data", "digits"], ["digits", "digits10_lt"]),
+        (["demo", "--output", __file__], ["is a file"]),
+        (["convert", "a.pth", "b.keras", "--image-size", "16"], ["--image-size", "2 values"]),
+        (["predict", "a.keras", "b.png", "--image-size", "a", "0"], ["--image-size", "'a 0' given", "whole numbers"]),
+        (["export", "se_resnet_digits100_lt", "served", "--image-size", "8", "8"], ["image_size is for detectors"]),
+        (["dmo"], ["dmo", "demo"]),
+        (["list", "modles"], ["modles", "models"]),
+    ],
+)
+def test_wrong_usage_is_said_in_two_lines(arguments, parts, capsys):
+    if arguments[0] == "demo" and "--backend" not in arguments:
+        arguments = [*arguments, "--backend", CURRENT]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("keras-apa: ") and len(error.strip().splitlines()) <= 2 and "Traceback" not in error
+    for part in parts:
+        assert part in error
+
+
+@pytest.mark.any_backend
+def test_errors_are_two_lines_in_a_process_of_its_own(tmp_path):
+    """TensorFlow, which reads the data on every backend, must not put its remarks before them."""
+    variables = {k: v for k, v in environment(CURRENT).items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "demo", "--model", "se_resnet50"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=900,
+    )
+    assert result.returncode == 2 and not result.stdout
+    assert result.stderr.startswith("keras-apa: --model is 'se_resnet50'"), result.stderr
+    assert len(result.stderr.strip().splitlines()) <= 2, result.stderr
+
+
+@pytest.mark.any_backend
+def test_a_reader_that_goes_away_gets_no_traceback():
+    """`keras-apa train digits10_lt --help | head -1`"""
+    arguments = [sys.executable, "-c", PROGRAM, "train", "digits10_lt", "--help"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(arguments, env=environment(CURRENT), **pipes) as process:
+        process.stdout.close()
+        error = process.stderr.read().decode()
+    assert process.returncode == 141 and not error, error
+
+
+def test_what_is_optional_stands_in_brackets(capsys):
+    assert main(["list", "--help"]) == 0
+    assert "[KIND] [PATTERN]" in capsys.readouterr().out
+
+
+def test_unwritable_output_is_an_error_before_training(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([*FAST, "--output", str(tmp_path / "file" / "below")]) == 2
+    printed = capsys.readouterr()
+    assert "--output" in printed.err and "below" in printed.err
+    assert "epoch" not in printed.out
+
+
+def test_list_names_models_recipes_and_losses(capsys):
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("se_resnet32", "digits100_lt", "BalancedSoftmaxCrossentropy", "AGLU", "ShotAccuracy"):
+        assert name in printed
+    assert main(["list", "models", "cb_*"]) == 0
+    printed = capsys.readouterr().out
+    assert "cb_resnet56" in printed and "se_resnet8" not in printed
+
+
+def test_help_and_version_do_not_import_keras():
+    program = (
+        "import sys, contextlib, io; from training.cli.main import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        "    codes = [main(['--help']), main(['--version']), main(['demo', '--help'])]\n"
+        "print(codes, 'keras' in sys.modules, 'keras-apa' in out.getvalue())"
+    )
+    result = run(CURRENT, "-c", program)
+    assert result.stdout.strip() == "[0, 0, 0] False True", result.stderr[-2000:]
+
+
+def test_version_is_the_package_version(capsys):
+    import keras_apa
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"keras-apa {keras_apa.__version__}" == f"keras-apa {version()}"
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("blocked", "arguments", "parts"),
+    [
+        (("jax",), ["demo", "--backend", "jax"], ["jax", "not installed", 'pip install "keras-apa[jax]"']),
+        (("tyro",), ["demo"], ["tyro", 'pip install "keras-apa[training]"']),
+        (("sklearn",), ["demo", "--backend", CURRENT], ["sklearn", 'pip install "keras-apa[training]"']),
+    ],
+)
+def test_what_is_not_installed_is_named_with_its_extra(blocked, arguments, parts, tmp_path):
+    program = BLOCK.format(blocked=blocked) + (f"from training.cli.main import main; sys.exit(main({[*arguments]!r}))")
+    environment_ = {k: v for k, v in environment(CURRENT).items() if "jax" not in blocked or k != "KERAS_BACKEND"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment_, cwd=tmp_path, timeout=300
+    )
+    assert result.returncode in (1, 2)
+    message = result.stderr.strip().splitlines()[-1]
+    for part in parts:
+        assert part in message, result.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [1, 12])
+@pytest.mark.any_backend
+def test_ctrl_c_inside_the_first_epoch_ends_with_130(seconds, tmp_path):
+    """Data threads and compiled steps are at work then, and must not crash Python on its way out."""
+    folder = tmp_path / "out"
+    process = start("demo", "--data", "digits10_lt", "--epochs", "300", "--backend", CURRENT, "--output", folder)
+    wait_for(folder / "config.json", process)
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors[-3000:]
+    assert "interrupted. Finished: no model yet" in errors and "--resume" in errors
+    assert "Fatal Python error" not in errors
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CURRENT != "torch", reason="two demos: minutes where they are compiled")
+def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(tmp_path):
+    folder = tmp_path / "out"
+    arguments = ["demo", "--data", "digits10_lt", "--epochs", "1", "--backend", CURRENT, "--output", folder]
+    process = start(*arguments)
+    wait_for(folder / "digits10_lt_baseline.json", process)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors[-3000:]
+    assert "interrupted" in errors and "digits10_lt_baseline.keras" in errors and "--resume" in errors
+    assert not list(pathlib.Path(folder).rglob("*.tmp"))
+    resumed = command(*arguments, "--resume")
+    assert resumed.returncode == 0 and resumed.stdout.count("not trained again") == 1, resumed.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.any_backend
+def test_ctrl_c_saves_a_training_and_the_same_command_goes_on(tmp_path):
+    arguments = ["train", "digits10_lt", "--backend", CURRENT, "--output", tmp_path / "run", "--epochs", "8"]
+    arguments += ["--data.largest-class", "30", "--data.imbalance-factor", "4", "--batch-size", "32"]
+    process = start(*arguments)
+    wait_for(tmp_path / "run" / "checkpoints", process)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors[-3000:]
+    saved = int(re.search(r"Saved up to step (\d+) of 40", errors).group(1))
+    assert 0 <= saved < 40 and f"Continue with: keras-apa train digits10_lt --backend {CURRENT}" in errors
+    resumed = command(*arguments)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert not saved or f"Going on from step {saved} of 40" in resumed.stdout
+
+
+def start(*arguments):
+    """`keras-apa` in a process that goes on while the test does."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        # With the faults of a crash in its output.
+        env=environment(CURRENT, PYTHONFAULTHANDLER="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A runner in the background may have this process ignore Ctrl-C, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 900
+    while not path.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()[-3000:]
+        time.sleep(0.2)
+
+
+def test_a_frame_of_hyphens_is_taken_off_too():
+    """What tyro prints where the terminal has only ASCII."""
+    text = (
+        " Unrecognized options           \n ------------------------------ \n  Unrecognized options: --epochz\n"
+        "  ------------------------------\n  Perhaps you meant:            \n      --epochs INT              \n"
+        "  ------------------------------\n  For full helptext, run x --help\n                                \n"
+    )
+    assert unboxed(text).splitlines() == [
+        "Unrecognized options: --epochz. Perhaps you meant: --epochs INT",
+        "For full helptext, run x --help",
+    ]

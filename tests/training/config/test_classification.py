@@ -1,0 +1,100 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from training.config.classification import AugmentOptions, DataOptions, LossOptions, ModelOptions, Recipe
+from training.config.experiment import OptimizerOptions
+from training.recipes import get_recipe, recipes
+
+
+def test_every_recipe_survives_json_unchanged():
+    assert {"digits100_lt", "digits100_lt_baseline", "digits10_lt", "digits10_lt_baseline"} <= set(recipes())
+    for name, recipe in recipes().items():
+        assert recipe.name == name
+        assert type(recipe).from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_recipes_are_read_without_keras_or_tensorflow():
+    program = (
+        "import sys; from training.recipes import recipes; recipes();"
+        "sys.exit(len({'keras', 'tensorflow', 'torch', 'jax'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_pair_of_the_demo_differs_in_nothing_but_network_switches_and_loss():
+    for data in ("digits100_lt", "digits10_lt"):
+        recipe, baseline = get_recipe(data), get_recipe(f"{data}_baseline")
+        same = recipe.replace(
+            name=baseline.name, title=baseline.title, loss=baseline.loss, model={"gate": None, "activation": None}
+        )
+        assert same == baseline
+        assert recipe.model.switches() == {"gate": "apa", "activation": "aglu"}
+
+
+def test_replace_changes_only_what_a_mapping_names():
+    recipe = Recipe(name="a", data=DataOptions(noise=0.1, seed=4)).replace(data={"seed": 5}, epochs=3)
+    assert recipe.data == DataOptions(noise=0.1, seed=5)
+    assert recipe.epochs == 3
+    assert recipe.model == ModelOptions()
+
+
+def test_recipe_cannot_be_changed_in_place():
+    with pytest.raises(AttributeError):
+        get_recipe("digits100_lt").epochs = 3
+
+
+@pytest.mark.parametrize(
+    "make, named, given",
+    [
+        (lambda: Recipe(name="a", epochs=2.5), "epochs", "2.5"),
+        (lambda: Recipe(name="a", epochs=2.0), "epochs", "2.0"),
+        (lambda: Recipe(name="a", epochs=0), "epochs", "0"),
+        (lambda: Recipe(name="a", epochs="10"), "epochs", "'10'"),
+        (lambda: Recipe(name="a", epochs=True), "epochs", "True"),
+        (lambda: Recipe(name="a", batch_size=0), "batch_size", "0"),
+        (lambda: Recipe(name="a", seed=-1), "seed", "-1"),
+        (lambda: Recipe(name="a", seed=2**32), "seed", str(2**32)),
+        (lambda: Recipe(name=""), "name", "''"),
+        (lambda: Recipe(name="a", title=None), "title", "None"),
+        (lambda: Recipe(name="a", model="se_resnet8"), "model", "se_resnet8"),
+        (lambda: DataOptions(imbalance_factor=0.5), "imbalance_factor", "0.5"),
+        (lambda: DataOptions(image_size=16, test_image_size=224, resize_size=16), "data.resize_size", "16"),
+        (lambda: DataOptions(imbalance_factor=float("nan")), "imbalance_factor", "nan"),
+        (lambda: DataOptions(noise=-0.1), "noise", "-0.1"),
+        (lambda: AugmentOptions(flip=1), "augment.flip", "1"),
+        (lambda: OptimizerOptions(name="lion"), "optimizer.name", "'lion'"),
+        (lambda: OptimizerOptions(learning_rate=0), "learning_rate", "0"),
+        (lambda: OptimizerOptions(learning_rate=float("inf")), "learning_rate", "inf"),
+        (lambda: OptimizerOptions(momentum=1.0), "momentum", "1.0"),
+        (lambda: LossOptions(options={"tau": object()}), "loss.options", "object"),
+        (lambda: ModelOptions(options={"shape": (1, 2)}), "model.options", "(1, 2)"),
+        (lambda: ModelOptions(options=3), "model.options", "3"),
+    ],
+)
+def test_bad_value_is_an_error_that_names_setting_and_value(make, named, given):
+    with pytest.raises(ValueError) as error:
+        make()
+    assert named in str(error.value)
+    assert given in str(error.value)
+
+
+def test_thresholds_cannot_cross():
+    with pytest.raises(ValueError, match="many_threshold"):
+        Recipe(name="a").replace(evaluation={"many_threshold": 5})
+
+
+def test_unknown_setting_names_the_nearest():
+    with pytest.raises(ValueError, match="epoch'.*nearest: epochs"):
+        Recipe(name="a").replace(epoch=3)
+    with pytest.raises(ValueError, match=r"data has no setting 'noize'; nearest: noise"):
+        Recipe.from_dict({"name": "a", "data": {"noize": 0.3}})
+    with pytest.raises(ValueError, match="needs a name"):
+        Recipe.from_dict({"epochs": 3})
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(ValueError, match="unknown recipe 'digits100'; nearest: .*digits100_lt"):
+        get_recipe("digits100")

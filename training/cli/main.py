@@ -1,0 +1,199 @@
+"""The `keras-apa` command: parsing, errors and exit codes. The sub-commands are in `training/cli/commands.py`.
+
+Keras is imported only when a command needs it: the backend has to be chosen before, and `--help` should not
+wait for it. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import re
+import runpy
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from training.errors import UsageError
+from training.runs.ownership import FolderLostError
+from training.runtime.output import escape_output, escaped_output, file_of_keras_apa, visible
+from training.runtime.quiet import quiet_tensorflow
+
+_OPTION = re.compile(r"(augment|data|evaluation|loss|meta_sampler|model|optimizer|start)\.\w+ ")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+_NO_READER = 141  # what a shell says of a program that SIGPIPE has ended
+EXTRA = 'pip install "keras-apa[training]"'
+
+
+def console() -> int:
+    """The command of the terminal: `main`, and after Ctrl-C the process ends at once.
+
+    Python would take itself down first, and with it what the threads of tf.data and XLA, which an interrupted epoch
+    leaves at work, still use: now and then that is a segmentation fault, and the exit code -11 instead of 130.
+    """
+    escape_output()  # for good, the text of a traceback too
+    code = main()
+    if code == 130:
+        with contextlib.suppress(OSError):  # the other end of a pipe is gone
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `keras-apa list | head`: Python would flush again at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _NO_READER
+    return code
+
+
+@escaped_output()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if "" in arguments:
+        return _fail("an empty argument was given; leave it out, or say what is meant", 2)
+    debug = "--debug" in arguments
+    if not debug:
+        # For what TensorFlow logs after its import.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with contextlib.nullcontext() if debug else quiet_tensorflow():
+            return _run(arguments)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        return _NO_READER
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(*_explain(error))
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        print(f"keras-apa {version()}")
+        return 0
+    try:
+        return parse(arguments).run()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def version() -> str:
+    """The version of `keras_apa`, read from its file: importing the package would import Keras."""
+    return runpy.run_path(file_of_keras_apa("_version.py"))["__version__"]
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """What to tell the user, and the exit code."""
+    if isinstance(error, UsageError):
+        return str(error), 2
+    if isinstance(error, FolderLostError):
+        return str(error), 1
+    download = sys.modules.get("zoo.download")
+    if download is not None and isinstance(error, download.DownloadError):
+        return str(error), 1
+    decoding = sys.modules.get("training.data.decoding")
+    if decoding is not None and isinstance(error, decoding.UnreadableImageError):
+        return str(error), 1
+    # A loss that is not finite, and a checkpoint or report that cannot be written: the message says what to do.
+    if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename:
+        return f"{error.filename}: {error.strerror}", 1
+    if isinstance(error, FloatingPointError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
+        return str(error), 1
+    if isinstance(error, ValueError) and _OPTION.match(str(error)):
+        # What is seen only when the network is made: the message names the option.
+        return str(error), 2
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        extra = f'pip install "keras-apa[{package}]"' if package in ("jax", "torch") else EXTRA
+        return f"the package {package!r} is not installed; {extra}", 1
+    if image := re.search(r"^ValueError: (.+: .+)$", str(error), re.MULTILINE):
+        # An image that does not decode, which tf.data buries in a traceback.
+        return image[1], 1
+    if isinstance(error, ImportError) and "pip install" in str(error):
+        return str(error), 1
+    return f"{type(error).__name__}: {error}\nRun it again with --debug to see where.", 1
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"keras-apa: {visible(message)}", file=sys.stderr)
+    return code
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """The command as a dataclass with `run()`; wrong usage is said in two lines before `SystemExit(2)`."""
+    import tyro
+
+    from training.cli.commands import COMMANDS
+    from training.cli.train_options import train_options
+
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors), _unbroken(arguments):
+            if arguments[:1] == ["train"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+                return train_options(arguments[1:], tyro.cli)
+            return tyro.extras.subcommand_cli_from_dict(
+                COMMANDS,
+                args=list(arguments),
+                prog="keras-apa",
+                description="Long-tailed visual recognition with Keras 3 on TensorFlow, JAX and PyTorch.\n\n"
+                "keras-apa --version prints the version.",
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit:
+        if errors.getvalue():
+            print(f"keras-apa: {visible(unboxed(errors.getvalue()))}", file=sys.stderr)
+        raise
+
+
+@contextlib.contextmanager
+def _unbroken(arguments: Sequence[str]):
+    """Lets tyro write errors without breaking a long path, after which it would be another one; not the help."""
+    columns = os.environ.get("COLUMNS")
+    if not {"--help", "-h"} & {*arguments}:
+        os.environ["COLUMNS"] = "100000"
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS", None)
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+
+
+def unboxed(text: str) -> str:
+    """What tyro says in a frame, in two lines: the error with the near names, and where the help is.
+
+    >>> print(unboxed('''
+    ... ╭─ Unrecognized options ──────────╮
+    ... │ Unrecognized options: dmo       │
+    ... │ ─────────────────────────────── │
+    ... │ Available subcommands: demo     │
+    ... │ ─────────────────────────────── │
+    ... │ For full helptext, run x --help │
+    ... ╰─────────────────────────────────╯'''))
+    Unrecognized options: dmo. Available subcommands: demo
+    For full helptext, run x --help
+
+    Where the terminal has only ASCII, the frame is made of hyphens.
+    """
+    lines = [line.strip("│╭╮╰╯ \t") for line in text.strip().splitlines()]
+    title = lines[0].strip("─ ")
+    paragraphs = re.split(r"(?:^|\n)[─-]{5,}(?=\n|$)", "\n".join(lines[1:]))
+    paragraphs = [p.strip().split("\n") for p in paragraphs if p.strip()]
+    if not paragraphs:
+        return text.strip()
+    error = re.sub(r"`\[bold\](.+?)\[/bold\]`", r"`\1`", " ".join(paragraphs[0]))
+    error = re.sub(r"invalid literal for int\(\) with base 10: (.+)", r"\1 given; a whole number is needed", error)
+    choice = re.fullmatch(r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*?),?\)\.?", error)
+    if choice:
+        error = f"{choice[2]} must be one of {choice[3].replace(chr(39), '')}; given: {choice[1]!r}."
+    if title.startswith("Missing"):
+        error = f"{title}: {error[0].lower()}{error[1:]}"
+    for paragraph in paragraphs[1:-1]:
+        if paragraph[0].startswith(("Available", "Perhaps")):
+            error = f"{error.rstrip('.')}. {' '.join(paragraph[:2])}"
+    return f"{error}\n{' '.join(paragraphs[-1])}" if len(paragraphs) > 1 else error

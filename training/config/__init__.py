@@ -1,0 +1,1 @@
+"""The dataclasses of a recipe. They import neither Keras nor TensorFlow."""

@@ -1,0 +1,62 @@
+"""Ways to learn the classifier of any recipe, which Table 4c of the APA paper compares; each changes a recipe.
+
+`ce`: cross entropy, nothing else. `pc_softmax`: the same, with the class prior taken off at inference.
+`balanced_softmax`: Balanced Softmax in training. Second stages, on the network that `start.weights` names: `crt` (a
+new linear classifier, class-aware sampling), `lws` (one factor a class), `drw` (a new classifier, classes weighted by
+1 / n). `tau_normalization`: no second training; w / |w|^tau, tau 0.5 unless the recipe says otherwise.
+
+The papers do not state learning rate and epochs of the second stages of Table 4c: those of the recipe's own options
+are used. `lws` and `tau_normalization` need a linear classifier (`--model.classifier linear` in the first stage). With
+mixup or cutmix `drw` weighs each of the two terms of a mixed image's loss by the weight of its class, as the authors'
+code does.
+"""
+
+from __future__ import annotations
+
+from training.checks import nearest
+from training.config.classification import LossOptions, Recipe
+
+_CROSS_ENTROPY = LossOptions(name="SparseCategoricalCrossentropy")
+_NO_CORRECTION = {"prior_correction": "none"}
+
+METHODS = {
+    "ce": {"loss": _CROSS_ENTROPY, "evaluation": _NO_CORRECTION},
+    "pc_softmax": {"loss": _CROSS_ENTROPY, "evaluation": {"prior_correction": "raw"}},
+    "balanced_softmax": {"loss": LossOptions(name="BalancedSoftmaxCrossentropy"), "evaluation": _NO_CORRECTION},
+    "crt": {
+        "loss": _CROSS_ENTROPY,
+        "evaluation": _NO_CORRECTION,
+        "model": {"classifier": "linear"},
+        "data": {"sampler": "class_aware"},
+        "start": {"trainable": "classifier", "keep_classifier": False},
+    },
+    "lws": {
+        "loss": _CROSS_ENTROPY,
+        "evaluation": _NO_CORRECTION,
+        "data": {"sampler": "class_aware"},
+        "start": {"trainable": "class_scale", "keep_classifier": True},
+    },
+    "drw": {
+        "loss": LossOptions(name="SparseCategoricalCrossentropy", class_weights="inverse"),
+        "evaluation": _NO_CORRECTION,
+        "start": {"trainable": "classifier", "keep_classifier": False},
+    },
+    "tau_normalization": {"loss": _CROSS_ENTROPY, "evaluation": {**_NO_CORRECTION, "tau_normalization": 0.5}},
+}
+
+
+def learn_classifier(recipe: Recipe, method: str) -> Recipe:
+    """The recipe with its classifier learned in another way; its name says so.
+
+    Raises:
+        ValueError: An unknown method, or a second stage without `start.weights`.
+
+    >>> from training.recipes import get_recipe
+    >>> learn_classifier(get_recipe("digits100_lt_baseline"), "pc_softmax").evaluation.prior_correction
+    'raw'
+    """
+    if method not in METHODS:
+        raise ValueError(f"--classifier-learning does not know {method!r}; {nearest(method, METHODS)}")
+    return recipe.replace(
+        name=f"{recipe.name}_{method}", title=f"{recipe.title}, {method}", published="", **METHODS[method]
+    )

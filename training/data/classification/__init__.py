@@ -1,0 +1,1 @@
+"""Labelled images: sources, input pipeline, samplers and augmentation."""

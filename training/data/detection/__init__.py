@@ -1,0 +1,1 @@
+"""Images with annotated objects: sources, input pipeline, masks and samplers."""

@@ -1,0 +1,1 @@
+"""What every `fit` has, whatever the task: checkpoints, resuming, callbacks, optimizers."""

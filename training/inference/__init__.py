@@ -1,0 +1,1 @@
+"""What `keras-apa predict` does, as a library."""

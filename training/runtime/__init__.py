@@ -1,0 +1,1 @@
+"""Before and around Keras: backend, terminal, interrupts."""
