@@ -1,16 +1,13 @@
-"""The few things that losses and metrics need and that Keras 3.15 has under no public name.
+"""What keras_apa needs of Keras 3.15 that has no public name, each with its reason.
 
-* The mask of a loss value, with which `keras.losses.Loss` divides a mean by the number of valid samples.
-* Whether a call is only a symbolic one (shape inference), and which `StatelessScope` is active: the only way
-  to tell a compiled step that carries a loss's state from one that would silently drop it.
-* Adding state to a model that is already built, as a loaded one is.
-* For which output of a model a metric is, and which others the model has: Keras drops the name of a metric whose result
-  is a dictionary, and that of the output with it.
-* Whether `model.export` is converting a model: Keras tells a layer nothing about it.
+`tests/keras_apa/test_keras_internals.py` says in a sentence which of them a new Keras has changed.
 """
 
+import functools
+import inspect
 import sys
 
+import keras
 from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
@@ -18,19 +15,31 @@ from keras.src.trainers.compile_utils import CompileMetrics
 from keras.src.utils.jax_utils import is_in_jax_tracing_scope
 
 __all__ = [
+    "TrackedVariable",
     "get_keras_mask",
     "has_stateless_scope",
     "in_converter",
     "in_symbolic_scope",
+    "is_decayed",
+    "larger_is_better",
+    "losses_of_calling_model",
     "metrics_of_calling_model",
+    "parts_of",
     "set_attribute_of_built_model",
     "set_keras_mask",
     "state_is_carried",
+    "tell_when_training",
 ]
+
+# `set_keras_mask`: the mask of a loss value, by which `keras.losses.Loss` leaves ignored samples out of a mean.
+# `in_symbolic_scope`: whether a call is shape inference, in which nothing may look at a value.
 
 
 def state_is_carried(variables):
-    """Whether an assignment to `variables` outlives the present call."""
+    """Whether an assignment to `variables` outlives the present call.
+
+    Why: a compiled step of JAX drops the state of a loss without a word; only the active scope tells.
+    """
     scope = get_stateless_scope()
     if scope is not None:
         return in_symbolic_scope() or all(scope.get_current_value(v) is not None for v in variables)
@@ -49,7 +58,10 @@ _CONVERTERS = (
 
 
 def in_converter():
-    """Whether the present call comes from a converter to ONNX, LiteRT or OpenVINO."""
+    """Whether the present call comes from a converter to ONNX, LiteRT or OpenVINO.
+
+    Why: Keras tells a layer nothing about it, so the calling modules are looked at.
+    """
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_globals.get("__name__", "").startswith(_CONVERTERS):
@@ -59,7 +71,10 @@ def in_converter():
 
 
 def set_attribute_of_built_model(model, name, value):
-    """`setattr(model, name, value)`, tracked, also where Keras has locked the state of a built model."""
+    """`setattr(model, name, value)`, tracked, also where Keras has locked the state of a built model.
+
+    Why: a loaded model is built, and takes no state any more.
+    """
     tracker = model._tracker
     locked = tracker.locked
     tracker.unlock()
@@ -70,8 +85,80 @@ def set_attribute_of_built_model(model, name, value):
             tracker.lock()
 
 
+def larger_is_better(metric_class):
+    """Class decorator of a metric that is to rise.
+
+    Why: the mode "auto" of Keras's callbacks asks a metric for `_direction`.
+    """
+    metric_class._direction = "up"
+    return metric_class
+
+
+class TrackedVariable(keras.random.SeedGenerator):
+    """A variable in the shape of a seed generator.
+
+    Why: seed generators are the one kind of state that a Keras model of every kind takes as an attribute into its
+    `non_trainable_variables` without counting it among its layers or own weights, which would change what
+    `get_config`, `summary` and weight files hold.
+    """
+
+    def __init__(self, variable):
+        self.name = variable.name
+        self.backend = keras.backend
+        self._initial_seed = None
+        self.state = variable
+
+
+def tell_when_training(model, tell):
+    """Call `tell(training)` before each loss of a model is computed, and `tell(True)` after it.
+
+    Why: Keras tells `model.compute_loss` whether it trains or evaluates, but not the losses; so it is replaced.
+    """
+    compute_loss = model.compute_loss
+    if "training" not in inspect.signature(compute_loss).parameters:
+        return  # a model's own, from before Keras passed it
+
+    @functools.wraps(compute_loss)
+    def told(x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        tell(training)
+        try:
+            return compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        finally:
+            tell(True)
+
+    model.compute_loss = told
+
+
+def losses_of_calling_model(layer):
+    """What the model that is being called was compiled with as `loss`, or None.
+
+    Why: there is no public way from a layer to the model around it.
+    """
+    context = getattr(layer, "_get_call_context", lambda: None)()
+    return getattr(getattr(context, "entry_layer", None), "loss", None)
+
+
+def parts_of(layer):
+    """The layers that a layer is made of, not theirs.
+
+    Why: `Model.layers` is public, but a layer has no such list.
+    """
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def is_decayed(optimizer, variable):
+    """Whether an optimizer's weight decay shrinks a variable.
+
+    Why: `exclude_from_weight_decay` replaces what it was told before, which nothing else tells.
+    """
+    return optimizer._use_weight_decay(variable)
+
+
 def has_stateless_scope():
-    """Whether variables have other values than their own in the present call."""
+    """Whether variables have other values than their own in the present call.
+
+    Why: a metric that warns must not read its variables then.
+    """
     return get_stateless_scope() is not None
 
 
@@ -79,6 +166,7 @@ def metrics_of_calling_model():
     """`(name of the output or None, metric)` of each metric of the model that asks the caller for its result.
 
     Empty where no model does: nothing in a metric's arguments tells, only who called.
+    Why: Keras drops the names of a metric and of its output where the result is a dictionary.
     """
     frame = sys._getframe(2)
     if frame is None or frame.f_code is not CompileMetrics.result.__code__:

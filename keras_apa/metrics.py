@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_apa._checks import check_integer, check_name, check_targets_are_numbers
-from keras_apa._keras_internals import has_stateless_scope, metrics_of_calling_model
+from keras_apa._keras_internals import has_stateless_scope, larger_is_better, metrics_of_calling_model
 from keras_apa._kernels import is_hidden, is_on_cpu
 from keras_apa._labels import nan_or_error, outside_message
 from keras_apa.class_counts import as_class_counts
@@ -24,10 +24,9 @@ _CARRY = 4096.0
 _GROUPS = ("many", "medium", "few", "all")
 
 
+@larger_is_better
 class _PerClassAccuracy(keras.metrics.Metric):
     """Weights of all and of the correct samples of each class, from which a subclass makes its result."""
-
-    _direction = "up"  # what the mode "auto" of Keras's callbacks asks a metric of the monitored name for
 
     def __init__(self, num_classes, ignore_class, name, dtype):
         super().__init__(name=name, dtype=dtype)

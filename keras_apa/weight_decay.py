@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_apa._keras_internals import is_decayed
+
 _ACTIVATIONS = ("kappa", "lambda")
 _NORMS = ("gamma", "beta")
 _BIASES = ("bias",)
@@ -43,6 +45,6 @@ def no_weight_decay(optimizer, model, norms=False, biases=False):
     exempt = [variable for variable in model.trainable_variables if variable.name in names]
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     # Keras replaces what it was told before.
-    earlier = [variable for variable in model.trainable_variables if not inner._use_weight_decay(variable)]
+    earlier = [variable for variable in model.trainable_variables if not is_decayed(inner, variable)]
     inner.exclude_from_weight_decay(var_list=[*earlier, *exempt])
     return exempt

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_apa._checks import check_name, check_number
+from keras_apa._keras_internals import losses_of_calling_model
 from keras_apa.class_counts import as_class_counts
 
 
@@ -107,16 +108,12 @@ class PriorCorrection(keras.layers.Layer):
         return inputs + ops.convert_to_tensor(self._vector, dtype=inputs.dtype)
 
     def _warn_if_corrected_twice(self):
-        # The model that is being called; Keras has no public way from a layer to it.
-        context = getattr(self, "_get_call_context", lambda: None)()
-        losses = getattr(getattr(context, "entry_layer", None), "loss", None)
+        losses = losses_of_calling_model(self)
         if losses is None or losses is self._checked:
             return
         self._checked = losses
-        from keras_apa.losses import BalancedSigmoidCrossentropy, BalancedSoftmaxCrossentropy
-
         for loss in keras.tree.flatten(losses):
-            if isinstance(loss, (BalancedSoftmaxCrossentropy, BalancedSigmoidCrossentropy)):
+            if getattr(loss, "corrects_prior", False):
                 warnings.warn(
                     f"{type(self).__name__} stands behind logits that are trained with {type(loss).__name__}: "
                     "the class prior is corrected twice. Use one of the two.",

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_apa._keras_internals import parts_of
+
 
 class Composite(keras.layers.Layer):
     """A layer that is made of layers, its parts.
@@ -56,11 +58,6 @@ class Composite(keras.layers.Layer):
     def get_config(self):
         parts = self.trainable_parts()
         return {**super().get_config(), **({"trainable_parts": parts} if parts else {})}
-
-
-def parts_of(layer):
-    """The layers that a layer is made of, not theirs."""
-    return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
 def differing_parts(layer, made=None, skip=()):

@@ -261,8 +261,11 @@ def image_frequency(image_counts, num_images):
 class LongTailLoss(keras.losses.Loss):
     """`keras.losses.Loss` that computes in float32 (float64 if asked) whatever dtype it is given.
 
-    Keras casts labels to a loss's dtype: in half precision, class 257 would become class 256.
+    Keras casts labels to a loss's dtype: in half precision, class 257 would become class 256. `corrects_prior` says
+    whether the logits are free of the class prior already, so that `PriorCorrection` behind them would be the second.
     """
+
+    corrects_prior = False
 
     def __init__(self, reduction, name, dtype, ignore_class=-1):
         policy = keras.dtype_policies.get(dtype or keras.config.floatx())

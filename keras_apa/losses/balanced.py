@@ -134,6 +134,8 @@ class BalancedSoftmaxCrossentropy(LongTailLoss):
     0.837
     """
 
+    corrects_prior = True
+
     def __init__(
         self,
         class_counts,
@@ -202,6 +204,8 @@ class BalancedSigmoidCrossentropy(LongTailLoss):
     >>> round(float(loss([0, 1], [[0.0, 0.0], [0.0, 0.0]])), 4)
     1.674
     """
+
+    corrects_prior = True
 
     def __init__(
         self,

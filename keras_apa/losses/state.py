@@ -5,9 +5,6 @@ the compiled step of `fit` carries only what belongs to the model. `attach_loss_
 loss belong to it.
 """
 
-import functools
-import inspect
-
 import keras
 import numpy as np
 from keras import ops
@@ -76,21 +73,6 @@ class RandomLoss(StatefulLoss):
         return {**super().get_config(), "seed": self.seed}
 
 
-class _TrackedVariable(keras.random.SeedGenerator):
-    """A variable in the shape of a seed generator.
-
-    Seed generators are the one kind of state that a Keras model of every kind takes as an attribute into its
-    `non_trainable_variables` without counting it among its layers or own weights, which would change what
-    `get_config`, `summary` and weight files hold. (The value is saved with the loss.)
-    """
-
-    def __init__(self, variable):
-        self.name = variable.name
-        self.backend = keras.backend
-        self._initial_seed = None
-        self.state = variable
-
-
 def attach_loss_state(model, loss=None):
     """Makes the state of a loss part of a model, so that `fit` carries it on every backend.
 
@@ -139,22 +121,11 @@ def attach_loss_state(model, loss=None):
 
 
 def _tell_when_training(model, losses):
-    """Keras tells `model.compute_loss` whether it trains or evaluates, but not the losses."""
-    compute_loss = model.compute_loss
-    if "training" not in inspect.signature(compute_loss).parameters:
-        return  # a model's own, from before Keras passed it
-
-    @functools.wraps(compute_loss)
-    def told(x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def tell(training):
         for loss in losses:
             loss.in_training = training
-        try:
-            return compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
-        finally:
-            for loss in losses:
-                loss.in_training = True
 
-    model.compute_loss = told
+    internals.tell_when_training(model, tell)
 
 
 def _flatten(losses):
@@ -173,4 +144,4 @@ def _attach(model, variables):
         index = 0
         while hasattr(model, f"_loss_state_{index}"):
             index += 1
-        internals.set_attribute_of_built_model(model, f"_loss_state_{index}", _TrackedVariable(variable))
+        internals.set_attribute_of_built_model(model, f"_loss_state_{index}", internals.TrackedVariable(variable))
