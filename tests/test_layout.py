@@ -12,8 +12,8 @@ MOVED = ("training.evaluation", "training.data.detection_pipeline")
 # From the lowest room to the highest. A module belongs to the longest name that fits. Rooms on one line know nothing
 # of each other.
 TRAINING = (
-    ("training.runtime",),
-    ("training.errors", "training.files", "training.checks"),
+    ("training.runtime", "training.errors"),
+    ("training.files", "training.checks"),
     ("training.image_files", "training.models", "training.reporting"),
     ("training.images",),
     ("training.config",),

@@ -241,7 +241,7 @@ def _without_arrays(value, arrays):
     """`value` for JSON: each numpy array goes to `arrays`, and its name there takes its place."""
     if isinstance(value, Mapping):
         if bad := [key for key in value if not isinstance(key, str)]:
-            raise TypeError(f"the key {bad[0]!r} is no text")
+            raise TypeError(f"keys must be text; given: {bad[0]!r}.")
         return {key: _without_arrays(each, arrays) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_without_arrays(each, arrays) for each in value]
@@ -339,7 +339,10 @@ def _read(path):
             arrays = {name: stored[name] for name in stored.files}
     description = json.loads(arrays["description"].tobytes())
     if description["format"] != _FORMAT:
-        raise ValueError(f"the checkpoint {str(path)!r} has the format {description['format']}, not {_FORMAT}")
+        raise ValueError(
+            f"the checkpoint {str(path)!r} must have the format {_FORMAT}; given: {description['format']}. Another "
+            "version of keras-apa wrote it: use that one, or start anew."
+        )
     return description, arrays
 
 

@@ -135,7 +135,7 @@ def test_labels_that_are_no_class_are_an_error_before_training():
     images = load_source(recipe.data)
     labels = images.train_labels.copy()
     labels[0] = 10
-    with pytest.raises(ValueError, match="labels must be from 0 to 9, got 0 to 10"):
+    with pytest.raises(ValueError, match="labels must be from 0 to 9; given: 0 to 10"):
         train(recipe, dataclasses.replace(images, train_labels=labels))
 
 

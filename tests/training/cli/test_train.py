@@ -370,7 +370,7 @@ def test_a_dry_run_of_every_recipe(name, capsys, tmp_path):
         (
             "digits10_lt",
             ["--data.sampler", "downsampling"],
-            ["batch_size must be at most the 50 images of an epoch, not 128"],
+            ["batch_size must be at most the 50 images of an epoch; given: 128"],
         ),
         ("digits10_lt", ["--start.weights", "nothing.pth"], ["start.weights", "nothing.pth"]),
         ("digits10_lt", ["--loss.name", "CTC"], ["the loss CTC", "one-hot targets"]),

@@ -178,7 +178,7 @@ def test_results_of_something_else_are_an_error(scene, change, message):
 
 def test_bad_settings_are_named(scene):
     truth, results = scene
-    with pytest.raises(ValueError, match="style must be one of coco, lvis, not 'voc'"):
+    with pytest.raises(ValueError, match="style must be one of coco, lvis; given: 'voc'"):
         evaluate_detections(truth, results, style="voc")
     plain = {**truth, "categories": [{"id": each["id"], "name": each["name"]} for each in CATEGORIES]}
     with pytest.raises(ValueError, match="frequency of r, c or f for each category; 'rare' has None"):

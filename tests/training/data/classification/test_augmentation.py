@@ -381,7 +381,7 @@ def test_nothing_to_mix_changes_nothing_and_a_short_batch_is_taken():
         ({"policy_interpolation": "cubic"}, "augment.policy_interpolation must be one of nearest, bilinear"),
         ({"cutout": 1.5}, "augment.cutout must be a whole number"),
         ({"color_jitter": -0.1}, "augment.color_jitter must be a finite number at least 0"),
-        ({"erase_probability": 1.1}, "augment.erase_probability must be at most 1, not 1.1"),
+        ({"erase_probability": 1.1}, "augment.erase_probability must be at most 1; given: 1.1"),
         ({"mixup_alpha": -1.0}, "augment.mixup_alpha must be a finite number at least 0"),
         ({"cutmix_alpha": float("nan")}, "augment.cutmix_alpha must be a finite number"),
         ({"label_smoothing": 1.0}, "augment.label_smoothing must be a finite number at least 0.0 and below 1.0"),

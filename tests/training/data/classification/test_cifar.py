@@ -279,7 +279,7 @@ def test_tfds_reads_the_archive_from_where_it_was_put(tmp_path, monkeypatch):
 
 
 def test_bad_arguments_are_named_before_anything_is_read(tmp_path):
-    with pytest.raises(ValueError, match="imbalance_factor must be a finite number at least 1, not 0"):
+    with pytest.raises(ValueError, match="imbalance_factor must be a finite number at least 1; given: 0"):
         cifar10_lt(0, data_dir=str(tmp_path))
-    with pytest.raises(ValueError, match="download must be True or False, not 1"):
+    with pytest.raises(ValueError, match="download must be True or False; given: 1"):
         cifar10_lt(data_dir=str(tmp_path), download=1)

@@ -193,10 +193,10 @@ def test_a_folder_that_is_none_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"validation_fraction": 0}, "validation_fraction must be a finite number above 0 and below 1, not 0"),
-        ({"validation_fraction": 1.0}, r"validation_fraction must be a finite number .*not 1\.0"),
-        ({"on_corrupt": "ignore"}, "on_corrupt must be one of error, skip, not 'ignore'"),
-        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
+        ({"validation_fraction": 0}, "validation_fraction must be a finite number above 0 and below 1; given: 0"),
+        ({"validation_fraction": 1.0}, r"validation_fraction must be a finite number .*given: 1\.0"),
+        ({"on_corrupt": "ignore"}, "on_corrupt must be one of error, skip; given: 'ignore'"),
+        ({"seed": -1}, "seed must be a whole number of at least 0; given: -1"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path, arguments, message):

@@ -91,10 +91,10 @@ def test_places_lt_is_ranked_stably(root):
     ("line", "message"),
     [
         ("b/1.png", "expected a path, white space and a label, got 'b/1.png'"),
-        ("b/1.png dog", "the label must be a whole number from 0, got 'dog'"),
-        ("b/1.png -1", "the label must be a whole number from 0, got '-1'"),
-        ("b/1.png 1.0", "the label must be a whole number from 0, got '1.0'"),
-        ("b/1.png ²", "the label must be a whole number from 0, got '²'"),
+        ("b/1.png dog", "the label must be a whole number from 0; given: 'dog'"),
+        ("b/1.png -1", "the label must be a whole number from 0; given: '-1'"),
+        ("b/1.png 1.0", "the label must be a whole number from 0; given: '1.0'"),
+        ("b/1.png ²", "the label must be a whole number from 0; given: '²'"),
         ("b/1.png 99999999999", "the label '99999999999' is no class number"),
         (b"b/\xff\xfe.png 1", "not UTF-8 text: 'b/.*png 1'"),
         ("x" * 500, r"expected a path, white space and a label, got 'x{77}\.\.\.'"),
@@ -161,10 +161,10 @@ def test_images_that_do_not_decode_are_found_before_training_where_asked(root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be a whole number of at least 1, not 0"),
-        ({"num_classes": 4, "class_names": ["x", "y", "z"]}, "num_classes must be the number of class_names, 3; got 4"),
-        ({"relabel_by_count": "yes"}, "relabel_by_count must be True or False, not 'yes'"),
-        ({"check_images": 1}, "check_images must be True or False, not 1"),
+        ({"num_classes": 0}, "num_classes must be a whole number of at least 1; given: 0"),
+        ({"num_classes": 4, "class_names": ["x", "y", "z"]}, "num_classes must be the number of class_names, 3; given: 4"),
+        ({"relabel_by_count": "yes"}, "relabel_by_count must be True or False; given: 'yes'"),
+        ({"check_images": 1}, "check_images must be True or False; given: 1"),
     ],
 )
 def test_bad_arguments_are_named(root, options, message):
@@ -255,11 +255,11 @@ def test_names_may_come_from_the_file_of_categories(root, annotations):
         (lambda file: file.pop("images"), r"train\.json has no list of images"),
         (lambda file: file.update(annotations=[]), r"train\.json has no list of annotations"),
         (lambda file: file.pop("categories"), r"train\.json has no list of categories"),
-        (lambda file: file["categories"].pop(), r"the ids of its 2 categories must be 0 to 1, each once; got 0 to 2"),
-        (lambda file: file["images"][1].pop("file_name"), r"train\.json, image 1: file_name must be a text, got None"),
+        (lambda file: file["categories"].pop(), r"the ids of its 2 categories must be 0 to 1, each once; given: 0 to 2"),
+        (lambda file: file["images"][1].pop("file_name"), r"train\.json, image 1: file_name must be a text; given: None"),
         (
             lambda file: file["annotations"][2].update(image_id="x"),
-            r"annotation 2: image_id must be a whole number, got 'x'",
+            r"annotation 2: image_id must be a whole number; given: 'x'",
         ),
         (
             lambda file: file["annotations"][0].update(category_id=3),
@@ -271,7 +271,7 @@ def test_names_may_come_from_the_file_of_categories(root, annotations):
         ),
         (
             lambda file: file["categories"][0].update(name=["a"]),
-            r"category 0: name must be a text, got \['a'\]",
+            r"category 0: name must be a text; given: \['a'\]",
         ),
         (lambda file: file["annotations"].pop(), r"train\.json, image 0: no annotation for the image 100"),
         (
@@ -290,7 +290,7 @@ def test_what_an_annotation_file_lacks_is_named(root, annotations, change, messa
 def test_other_files_are_no_annotations(root, annotations):
     read_json(root, annotations)
     (root / "test.json").write_text("[1]")
-    with pytest.raises(ValueError, match=r"test\.json must hold images and annotations, got a list"):
+    with pytest.raises(ValueError, match=r"test\.json must hold images and annotations; given: a list"):
         inaturalist_json(root / "train.json", root / "test.json", root)
     (root / "train.json").write_text("{")
     with pytest.raises(ValueError, match=r"train\.json is no JSON: "):

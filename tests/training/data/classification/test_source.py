@@ -214,9 +214,9 @@ def test_arrays_are_not_copied_into_the_graph():
 
 
 def test_another_number_of_labels_than_of_images_is_an_error():
-    with pytest.raises(ValueError, match="one label for each of the 2 paths, got 1"):
+    with pytest.raises(ValueError, match="one label for each of the 2 paths; given: 1"):
         FileImages(["a.png", "b.png"], [0])
-    with pytest.raises(ValueError, match="one label for each of the 2 images, got 1"):
+    with pytest.raises(ValueError, match="one label for each of the 2 images; given: 1"):
         RandomAccessImages([{}, {}], [0])
 
 

@@ -254,19 +254,19 @@ ANNOTATION = ("annotations", 1)
         (change(["categories"], {}), r"a.json has no list of categories"),
         (change(["images"], []), r"a.json lists no images"),
         (change(["categories"], []), r"a.json lists no categories"),
-        (change(["annotations", 1], 5), r"a.json, annotation at position 1 must have an id and more by name, got 5"),
+        (change(["annotations", 1], 5), r"a.json, annotation at position 1 must have an id and more by name; given: 5"),
         (change(["annotations"], []), r"a.json has no object to train on"),
-        (change(["images", 1, "id"], KeyError), r"a.json, image at position 1: id must be a whole number, got None"),
+        (change(["images", 1, "id"], KeyError), r"a.json, image at position 1: id must be a whole number; given: None"),
         (change(["images", 1, "id"], 5), r"a.json: two images have the id 5, at positions 0 and 1"),
         (change([*ANNOTATION, "id"], 100), r"a.json: two annotations have the id 100, at positions 0 and 1"),
         (change(["categories", 1, "id"], 17), r"a.json: two categories have the id 17"),
-        (change(["images", 1, "height"], KeyError), r"a.json, image 9: height must be a whole number, got None"),
-        (change(["images", 1, "width"], 0), r"a.json, image 9: width must be at least 1, got 0"),
-        (change(["images", 1, "file_name"], KeyError), r"a.json, image 9: file_name must be a text, got None"),
+        (change(["images", 1, "height"], KeyError), r"a.json, image 9: height must be a whole number; given: None"),
+        (change(["images", 1, "width"], 0), r"a.json, image 9: width must be at least 1; given: 0"),
+        (change(["images", 1, "file_name"], KeyError), r"a.json, image 9: file_name must be a text; given: None"),
         (change([*ANNOTATION, "image_id"], 6), r"annotation 101: image_id 6 is not among the ids of its 3 images"),
         (change([*ANNOTATION, "category_id"], 1), r"annotation 101: category_id 1 is not among .* 2 categories, 3, 17"),
         (change([*ANNOTATION, "category_id"], KeyError), r"annotation 101: category_id must be a whole number"),
-        (change([*ANNOTATION, "bbox"], KeyError), r"annotation 101: bbox must be four numbers .*, got None"),
+        (change([*ANNOTATION, "bbox"], KeyError), r"annotation 101: bbox must be four numbers .*; given: None"),
         (change([*ANNOTATION, "bbox"], [1, 2, 3]), r"annotation 101: bbox must be four numbers x, y, width, height"),
         (change([*ANNOTATION, "bbox"], [1, 2, float("nan"), 4]), r"annotation 101: bbox must be finite numbers"),
         (change([*ANNOTATION, "bbox"], [1, 2, 10**400, 4]), r"annotation 101: bbox must be finite numbers"),
@@ -275,7 +275,7 @@ ANNOTATION = ("annotations", 1)
             change([*ANNOTATION, "bbox"], [60, 5, 10, 10]),
             r"annotation 101: bbox \[60, 5, 10, 10\] .* lies outside image 5, which is 40 pixels high and 50 wide",
         ),
-        (change([*ANNOTATION, "iscrowd"], 2), r"annotation 101: iscrowd must be 0 or 1, got 2"),
+        (change([*ANNOTATION, "iscrowd"], 2), r"annotation 101: iscrowd must be 0 or 1; given: 2"),
         (
             change([*ANNOTATION, "segmentation", "size"], [50, 40]),
             r"annotation 101 of image 5: its segmentation is a mask of 50x40 pixels .* the image has 40x50",
@@ -292,7 +292,7 @@ ANNOTATION = ("annotations", 1)
         ),
         (
             change([*ANNOTATION, "id"], 2**70),
-            r"annotation at position 1: id must fit 64 bits, got 1180591620717411303424",
+            r"annotation at position 1: id must fit 64 bits; given: 1180591620717411303424",
         ),
         (change([*ANNOTATION, "segmentation"], []), r"annotation 101 has no segmentation, but others have"),
         (as_corners, r"a.json: bbox must be x, y, width, height, but the boxes look like x1, y1, x2, y2: annotation 1"),
@@ -381,7 +381,7 @@ def test_files_that_are_not_there_or_no_images_are_named(place):
         coco_source(place.folder / "absent.json", place.folder)
     with pytest.raises(ValueError, match="a.json is no JSON"):
         place.source("{")
-    with pytest.raises(ValueError, match="a.json must hold images, annotations and categories, got a list"):
+    with pytest.raises(ValueError, match="a.json must hold images, annotations and categories; given: a list"):
         place.source("[]")
 
 

@@ -230,10 +230,10 @@ def test_ignore_alone_changes_nothing_as_in_pycocotools_and_is_told(source):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"neg_category_ids": 2}, r"train.json, image 1: neg_category_ids must be a list of category ids, got 2"),
-        ({"not_exhaustive_category_ids": ["cat"]}, r"not_exhaustive_category_ids must be a list of .*, got \['cat'\]"),
+        ({"neg_category_ids": 2}, r"train.json, image 1: neg_category_ids must be a list of category ids; given: 2"),
+        ({"not_exhaustive_category_ids": ["cat"]}, r"not_exhaustive_category_ids must be a list of .*; given: \['cat'\]"),
         ({"file_name": ""}, r"train.json, image 1: file_name is empty"),
-        ({"file_name": None, "coco_url": ""}, r"train.json, image 1: file_name must be a text, got None"),
+        ({"file_name": None, "coco_url": ""}, r"train.json, image 1: file_name must be a text; given: None"),
     ],
 )
 def test_fields_of_an_image_that_cannot_be_used_are_named(source, change, message):
@@ -253,7 +253,7 @@ def test_fields_that_are_null_are_as_if_they_were_missing(source):
     assert read.class_names == ("1", "2") and [len(labels) for labels in read.train.labels] == [3, 3]
     assert not {"neg_category_ids", "not_exhaustive_category_ids"} & set(read.test_annotations["images"][0])
     value["categories"][0]["name"] = ["cat"]
-    with pytest.raises(ValueError, match=r"category 1: name must be a text, got \['cat'\]"):
+    with pytest.raises(ValueError, match=r"category 1: name must be a text; given: \['cat'\]"):
         source(value, value)
 
 
