@@ -316,7 +316,7 @@ class Recipe(Experiment):
     >>> recipe.replace(epochs=2.5)
     Traceback (most recent call last):
         ...
-    ValueError: epochs must be a whole number of at least 1, not 2.5
+    training.errors.OptionError: epochs must be a whole number of at least 1; given: 2.5.
     """
 
     data: DataOptions = DataOptions()

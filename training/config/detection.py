@@ -150,7 +150,7 @@ class DetectionModelOptions:
                 object.__setattr__(self, field, "")
         if self.weights and self.backbone_weights:
             raise OptionError(
-                f"model.backbone_weights must be empty where model.weights is given; given: {self.backbone_weights!r}. "
+                f"model.backbone_weights must be left out with model.weights; given: {self.backbone_weights!r}. "
                 "model.weights has the weights of the network too."
             )
         check_plain_mapping("model.backbone_options", self.backbone_options)

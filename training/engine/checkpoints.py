@@ -4,6 +4,9 @@ One file holds everything that the next step depends on: weights, statistics of 
 random numbers of Dropout and of losses, all variables of the optimizer, and where in the training this is. The data
 are no part of it: the order and the augmentation are functions of (seed, epoch, position).
 
+Not `keras.callbacks.BackupAndRestore`, which resumes at the beginning of an epoch, without the state of the random
+numbers and without a check of the file.
+
     checkpoints = Checkpoints(run / "checkpoints")
     state = checkpoints.load_latest(model)                # None at the first start
     first = (state["epoch"], state["step_in_epoch"]) if state else (0, 0)

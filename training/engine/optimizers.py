@@ -29,7 +29,8 @@ class TorchSGD(keras.optimizers.Optimizer):
         w = w - learning_rate * v                  or, with nesterov, w - learning_rate * (g + momentum * v)
 
     What differs from `keras.optimizers.SGD`: weight decay is L2 in the gradient and so passes through the momentum,
-    and v holds no learning rate, so that a change of the learning rate acts on the whole step at once.
+    and v holds no learning rate, so that a change of the learning rate acts on the whole step at once. The published
+    numbers were trained by this rule, and Keras's optimizer has no option for it.
 
     With `gradient_accumulation_steps` the mean gradient of so many calls makes one update. A learning-rate schedule
     counts the calls, not the updates (Keras's rule); EMA is updated at every call too (`build_optimizer` allows for
@@ -230,6 +231,9 @@ class MultiStep(_EpochSchedule):
 
     For epoch `e = step // steps_per_epoch` and W warm-up epochs: `peak * (start + (1 - start) * e / W)` while e < W,
     then `peak * gamma ** n`, where n counts the milestones of at most e - W: they count from the end of the warm-up.
+
+    Not `keras.optimizers.schedules.PiecewiseConstantDecay`, which counts in steps, has no warm-up, and keeps a rate for
+    one step beyond its boundary.
 
     Args:
         peak: The highest rate.

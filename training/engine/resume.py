@@ -1,4 +1,4 @@
-"""Saving during `fit`, and going on in the middle of an epoch."""
+"""Saving during `fit`, and going on in the middle of an epoch, which `keras.callbacks.BackupAndRestore` cannot."""
 
 from __future__ import annotations
 

@@ -158,7 +158,9 @@ def test_soft_targets_need_a_loss_that_takes_them():
     mixing = {"augment": {"mixup_alpha": 0.2}}
     assert isinstance(told({"name": "SparseCategoricalCrossentropy"}, [2, 1], **mixing), keras.losses.Loss)
     assert told({"name": "SparseCategoricalCrossentropy"}, [2, 1], **mixing).name == "categorical_crossentropy"
-    with pytest.raises(ValueError, match=r"LDAM needs images of one class; turn off augment\.mixup_alpha"):
+    with pytest.raises(
+        ValueError, match=r"augment\.mixup_alpha, .* must be 0 with the loss LDAM, which needs images of one class"
+    ):
         told({"name": "LDAM"}, [2, 1], **mixing)
 
 
@@ -182,10 +184,13 @@ def test_soft_targets_are_trained_on_and_validated(changes):
     [
         ({"loss": {"name": "CTC"}}, ["the loss CTC", "one-hot"]),
         ({"loss": {"name": "DropLoss"}}, ["the loss DropLoss needs", "frequency_threshold"]),
-        ({"model": {"classifier": "cosine"}, "evaluation": {"tau_normalization": 0.5}}, ["needs a linear classifier"]),
+        (
+            {"model": {"classifier": "cosine"}, "evaluation": {"tau_normalization": 0.5}},
+            ["evaluation.tau_normalization must be 0 unless the classifier is linear"],
+        ),
         (
             {"model": {"classifier": "cosine"}, "start": {"weights": "some.keras", "trainable": "class_scale"}},
-            ["start.trainable 'class_scale' needs a linear classifier", "'cosine'"],
+            ["start.trainable must be another than 'class_scale' unless the classifier is linear", "'cosine'"],
         ),
     ],
 )

@@ -198,7 +198,7 @@ def test_a_channels_first_network_gets_channels_first_images(folder, tmp_path, c
     model = build(input_shape=(3, 16, 16), data_format="channels_first")
     model.save(tmp_path / "first.keras")
     if not convolves_channels_first():
-        with pytest.raises(UsageError, match="channels first, which TensorFlow does not convolve"):
+        with pytest.raises(UsageError, match="channels first: TensorFlow does not convolve"):
             run_predict(tmp_path / "first.keras", [folder / "images"])
         return
     found = as_rows(predicted(capsys, tmp_path / "first.keras", [folder / "images"]))
@@ -336,7 +336,7 @@ def test_a_saved_model_without_probabilities_is_an_error(tmp_path, folder):
     spec = tf.TensorSpec((None, 8, 8, 3), "float32")
     function = tf.function(lambda images: {"features": images}, input_signature=[spec]).get_concrete_function()
     tf.saved_model.save(module, str(tmp_path / "features"), signatures={"serving_default": function})
-    with pytest.raises(UsageError, match="no signature 'serving_default'.*keras-apa export"):
+    with pytest.raises(UsageError, match="must have a signature 'serving_default'.*keras-apa export"):
         run_predict(tmp_path / "features", [folder / "images"])
 
 
@@ -370,7 +370,7 @@ def test_an_exported_model_predicts_as_the_model_itself(folder, tmp_path, capsys
         ("model.keras", [], {}, ["no images"]),
         ("model.keras", ["none.png", "nothing"], {}, ["no images"]),
         ("model.keras", ["images"], {"output": "images"}, ["--output", "is a folder"]),
-        ("model.keras", ["images"], {"output": "model.keras/x.json"}, ["--output", "cannot write"]),
+        ("model.keras", ["images"], {"output": "model.keras/x.json"}, ["--output", "can be written to"]),
         ("model.keras", ["images"], {"image_size": (32, 32)}, ["16x16x3", "--image-size", "32x32x3"]),
         ("model.keras", ["images"], {"image_size": (0, 16)}, ["image_size", "positive"]),
         ("model.keras", ["images"], {"class_names": "two.txt"}, ["two.txt has 2", "3 classes"]),
@@ -379,7 +379,7 @@ def test_an_exported_model_predicts_as_the_model_itself(folder, tmp_path, capsys
         ("model.keras", ["images"], {"class_names": "broken.jpg"}, ["--class-names", "UTF-8"]),
         ("modell.keras", ["images"], {}, ["no file", "modell.keras"]),
         ("no_such_preset", ["images"], {}, ["no preset", "no_such_preset"]),
-        ("images", ["images"], {}, ["'images' is no model", ".keras file", "SavedModel", "preset"]),
+        ("images", ["images"], {}, ["given: the folder 'images'", ".keras file", "SavedModel", "preset"]),
         ("weights.pth", ["images"], {}, ["weights.pth", "keras-apa convert"]),
         ("not.keras", ["images"], {}, ["cannot load 'not.keras'"]),
         ("features.keras", ["images"], {}, ["no classifier of images"]),
@@ -425,7 +425,7 @@ def test_class_names_are_the_lines_of_a_file(tmp_path):
 def test_a_network_without_classifier_has_no_classes_to_predict(tmp_path):
     model = zoo.create_model("resnet8", include_top=False, pooling="avg", input_shape=(16, 16, 3))
     model.save(tmp_path / "features.keras")
-    with pytest.raises(ValueError, match="has no classifier: it ends in 64 features"):
+    with pytest.raises(ValueError, match="must have a classifier; given: a model that ends in 64 features"):
         load_predictor(tmp_path / "features.keras")
 
 

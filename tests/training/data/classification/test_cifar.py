@@ -73,7 +73,7 @@ def test_the_global_random_state_is_left_alone():
     assert np.random.random() == expected
 
 
-@pytest.mark.parametrize(("imbalance", "message"), [(0.5, "at least 1"), (501, "at most 500.*got 501")])
+@pytest.mark.parametrize(("imbalance", "message"), [(0.5, "at least 1"), (501, "at most 500.*given: 501")])
 def test_impossible_imbalances_are_named(imbalance, message):
     with pytest.raises(ValueError, match=f"imbalance_factor must be .*{message}"):
         long_tailed_indices(cifar_labels(100), 100, imbalance)

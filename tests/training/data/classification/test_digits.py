@@ -167,8 +167,8 @@ def test_data_set_is_frozen(hundred):
         ({"noise": float("nan")}, "noise must be a finite number"),
         ({"seed": -1}, "seed must be a whole number of at least 0; given: -1"),
         ({"training_digits": 1797}, "training_digits must be a whole number of at least 1 and below 1797"),
-        ({"training_digits": 1}, "training_digits 1 of 1797 leaves no training image of the digit"),
-        ({"training_digits": 1796}, "training_digits 1796 of 1797 leaves no test image of the digit"),
+        ({"training_digits": 1}, "training_digits must leave a training image of each digit; given: 1 of 1797"),
+        ({"training_digits": 1796}, "training_digits must leave a test image of each digit; given: 1796 of 1797"),
     ],
 )
 def test_bad_arguments_are_named(make, arguments, message):

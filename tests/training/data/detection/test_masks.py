@@ -42,7 +42,7 @@ def test_polygons_of_an_object_are_joined():
         ({"size": [8, 4], "counts": "1"}, "cannot be decoded"),
         ({"size": [8, 4]}, "must have size .height, width. and counts"),
         ("a mask", "must be a list of polygons or a dict"),
-        ([[1, 2, 3, 4]], "fewer than three points"),
+        ([[1, 2, 3, 4]], "must have three points"),
         ([[1, 2, 3, 4, 5]], "its polygon must be finite numbers"),
         ([[1, 2, 3, 4, 5, float("nan")]], "its polygon must be finite numbers"),
         ([[1, 2, 3, 4, 5, "6"]], "its polygon must be finite numbers"),
