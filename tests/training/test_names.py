@@ -89,7 +89,7 @@ def test_files_in_another_encoding_are_refused_with_their_name(tmp_path):
     for encoding in ("latin-1", "utf-16"):
         (tmp_path / "list.txt").write_text("é.png 0\n", encoding=encoding)
         with pytest.raises(
-            ValueError, match=r"list\.txt, line 1 must be text in UTF-8; given: .*Save the list as UTF-8"
+            ValueError, match=r"list\.txt, line 1: the line must be text in UTF-8; given: .*Save the list as UTF-8"
         ):
             read_list(tmp_path / "list.txt")
         (tmp_path / "names.txt").write_text("é\nü\n", encoding=encoding)

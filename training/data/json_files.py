@@ -23,9 +23,11 @@ def read_annotation_file(file) -> dict[str, Any] | list[Any]:
     try:
         return json.loads(read_bytes(file, "the annotation file"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{os.fspath(file)} must be JSON in UTF-8 ({error}). Save it as UTF-8.") from None
+        raise ValueError(
+            f"{os.fspath(file)} must be JSON in UTF-8; given: other bytes ({error}). Save it as UTF-8."
+        ) from None
     except ValueError as error:
-        raise ValueError(f"{os.fspath(file)} must be JSON: {error}.") from None
+        raise ValueError(f"{os.fspath(file)} must be JSON; given: other text ({error}).") from None
 
 
 def entry_of(mapping, key, kind, place):

@@ -154,7 +154,7 @@ class Checkpoints:
                 }
             )
         except TypeError as error:
-            raise ValueError(f"extra must hold plain values and numpy arrays only ({error})") from error
+            raise ValueError(f"extra must hold plain values and numpy arrays only; given: others ({error}).") from error
         arrays["description"] = np.frombuffer(described.encode(), "uint8")
         path = self.folder / f"step-{step:010d}.npz"
         try:

@@ -12,7 +12,8 @@ import time
 import pytest
 from backends import BLOCK, CURRENT, OTHERS, environment, run
 
-from training.cli.main import main, unboxed, version
+from training.cli.main import _explain, main, unboxed, version
+from training.errors import OptionError, UsageError
 
 # What the console script of an installed package runs.
 PROGRAM = "import sys; from training.cli.main import console; sys.exit(console())"
@@ -292,3 +293,14 @@ def test_a_frame_of_hyphens_is_taken_off_too():
         "Unrecognized options: --epochz. Perhaps you meant: --epochs INT",
         "For full helptext, run x --help",
     ]
+
+
+@pytest.mark.any_backend
+def test_the_exit_code_follows_the_type_of_an_error_and_not_its_text():
+    from training.data.decoding import UnreadableImageError
+
+    text = "model.name must be a known name; given: 'x'."
+    assert _explain(OptionError(text)) == _explain(UsageError(text)) == (text, 2)
+    message, code = _explain(ValueError(text))
+    assert code == 1 and message.startswith(f"ValueError: {text}") and "--debug" in message
+    assert _explain(UnreadableImageError("a.png: not an image")) == ("a.png: not an image", 1)

@@ -13,6 +13,7 @@ from rich.console import Console
 import zoo
 from keras_apa import losses
 from training.cli.train import run_train
+from training.data.decoding import UnreadableImageError
 from training.data.detection.digit_scenes import digit_scenes_lt
 from training.data.detection.pipeline import detection_steps_per_epoch
 from training.detection.losses import build_region_loss, loss_notes
@@ -322,3 +323,14 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
     recipe = SMALL.replace(optimizer={"name": "sgd", "learning_rate": 1e12, "clip_norm": None, "momentum": 0.0})
     with pytest.raises(NotFiniteError, match="in epoch 1 at batch"):
         train_detector(recipe, small_source(), checkpoints=Checkpoints(tmp_path))
+
+
+def test_an_image_that_breaks_off_while_training_is_named(monkeypatch):
+    source = small_source()
+
+    def broken(self, index):
+        raise ValueError("5.png (id 5): cannot be read")
+
+    monkeypatch.setattr(type(source.train), "image", broken)
+    with pytest.raises(UnreadableImageError, match=r"^5.png \(id 5\): cannot be read$"):
+        train_detector(SMALL, source)

@@ -119,10 +119,12 @@ def read_list(
             path, label = line.decode("utf-8-sig" if number == 1 else "utf-8").strip().rsplit(maxsplit=1)
         except UnicodeDecodeError:
             raise ValueError(
-                f"{place} must be text in UTF-8; given: {_shortened(line)}. Save the list as UTF-8."
+                f"{place}: the line must be text in UTF-8; given: {_shortened(line)}. Save the list as UTF-8."
             ) from None
         except ValueError:
-            raise ValueError(f"{place} must be a path, white space and a label; given: {_shortened(line)}.") from None
+            raise ValueError(
+                f"{place}: the line must be a path, white space and a label; given: {_shortened(line)}."
+            ) from None
         if not (label.isascii() and label.isdigit()):
             raise ValueError(f"{place}: the label must be a whole number from 0; given: {_shortened(label)}.")
         if num_classes is not None and int(label) >= num_classes:

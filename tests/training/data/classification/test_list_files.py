@@ -90,14 +90,14 @@ def test_places_lt_is_ranked_stably(root):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("b/1.png", "must be a path, white space and a label; given: 'b/1.png'"),
+        ("b/1.png", "the line must be a path, white space and a label; given: 'b/1.png'"),
         ("b/1.png dog", "the label must be a whole number from 0; given: 'dog'"),
         ("b/1.png -1", "the label must be a whole number from 0; given: '-1'"),
         ("b/1.png 1.0", "the label must be a whole number from 0; given: '1.0'"),
         ("b/1.png ²", "the label must be a whole number from 0; given: '²'"),
         ("b/1.png 99999999999", "the label must be a whole number from 0; given: '99999999999'"),
-        (b"b/\xff\xfe.png 1", "must be text in UTF-8; given: 'b/.*png 1'"),
-        ("x" * 500, r"must be a path, white space and a label; given: 'x{77}\.\.\.'"),
+        (b"b/\xff\xfe.png 1", "the line must be text in UTF-8; given: 'b/.*png 1'"),
+        ("x" * 500, r"the line must be a path, white space and a label; given: 'x{77}\.\.\.'"),
     ],
 )
 def test_a_bad_line_is_an_error_with_file_and_line(root, line, message):
@@ -307,7 +307,7 @@ def test_other_files_are_no_annotations(root, annotations):
     with pytest.raises(ValueError, match=r"test\.json must hold images and annotations; given: a list"):
         inaturalist_json(root / "train.json", root / "test.json", root)
     (root / "train.json").write_text("{")
-    with pytest.raises(ValueError, match=r"train\.json must be JSON: "):
+    with pytest.raises(ValueError, match=r"train\.json must be JSON; "):
         inaturalist_json(root / "train.json", root / "test.json", root)
     with pytest.raises(FileNotFoundError, match=r"the annotation file .*none\.json is not there"):
         inaturalist_json(root / "none.json", root / "test.json", root)

@@ -287,7 +287,7 @@ ANNOTATION = ("annotations", 1)
         (change([*ANNOTATION, "iscrowd"], 2), r"annotation 101: iscrowd must be 0 or 1; given: 2"),
         (
             change([*ANNOTATION, "segmentation", "size"], [50, 40]),
-            r"annotation 101 of image 5: its segmentation is a mask of 50x40 pixels .* the image has 40x50",
+            r"annotation 101 of image 5: its segmentation must be a mask of 40x50 pixels .*; given: 50x40",
         ),
         (change([*ANNOTATION, "segmentation"], [[1, 2, 3]]), r"annotation 101 of image 5: its polygon must be finite"),
         # As shares of the image instead of pixels.
@@ -303,12 +303,18 @@ ANNOTATION = ("annotations", 1)
             change([*ANNOTATION, "id"], 2**70),
             r"annotation at position 1: id must fit 64 bits; given: 1180591620717411303424",
         ),
-        (change([*ANNOTATION, "segmentation"], []), r"annotation 101 has no segmentation, but others have"),
+        (
+            change([*ANNOTATION, "segmentation"], []),
+            r"every object must have a segmentation, or none; given: none for annotation 101",
+        ),
         (
             as_corners,
             r"a.json: bbox must be x, y, width, height; given: boxes that look like x1, y1, x2, y2 .annotation 1",
         ),
-        (change(["categories", 0, "name"], "yak"), r"category 17 is 'yak' in .*a.json and 'emu' in .*test.json"),
+        (
+            change(["categories", 0, "name"], "yak"),
+            r"category 17 must have one name; given: 'yak' in .*a.json and 'emu' in .*test.json",
+        ),
         (
             change(["images", 2, "height"], 41),
             r"12.png \(id 12\): the image must be 41 pixels high and 50 wide, .*; given: 40 and",

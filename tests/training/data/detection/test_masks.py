@@ -35,7 +35,7 @@ def test_polygons_of_an_object_are_joined():
 @pytest.mark.parametrize(
     "segmentation, message",
     [
-        ({"size": [4, 8], "counts": [32]}, r"a mask of 4x8 pixels \(height x width\), the image has 8x4"),
+        ({"size": [4, 8], "counts": [32]}, r"a mask of 8x4 pixels \(height x width\), as the image; given: 4x8"),
         ({"size": [8, 4], "counts": [31]}, "whole numbers that add up to 32"),
         ({"size": [8, 4], "counts": [33, -1]}, "whole numbers that add up to 32"),
         ({"size": [8, 4], "counts": "zzzz1"}, "cannot be decoded"),
