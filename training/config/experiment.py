@@ -158,6 +158,7 @@ def differences(was: Any, now: Any, path: str = "") -> dict[str, tuple[Any, Any]
 
     In two lists of recipes, the same setting of several of them is named once.
 
+    >>> from training.config.classification import Recipe
     >>> recipe = Recipe(name="digits")
     >>> differences(recipe.to_dict(), recipe.replace(model={"gate": "apa"}).to_dict())
     {'model.gate': (None, 'apa')}

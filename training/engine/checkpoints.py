@@ -360,7 +360,8 @@ def _assign(model, path, names, arrays):
             if (_plain(stored[index]), value.shape) != expected:
                 raise ValueError(
                     f"the checkpoint {str(path)!r} is of another {part}: it has {stored[index]!r} of shape "
-                    f"{value.shape} where this one has {variable.path!r} of shape {expected[1]}"
+                    f"{value.shape} where this one has {variable.path!r} of shape {expected[1]}; resume with the "
+                    "settings that it was written with, or start anew"
                 )
             values[index, part] = variable, value
         if len(stored) != len(variables):
@@ -368,7 +369,8 @@ def _assign(model, path, names, arrays):
             first = extra[min(len(stored), len(variables))]
             raise ValueError(
                 f"the checkpoint {str(path)!r} is of another {part}: it has {len(stored)} variables, this one has "
-                f"{len(variables)}; the first that only {more} has is {getattr(first, 'path', first)!r}"
+                f"{len(variables)}; the first that only {more} has is {getattr(first, 'path', first)!r}; "
+                "resume with the settings that it was written with, or start anew"
             )
     # Nothing is changed before everything is known to fit.
     for variable, value in values.values():

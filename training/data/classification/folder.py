@@ -165,7 +165,7 @@ def _files_by_class(part, folders, train, names):
         raise ValueError(
             f"{folders.path} has the class folder {unknown[0]!r}"
             + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
-            + f", which {train.path} has not: nothing could be learned for it"
+            + f", which {train.path} has not: nothing could be learned for it. Add training images of it, or remove it."
         )
     if not folders.with_images:
         raise ValueError(f"{folders.path} has no images. Allowed endings: {', '.join(ENDINGS)}.")

@@ -235,7 +235,7 @@ def _without_unreadable(parts, on_corrupt):
     for part, (paths_of_part, labels) in parts.items():
         good = [place for place, path in enumerate(paths_of_part) if path not in unreadable]
         if not good:
-            raise ValueError(f"none of the images of the {part} list can be decoded:\n{listed}")
+            raise ValueError(f"none of the images of the {part} list can be decoded; replace them:\n{listed}")
         kept[part] = [paths_of_part[place] for place in good], labels[good]
     return kept, (f"{len(unreadable)} of {len(paths)} images cannot be decoded and were skipped:\n{listed}",)
 

@@ -196,6 +196,7 @@ class DetectionSource:
             raise ValueError(
                 f"class {empty[0]} ({self.class_names[empty[0]]!r}) of {self.name} is in no training image"
                 + (f", nor are {len(empty) - 1} others" if len(empty) > 1 else "")
+                + "; annotate an image with it, or remove it from the categories"
             )
 
     @property

@@ -101,7 +101,7 @@ def test_a_class_may_be_called_train_or_test(tmp_path, counts):
         (("train/a", "train/b", "Train/a", "Train/b", "test/a"), "more than one folder of training images"),
         (
             ("train", "test"),
-            "'test', 'train', which are splits by their names, but 'train' has 0 class folders with images and 2 images beside",
+            "'test', 'train', which are splits by their names, but 'train' has 0 class folders with images and 2 im",
         ),
         (("train/a", "test/a"), "'train' has 1 class folders with images"),
         (
