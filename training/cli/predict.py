@@ -54,7 +54,10 @@ def run_predict(
         for note in looked.notes():
             tell(note)
         if not files:
-            raise OptionError("IMAGES must be files, folders or patterns such as 'photos/*.jpg'; given: none.")
+            raise OptionError(
+                "IMAGES must be image files, folders of them or patterns such as 'photos/*.jpg'; given: "
+                f"{', '.join(map(str, images)) or 'nothing':.80}."
+            )
         if output is not None:
             _check_output(Path(output))
         if min_score is not None:

@@ -182,8 +182,8 @@ def test_soft_targets_are_trained_on_and_validated(changes):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"loss": {"name": "CTC"}}, ["the loss CTC", "one-hot"]),
-        ({"loss": {"name": "DropLoss"}}, ["the loss DropLoss needs", "frequency_threshold"]),
+        ({"loss": {"name": "CTC"}}, ["loss.name must be a loss of one-hot targets", "given: 'CTC'"]),
+        ({"loss": {"name": "DropLoss"}}, ["with the loss DropLoss", "frequency_threshold"]),
         (
             {"model": {"classifier": "cosine"}, "evaluation": {"tau_normalization": 0.5}},
             ["evaluation.tau_normalization must be 0 unless the classifier is linear"],

@@ -68,7 +68,7 @@ def test_what_a_checkpoint_cannot_tell_is_an_option(tmp_path):
         (["net.pth", "taken.keras"], ["OUT must be new; given: 'taken.keras'", "--overwrite"]),
         (["net.pth", "out.keras", "--activation", "agul"], ["Unknown activation 'agul'", "aglu"]),
         (["net.pth", "out.keras", "--gate", "apa"], ["resnet8 has no place for gate"]),
-        (["net.keras", "out.pth", "--gate", "apa"], ["for the way to .keras"]),
+        (["net.keras", "out.pth", "--gate", "apa"], ["must be left out unless OUT ends in .keras"]),
         (["bad.pth", "out.keras"], ["bad.pth", "not a checkpoint"]),
         (["bad.keras", "out.pth"], ["bad.keras"]),
         (["net.pth", "net.keras/out.keras"], ["OUT must be a folder that can be written to"]),

@@ -373,7 +373,7 @@ def test_a_dry_run_of_every_recipe(name, capsys, tmp_path):
             ["batch_size must be at most the 50 images of an epoch; given: 128"],
         ),
         ("digits10_lt", ["--start.weights", "nothing.pth"], ["start.weights", "nothing.pth"]),
-        ("digits10_lt", ["--loss.name", "CTC"], ["the loss CTC", "one-hot targets"]),
+        ("digits10_lt", ["--loss.name", "CTC"], ["loss.name must be a loss of one-hot targets", "given: 'CTC'"]),
         ("digits10_lt", ["--loss.name", "DropLoss"], ["--loss.options frequency_threshold VALUE"]),
         (
             "inaturalist2018",

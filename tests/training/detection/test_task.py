@@ -161,8 +161,11 @@ def test_a_dry_run_on_boxes_alone(own_data, tmp_path, capsys):
         (["train", "digit_scenes_lt", "--classifier-learning", "crt"], ["--classifier-learning"]),
         (["train", "digit_scene_lt"], ["RECIPE must be a known name", "digit_scenes_lt"]),
         (["demo", "--task", "segmentation"], ["--task", "classification, detection"]),
-        (["demo", "--task", "detection", "--model", "resnet8"], ["--model", "--task classification"]),
-        (["demo", "--task", "detection", "--data", "digits10_lt"], ["--data", "--task classification"]),
+        (
+            ["demo", "--task", "detection", "--model", "resnet8"],
+            ["--model must be left out with --task detection", "given: 'resnet8'"],
+        ),
+        (["demo", "--task", "detection", "--data", "digits10_lt"], ["--data must be left out with --task detection"]),
     ],
 )
 @pytest.mark.any_backend

@@ -121,8 +121,8 @@ def test_options_that_do_not_fit_are_refused(folder, tmp_path):
     (tmp_path / "full" / "photo.png").write_bytes(b"mine")
     (tmp_path / "two.txt").write_text("a\nb\n")
     for model, options, message in (
-        ("classifier.keras", {"min_score": 0.5}, "--min-score is for detectors"),
-        ("classifier.keras", {"pictures": tmp_path / "new"}, "--pictures is for detectors"),
+        ("classifier.keras", {"min_score": 0.5}, "--min-score must be left out .* It is for detectors"),
+        ("classifier.keras", {"pictures": tmp_path / "new"}, "--pictures must be left out .* It is for detectors"),
         (folder / "detector.keras", {"min_score": 2.0}, "--min-score must be a finite number"),
         (folder / "detector.keras", {"pictures": tmp_path / "full"}, "must be a new or an empty folder"),
         (folder / "detector.keras", {"pictures": tmp_path / "x", "output": tmp_path / "x"}, "for both"),
