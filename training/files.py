@@ -116,7 +116,9 @@ def make_writable(folder: Path, option: str = "--output") -> None:
             pass
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ValueError(f"cannot write to {str(folder)!r} ({reason}); choose another {option}") from error
+        raise ValueError(
+            f"{option} must be a folder that can be written to; given: {str(folder)!r} ({reason}). Choose another one."
+        ) from error
 
 
 def read_number(value: float | None) -> float:

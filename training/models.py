@@ -27,13 +27,15 @@ def load_model(name: str | os.PathLike) -> keras.Model:
     name = os.fspath(name)
     path = Path(name)
     if path.is_file() and path.suffix != ".keras":
-        raise ValueError(f"{name!r} is no .keras file; keras-apa convert makes one of a PyTorch checkpoint")
+        raise ValueError(
+            f"the model must be a .keras file; given: {name!r}. keras-apa convert makes one of a PyTorch checkpoint."
+        )
     if path.suffix == ".keras" and not path.is_file():
-        raise ValueError(f"there is no file {name!r}")
+        raise ValueError(f"the model must be a file that is there; given: {name!r}.")
     if not path.is_file():
         return from_preset(name)
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"cannot load {name!r}: it is no .keras file, or is damaged")
+        raise ValueError(f"cannot load {name!r}: it is no .keras file, or is damaged. Save or download it again.")
     try:
         # Not compiled: the losses and metrics of the training may be unknown here.
         return keras.saving.load_model(path, compile=False)

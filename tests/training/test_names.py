@@ -88,10 +88,12 @@ def test_files_in_another_encoding_are_refused_with_their_name(tmp_path):
         coco_source(tmp_path / "a.json", tmp_path)
     for encoding in ("latin-1", "utf-16"):
         (tmp_path / "list.txt").write_text("é.png 0\n", encoding=encoding)
-        with pytest.raises(ValueError, match=r"list\.txt, line 1: not UTF-8 text.*save the list as UTF-8"):
+        with pytest.raises(
+            ValueError, match=r"list\.txt, line 1: the line must be text in UTF-8; given: .*Save the list as UTF-8"
+        ):
             read_list(tmp_path / "list.txt")
         (tmp_path / "names.txt").write_text("é\nü\n", encoding=encoding)
-        with pytest.raises(ValueError, match=r"names\.txt is not a text file in UTF-8"):
+        with pytest.raises(ValueError, match=r"must be a text file in UTF-8; given: .*names\.txt"):
             read_class_names(tmp_path / "names.txt")
 
 
@@ -173,6 +175,6 @@ def test_errors_of_the_command_line_keep_brackets_and_long_paths(capsys):
     assert main(["train", "folder", "--data.pth", path]) == 2
     assert path in capsys.readouterr().err
     assert main(["train", "folder", "--epochs", "[/x]\x1b"]) == 2
-    assert r"'[/x]\x1b' given; a whole number is needed" in capsys.readouterr().err
+    assert r"it must be a whole number; given: '[/x]\x1b'." in capsys.readouterr().err
     framed = "╭─ Invalid ─╮\n│ got 2 for `[bold]INT INT[/bold]`: [x] │\n│ ────── │\n│ see --help │\n╰──╯"
     assert unboxed(framed).startswith("got 2 for `INT INT`: [x]\nsee --help")

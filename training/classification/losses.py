@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 import keras_apa.losses
-from training.checks import check_arguments, nearest
+from training.checks import check_arguments, check_name
 from training.config.classification import LossOptions, Recipe
+from training.errors import OptionError
 
 
 def try_loss(loss, classes):
@@ -19,12 +20,14 @@ def try_loss(loss, classes):
     try:
         value = keras.ops.convert_to_numpy(loss(np.eye(2, classes, dtype="float32"), np.zeros((2, classes), "float32")))
     except Exception as error:  # each says in its own way, and with its own type, that it wants something else
-        raise ValueError(
-            f"the loss {type(loss).__name__} does not take one-hot targets and logits of shape (batch, classes): "
-            f"{str(error).partition(chr(10))[0]}"
+        raise OptionError(
+            "loss.name must be a loss of one-hot targets and logits of shape (batch, classes); given: "
+            f"{type(loss).__name__!r}. Its error: {str(error).partition(chr(10))[0]}"
         ) from error
     if value.shape or not np.isfinite(value):
-        raise ValueError(f"the loss {type(loss).__name__} gives {value!r} for logits of 0: it is no loss for classes")
+        raise OptionError(
+            f"loss.name must be a loss for classes; given: {type(loss).__name__!r}, which is {value!r} for logits of 0."
+        )
 
 
 def loss_classes() -> dict[str, type[keras.losses.Loss]]:
@@ -59,18 +62,18 @@ def build_loss(recipe: Recipe, class_counts: Sequence[int]) -> keras.losses.Loss
         ValueError: An unknown loss or argument, or one that cannot take the targets of mixup, cutmix or smoothing.
     """
     options, classes = recipe.loss, loss_classes()
-    if options.name not in classes:
-        raise ValueError(f"unknown loss {options.name!r}; {nearest(options.name, classes)}")
+    check_name("loss.name", options.name, classes)
     name = options.name
     if recipe.augment.mixes:
         if name in _ONE_CLASS:
-            raise ValueError(
-                f"the loss {name} needs images of one class; turn off augment.mixup_alpha, augment.cutmix_alpha and "
-                "augment.label_smoothing, or choose another loss"
+            raise OptionError(
+                "augment.mixup_alpha, augment.cutmix_alpha and augment.label_smoothing must be 0 with the loss "
+                f"{name}, which needs images of one class; given: {recipe.augment.mixup_alpha:g}, "
+                f"{recipe.augment.cutmix_alpha:g} and {recipe.augment.label_smoothing:g}."
             )
     name = _loss_name(recipe)
     loss = classes[name]
-    accepted = check_arguments(f"the loss {name}", loss, options.options)
+    accepted = check_arguments("loss.options", loss, options.options)
     known: dict[str, Any] = {
         "class_counts": class_counts,
         "num_classes": len(class_counts),
@@ -85,7 +88,10 @@ def build_loss(recipe: Recipe, class_counts: Sequence[int]) -> keras.losses.Loss
         each.name for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
     ]
     if missing := [key for key in missing if key not in arguments]:
-        raise ValueError(f"the loss {name} needs loss.options {missing[0]!r}: --loss.options {missing[0]} VALUE")
+        raise OptionError(
+            f"loss.options must have {missing[0]!r} with the loss {name}; given: "
+            f"{', '.join(options.options) or 'nothing'}. Add --loss.options {missing[0]} VALUE."
+        )
     return loss(**arguments)
 
 

@@ -36,6 +36,7 @@ from keras_apa.losses import BalancedSoftmaxCrossentropy
 from training.classification.network import CLASSIFIER
 from training.config.classification import Recipe
 from training.data.classification.source import Source
+from training.errors import OptionError
 
 __all__ = ["MetaSampledClassifier", "SamplingRates", "ShareLog", "rate_gradient", "without_sampler"]
 
@@ -124,7 +125,9 @@ class SamplingRates(keras.layers.Layer):
         self.prior = np.asarray(self.class_counts.prior, "float64")
         self.proposal = self.prior if proposal is None else np.asarray(proposal, "float64")
         if not np.all(self.prior > 0):
-            raise ValueError(f"{self.class_counts.describe(int(self.prior.argmin()))} has no images to draw from")
+            raise ValueError(
+                f"class_counts must be above 0; given: 0 for {self.class_counts.describe(int(self.prior.argmin()))}."
+            )
         self.learning_rate = learning_rate
         self.initial_power = initial_power
         self.seed = seed
@@ -276,7 +279,10 @@ def linear_head(network: keras.Model) -> keras.layers.Dense:
     """
     head = network.get_layer(CLASSIFIER)
     if not isinstance(head, keras.layers.Dense) or head.activation is not keras.activations.linear:
-        raise ValueError(f"meta_sampler.learned needs a linear classifier, not {type(head).__name__}")
+        raise OptionError(
+            "meta_sampler.learned must be False unless the classifier is linear; given: True with "
+            f"{type(head).__name__}."
+        )
     return head
 
 

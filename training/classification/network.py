@@ -14,6 +14,7 @@ import zoo
 from keras_apa.layers import AGLU, PriorCorrection
 from training.config.classification import EvaluationOptions, ModelOptions, Recipe, StartOptions
 from training.data.classification.source import Source
+from training.errors import OptionError
 from training.models import load_model, precision
 from zoo.weight_files import different_layers
 
@@ -99,7 +100,7 @@ def start_from(model: keras.Model, options: StartOptions) -> None:
     path = Path(options.weights)
     if path.suffix in (".pth", ".pt", ".safetensors"):
         if not path.is_file():
-            raise ValueError(f"start.weights: there is no file {options.weights!r}")
+            raise OptionError(f"start.weights must be a file that is there; given: {options.weights!r}.")
         zoo.load_torch_checkpoint(model, path, skip_classifier=not options.keep_classifier)
     elif options.weights in zoo.list_weights():
         name, weights = options.weights.split("/")
@@ -119,7 +120,10 @@ def _model_file(folder: Path) -> str:
     files = sorted(folder.glob("*.keras"))
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
-        raise ValueError(f"start.weights {os.fspath(folder)!r} has several models ({names}); name one of them")
+        raise OptionError(
+            f"start.weights must be a folder with one model; given: {os.fspath(folder)!r}, which has {names}. Name one "
+            "of these files."
+        )
     return os.fspath(files[0] if files else folder)
 
 
@@ -141,9 +145,9 @@ def _copy(earlier: keras.Model, model: keras.Model, options: StartOptions) -> No
     # Activations and gates without parameters differ in no shape.
     problems = different_layers(earlier, model, options.keep_classifier) or problems
     if problems:
-        raise ValueError(
-            f"start.weights {options.weights!r} is of another network than {model.name}: {'; '.join(problems[:3])}"
-            + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+        raise OptionError(
+            f"start.weights must be of the network {model.name}; given: {options.weights!r}, which is of another: "
+            f"{'; '.join(problems[:3])}{f'; and {len(problems) - 3} more' if len(problems) > 3 else ''}."
         )
     for target, source in pairs:
         target.assign(source)
@@ -179,7 +183,9 @@ def freeze(model: keras.Model, trainable: str) -> list[keras.Variable]:
 def _last_stage(model: keras.Model) -> list[keras.Variable]:
     layers = [layer for layer in model.layers if layer.name.startswith(_LAST_STAGE)]
     if not layers:
-        raise ValueError(f"start.trainable 'last_stage' needs a network with four stages; {model.name} has fewer")
+        raise OptionError(
+            f"start.trainable must be another than 'last_stage' for a network without four stages; given: {model.name}."
+        )
     return [variable for layer in layers for variable in layer.weights]
 
 
@@ -211,7 +217,10 @@ def published_model(model: keras.Model) -> keras.Model:
         head, scale = model.get_layer(CLASSIFIER), model.get_layer("class_scale")
         factor = ops.convert_to_numpy(scale.scale)
         if not isinstance(head, keras.layers.Dense):
-            raise ValueError(f"start.trainable 'class_scale' needs a linear classifier, not {type(head).__name__}")
+            raise OptionError(
+                "start.trainable must be another than 'class_scale' unless the classifier is linear; given: "
+                f"{type(head).__name__}."
+            )
         head.kernel.assign(ops.convert_to_numpy(head.kernel) * factor)
         if head.bias is not None:
             head.bias.assign(ops.convert_to_numpy(head.bias) * factor)
@@ -239,7 +248,10 @@ def normalize_classifier(model: keras.Model, tau: float) -> None:
         return
     head = model.get_layer(CLASSIFIER)
     if not isinstance(head, keras.layers.Dense):
-        raise ValueError(f"evaluation.tau_normalization needs a linear classifier, not {type(head).__name__}")
+        raise OptionError(
+            f"evaluation.tau_normalization must be 0 unless the classifier is linear; given: {tau:g} with "
+            f"{type(head).__name__}."
+        )
     kernel = ops.convert_to_numpy(head.kernel)
     norm = np.linalg.norm(kernel, axis=0, keepdims=True)
     head.kernel.assign(kernel / np.maximum(norm, 1e-12) ** tau)

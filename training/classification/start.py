@@ -9,6 +9,7 @@ import zoo
 from training.checks import nearest
 from training.config.classification import OWN_IMAGES, Recipe
 from training.data.classification.source import Source
+from training.errors import OptionError
 from training.models import saved_preprocessing
 from training.recipes import recipes
 from training.runs.folder import CONFIG, read_config
@@ -40,14 +41,21 @@ def _check_there(weights):
     names = [*zoo.list_weights(), *zoo.list_presets()]
     if weights and not Path(weights).exists() and weights not in names and "://" not in weights:
         first = Path(weights).name
-        hint = f"keras-apa train {first} makes it" if first in recipes() else nearest(weights, names)
-        raise ValueError(f"start.weights: there is no file, run folder or published weights {weights!r}; {hint}")
+        hint = f"keras-apa train {first} makes it." if first in recipes() else nearest(weights, names)
+        raise OptionError(
+            f"start.weights must be a file, a run folder or published weights; given: {weights!r}, which is not there. "
+            f"{hint}"
+        )
     folder = Path(weights)
     if weights and folder.is_dir() and not any(folder.glob("*.keras")):
         if read_config(folder) is not None:
-            raise ValueError(f"start.weights: the run in {weights!r} is not finished; keras-apa train goes on with it")
+            raise OptionError(
+                f"start.weights must be a finished run; given: {weights!r}, which is not. keras-apa train resumes it."
+            )
         if not (folder / CONFIG).is_file():
-            raise ValueError(f"start.weights: the folder {weights!r} is no run, no preset, and has no .keras file")
+            raise OptionError(
+                f"start.weights must be a run, a preset or a folder with a .keras file; given: {weights!r}."
+            )
 
 
 def _preprocessing(weights: str) -> zoo.Preprocessing | None:

@@ -24,7 +24,7 @@ from training.config.classification import Recipe
 from training.data.classification.pipeline import images_per_epoch, steps_per_epoch
 from training.data.classification.registry import load_source
 from training.data.classification.source import Source
-from training.errors import usage
+from training.errors import OptionError, usage
 from training.files import write_json
 from training.runs.choices import kept_fingerprint
 from training.runs.folder import load_finished, read_config, save_finished
@@ -95,9 +95,9 @@ def evaluate_classifier(folder: Path, path: Path, recipe: Recipe, source: Source
         source = as_trained(load_finished(folder, trained, Outcome), source, console)
         tau, kept = recipe.evaluation.tau_normalization, trained.evaluation.tau_normalization
         if kept and tau != kept:
-            raise ValueError(
+            raise OptionError(
                 f"evaluation.tau_normalization must be {kept:g}, with which the model was saved: its own weights are "
-                f"gone; given: {tau:g}. A training with 0 keeps them, and any tau can be measured then"
+                f"gone; given: {tau:g}. A training with 0 keeps them, and you can measure it with any tau."
             )
     model = corrected(keras.saving.load_model(path, compile=False), recipe, source)
     normalize_classifier(model, 0.0 if kept else tau)

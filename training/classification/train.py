@@ -34,6 +34,7 @@ from training.data.classification.source import Source
 from training.engine.checkpoints import Checkpoints
 from training.engine.fit import fit
 from training.engine.optimizers import build_optimizer
+from training.errors import OptionError
 
 
 def train(
@@ -154,7 +155,10 @@ def check(recipe: Recipe) -> None:
         linear_head(network)
     # What `train` does when all is trained.
     if recipe.start.trainable == "class_scale" and not isinstance(network.get_layer(CLASSIFIER), keras.layers.Dense):
-        raise ValueError(f"start.trainable 'class_scale' needs a linear classifier, not {recipe.model.classifier!r}")
+        raise OptionError(
+            "start.trainable must be another than 'class_scale' unless the classifier is linear; given: "
+            f"{recipe.model.classifier!r}."
+        )
     normalize_classifier(network, recipe.evaluation.tau_normalization)
     loss = build_loss(recipe, keras_apa.ClassCounts([2] * classes))
     if wants_one_hot(recipe):

@@ -11,7 +11,7 @@ import tyro
 from training.checks import check_choice, check_whole
 from training.cli.options import sides, use_backend, whole_number
 from training.cli.train_options import Train
-from training.errors import UsageError, usage
+from training.errors import OptionError, usage
 
 TASKS = ("classification", "detection")
 
@@ -53,7 +53,10 @@ class Demo:
                 check_whole("--epochs", self.epochs, at_least=1)
             for option in ("model", "data"):
                 if self.task == "detection" and getattr(self, option) != getattr(Demo, option):
-                    raise ValueError(f"--{option} goes with --task classification; detection has one network and data")
+                    raise OptionError(
+                        f"--{option} must be left out with --task detection, which has one network and data; given: "
+                        f"{getattr(self, option)!r}."
+                    )
         use_backend(self.backend)
         common = {
             "seed": self.seed,
@@ -224,11 +227,10 @@ class Export:
 
 def _check_small_network(name: str) -> None:
     """The digits are too small for the other networks, whose error would be about an input that nobody gave."""
-    from training.checks import nearest
+    from training.checks import check_name
     from zoo.cifar_resnet import CIFAR_RESNETS
 
-    if name not in CIFAR_RESNETS:
-        raise UsageError(f"--model is {name!r}; it must be a network for small images, {nearest(name, CIFAR_RESNETS)}")
+    check_name("--model", name, CIFAR_RESNETS, "a network for small images")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

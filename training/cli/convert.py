@@ -11,7 +11,7 @@ import keras
 import zoo
 from keras_apa.layers import PriorCorrection
 from training.checks import check_choice
-from training.errors import usage
+from training.errors import OptionError, usage
 from training.files import atomic_path, make_writable
 from training.runtime.output import escaped_output, visible
 from zoo.checkpoint_files import ENDINGS, check_ending, read_state_dict, write_state_dict
@@ -35,15 +35,19 @@ def run_convert(
     with usage():
         to_keras = _check_endings(source, target)
         if not source.is_file():
-            raise ValueError(f"there is no file {str(source)!r} to convert")
+            raise OptionError(f"IN must be a file; given: {str(source)!r}, which is not there.")
         if target.exists() and not overwrite:
-            raise ValueError(f"{str(target)!r} exists; give --overwrite to replace it, or another OUT")
+            raise OptionError(
+                f"OUT must be new; given: {str(target)!r}, which exists. Give --overwrite to replace it, or another "
+                "OUT."
+            )
         make_writable(target.parent, "OUT")
         if preprocessing is not None:
             check_choice("--preprocessing", preprocessing, ("imagenet", "cifar", "none"))
         if not to_keras and (image_size or activation or gate or spatial_gate or preprocessing):
             raise ValueError(
-                "--image-size, --activation, --preprocessing and the gates are for the way to .keras; leave them out"
+                "--image-size, --activation, --preprocessing and the gates must be left out unless OUT ends in "
+                f".keras; given: {str(target)!r}."
             )
         if to_keras:
             given = {"activation": activation, "gate": gate, "spatial_gate": spatial_gate}
@@ -98,7 +102,7 @@ def _check_endings(source: Path, target: Path) -> bool:
     keras_files = [path.suffix.lower() == ".keras" for path in (source, target)]
     if keras_files == [True, True] or not any(keras_files):
         raise ValueError(
-            f"one of IN and OUT must end in .keras, the other in {endings}; given: {str(source)!r}, {str(target)!r}"
+            f"one of IN and OUT must end in .keras, the other in {endings}; given: {str(source)!r}, {str(target)!r}."
         )
     check_ending(target if keras_files[0] else source)
     return keras_files[1]

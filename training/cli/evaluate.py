@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from training.cli.tasks import task_of
-from training.errors import usage
+from training.errors import OptionError, usage
 from training.runs.recipes import run_recipe
 from training.runtime.console import text_console
 from training.runtime.output import escaped_output, visible
@@ -22,7 +22,9 @@ def run_evaluate(folder: Path, changes: dict[str, Any], data: dict[str, Any], co
         recipe = run_recipe(folder)
         path = folder / f"{recipe.name}.keras"
         if not path.is_file():
-            raise ValueError(f"{str(folder)!r} has no finished model ({path.name}); keras-apa train makes it")
+            raise OptionError(
+                f"RUN must have a finished model, {path.name}; given: {str(folder)!r}. keras-apa train finishes it."
+            )
         recipe = recipe.replace(evaluation=changes, data=data)
         source = task_of(recipe).load(recipe)
     written = task_of(recipe).evaluate(folder, path, recipe, source, console)

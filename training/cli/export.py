@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from training.errors import UsageError, usage
+from training.errors import OptionError, usage
 from training.image_files import search_images
 from training.images import read_image
 from training.inference.classifier import read_class_names
@@ -41,7 +41,10 @@ def run_export(
     """
     with usage():
         if (quantization == "int8") != bool(images):
-            raise ValueError("--quantization int8 and --images go together: the images that it takes its ranges from")
+            raise OptionError(
+                f"--images must be given with --quantization int8, and with no other; given: {len(images)} and "
+                f"{quantization!r}. int8 takes the ranges of its numbers from them."
+            )
         loaded = load_model(model)
         names = read_class_names(class_names) if class_names is not None else None
         pixels = _read_representative(loaded, images) if images else None
@@ -64,10 +67,13 @@ def _read_representative(model: keras.Model, names: Sequence[str | os.PathLike])
     """Images that int8 takes the ranges of its numbers from, evenly chosen where there are many."""
     preprocessing = getattr(model, "preprocessing", None)
     if preprocessing is None:
-        raise UsageError(f"--images cannot be read: the model {model.name!r} does not say how images are prepared")
+        raise OptionError(
+            f"--images must be left out for {model.name!r}, a model that does not say how images are prepared; given: "
+            f"{len(names)}."
+        )
     found = search_images(names)
     for name, reason in found.missing.items():
-        raise UsageError(f"--images {name}: {reason}")
+        raise OptionError(f"--images must be images; given: {name}: {reason}.")
     for note in found.notes():
         print(visible(f"keras-apa: --images: {note}"), file=sys.stderr)
     files = found.files

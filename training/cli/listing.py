@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from training.checks import nearest
-from training.errors import UsageError, usage
+from training.checks import check_name, nearest
+from training.errors import OptionError, usage
 from training.runtime.backend import BACKENDS, choose_backend, installed_backends
 from training.runtime.console import TextTable, text_console
 from training.runtime.output import escaped_output
@@ -20,8 +20,8 @@ from training.runtime.output import escaped_output
 def print_list(kind: str | None = None, pattern: str = "*", console: Console | None = None) -> None:
     """Prints the names of one kind that match, each with a line about it; all kinds where none is given."""
     console = text_console(console)
-    if kind is not None and kind not in KINDS:
-        raise UsageError(f"list does not know {kind!r}; {nearest(kind, KINDS)}")
+    if kind is not None:
+        check_name("KIND", kind, KINDS)
     found = {}
     for name in [kind] if kind else KINDS:
         rows = {item: about for item, about in KINDS[name]().items() if fnmatch.fnmatch(item, pattern)}
@@ -29,7 +29,7 @@ def print_list(kind: str | None = None, pattern: str = "*", console: Console | N
             found[name] = rows
     if not found:
         names = KINDS[kind]() if kind else {item: "" for listed in KINDS.values() for item in listed()}
-        raise UsageError(f"nothing matches {pattern!r}; {nearest(pattern.strip('*'), names)}")
+        raise OptionError(f"PATTERN must match a name; given: {pattern!r}. {nearest(pattern.strip('*'), names)}")
     for name, rows in found.items():
         table = TextTable(title=name, title_justify="left", title_style="bold", show_header=False, box=None)
         table.add_column(no_wrap=True)

@@ -21,7 +21,6 @@ from training.runs.ownership import FolderLostError
 from training.runtime.output import escape_output, escaped_output, file_of_keras_apa, visible
 from training.runtime.quiet import quiet_tensorflow
 
-_OPTION = re.compile(r"(augment|data|evaluation|loss|meta_sampler|model|optimizer|start)\.\w+ ")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 _NO_READER = 141  # what a shell says of a program that SIGPIPE has ended
 EXTRA = 'pip install "keras-apa[training]"'
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if "" in arguments:
-        return _fail("an empty argument was given; leave it out, or say what is meant", 2)
+        return _fail("arguments must not be empty; given: ''. Leave it out, or say what you mean.", 2)
     debug = "--debug" in arguments
     if not debug:
         # For what TensorFlow logs after its import.
@@ -90,6 +89,7 @@ def version() -> str:
 def _explain(error: Exception) -> tuple[str, int]:
     """What to tell the user, and the exit code."""
     if isinstance(error, UsageError):
+        # An OptionError also comes from what is seen only when the network is made.
         return str(error), 2
     if isinstance(error, FolderLostError):
         return str(error), 1
@@ -104,16 +104,10 @@ def _explain(error: Exception) -> tuple[str, int]:
         return f"{error.filename}: {error.strerror}", 1
     if isinstance(error, FloatingPointError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
         return str(error), 1
-    if isinstance(error, ValueError) and _OPTION.match(str(error)):
-        # What is seen only when the network is made: the message names the option.
-        return str(error), 2
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         extra = f'pip install "keras-apa[{package}]"' if package in ("jax", "torch") else EXTRA
         return f"the package {package!r} is not installed; {extra}", 1
-    if image := re.search(r"^ValueError: (.+: .+)$", str(error), re.MULTILINE):
-        # An image that does not decode, which tf.data buries in a traceback.
-        return image[1], 1
     if isinstance(error, ImportError) and "pip install" in str(error):
         return str(error), 1
     return f"{type(error).__name__}: {error}\nRun it again with --debug to see where.", 1
@@ -187,7 +181,7 @@ def unboxed(text: str) -> str:
     if not paragraphs:
         return text.strip()
     error = re.sub(r"`\[bold\](.+?)\[/bold\]`", r"`\1`", " ".join(paragraphs[0]))
-    error = re.sub(r"invalid literal for int\(\) with base 10: (.+)", r"\1 given; a whole number is needed", error)
+    error = re.sub(r"invalid literal for int\(\) with base 10: (.+)", r"it must be a whole number; given: \1.", error)
     choice = re.fullmatch(r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*?),?\)\.?", error)
     if choice:
         error = f"{choice[2]} must be one of {choice[3].replace(chr(39), '')}; given: {choice[1]!r}."

@@ -12,7 +12,7 @@ def whole_number(at_least: int) -> tyro.constructors.PrimitiveConstructorSpec:
 
     def parse(words: list[str]) -> int:
         if not (words[0].isdecimal() and int(words[0]) >= at_least):
-            raise ValueError(f"{words[0]!r} given; a whole number of at least {at_least} is needed")
+            raise ValueError(f"it must be a whole number of at least {at_least}; given: {words[0]!r}.")
         return int(words[0])
 
     return tyro.constructors.PrimitiveConstructorSpec(
@@ -29,7 +29,7 @@ def sides() -> tyro.constructors.PrimitiveConstructorSpec:
 
     def parse(words: list[str]) -> tuple[int, int]:
         if not all(word.isdecimal() and int(word) > 0 for word in words):
-            raise ValueError(f"{' '.join(words)!r} given; height and width are needed, whole numbers above 0")
+            raise ValueError(f"it must be height and width, whole numbers above 0; given: {' '.join(words)!r}.")
         return int(words[0]), int(words[1])
 
     return tyro.constructors.PrimitiveConstructorSpec(

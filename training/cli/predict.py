@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from training.checks import check_number, check_whole
-from training.errors import usage
+from training.errors import OptionError, usage
 from training.files import is_empty, make_writable, write_json
 from training.image_files import mark_written, search_images
 from training.inference.classifier import load_predictor, predict_files
@@ -54,7 +54,10 @@ def run_predict(
         for note in looked.notes():
             tell(note)
         if not files:
-            raise ValueError("no images to predict; give files, folders or patterns such as 'photos/*.jpg'")
+            raise OptionError(
+                "IMAGES must be image files, folders of them or patterns such as 'photos/*.jpg'; given: "
+                f"{', '.join(map(str, images)) or 'nothing':.80}."
+            )
         if output is not None:
             _check_output(Path(output))
         if min_score is not None:
@@ -138,12 +141,18 @@ def _detection_table(results: list[dict[str, Any]]) -> TextTable:
 
 def _check_output(path: Path) -> None:
     if path.is_dir():
-        raise ValueError(f"--output {str(path)!r} is a folder; a file is needed, such as {str(path / 'out.json')!r}")
+        raise OptionError(
+            f"--output must be a file; given: {str(path)!r}, which is a folder. Name a file in it, such as "
+            f"{str(path / 'out.json')!r}."
+        )
     make_writable(path.absolute().parent)
 
 
 def _check_pictures(folder: Path, output: Path | None) -> None:
     if output is not None and Path(output).absolute() == folder.absolute():
-        raise ValueError(f"--output and --pictures are both {str(folder)!r}; one is a file, the other a folder")
+        raise OptionError(f"--output must be a file and --pictures a folder; given: {str(folder)!r} for both.")
     if folder.exists() and not is_empty(folder):
-        raise ValueError(f"--pictures {str(folder)!r} is there already and no empty folder; choose another one")
+        raise OptionError(
+            f"--pictures must be a new or an empty folder; given: {str(folder)!r}, which is there already. Choose "
+            "another one."
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from training.cli.tasks import task_of
-from training.errors import usage
+from training.errors import OptionError, usage
 from training.runs.describe import describe
 from training.runs.folder import CONFIG, load_finished, read_config
 from training.runs.recipes import recipe_from_dict
@@ -22,12 +22,15 @@ def run_report(folder: Path, console: Console | None = None) -> int:
     with usage():
         config = read_config(folder)
         if config is None:
-            raise ValueError(f"{str(folder)!r} holds no run ({CONFIG} is missing or of something else)")
+            raise OptionError(
+                f"RUN must be the folder of a run; given: {str(folder)!r}, where {CONFIG} is missing or of something "
+                "else."
+            )
         recipes = [recipe_from_dict(each) for each in config["recipes"]]
         outcomes = [load_finished(folder, recipe, task_of(recipe).outcome) for recipe in recipes]
         outcomes = [outcome for outcome in outcomes if outcome is not None]
         if not outcomes:
-            raise ValueError(f"nothing in {str(folder)!r} is finished yet")
+            raise ValueError(f"nothing in {str(folder)!r} is finished yet. Run the same command again to resume it.")
     task = task_of(outcomes[0].recipe)
     console.print(task.table(outcomes))
     settings = describe(task, outcomes[0].recipe, config)

@@ -14,7 +14,7 @@ from training.cli.options import use_backend, whole_number
 from training.config.classification import Recipe
 from training.config.classifier_learning import learn_classifier
 from training.config.detection import DetectionRecipe
-from training.errors import usage
+from training.errors import OptionError, usage
 from training.recipes import get_recipe
 from training.runs.published import titled
 
@@ -60,7 +60,10 @@ class _TrainOptions:
         with usage():
             recipe = self.changed_recipe()
             if self.image_size and not self.dry_run:
-                raise ValueError("--image-size goes with --dry-run; a training takes --data.image-size")
+                raise OptionError(
+                    f"--image-size must be left out without --dry-run; given: {self.image_size}. A training takes "
+                    "--data.image-size."
+                )
         use_backend(self.backend)
         if self.dry_run:
             from training.cli.tasks import task_of

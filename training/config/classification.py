@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from training.checks import check_choice, check_flag, check_number, check_plain_mapping, check_text, check_whole
 from training.config.experiment import Experiment, OptimizerOptions
+from training.errors import OptionError
 
 # Choices as types: tyro shows them in --help, a type checker sees them, and `__post_init__` checks them.
 Sampler = Literal[
@@ -82,7 +83,7 @@ class DataOptions:
         check_text("data.name", self.name)
         for field in ("path", "train_list", "test_list"):
             if not isinstance(getattr(self, field), str):
-                raise ValueError(f"data.{field} must be text, not {getattr(self, field)!r}")
+                raise OptionError(f"data.{field} must be text; given: {getattr(self, field)!r}.")
         check_number("data.imbalance_factor", self.imbalance_factor, at_least=1.0)
         for field in ("image_size", "test_image_size", "resize_size", "seed"):
             check_whole(f"data.{field}", getattr(self, field), at_least=0)
@@ -91,12 +92,15 @@ class DataOptions:
         check_choice("data.sampler", self.sampler, get_args(Sampler))
         tested = self.test_image_size or self.image_size
         if 0 < self.resize_size < tested:
-            raise ValueError(
-                f"data.resize_size must be 0 or at least the test images' {tested} pixels (data.test_image_size, else "
-                f"data.image_size), not {self.resize_size}"
+            raise OptionError(
+                f"data.resize_size must be 0 or at least {tested}, the side of the test images (data.test_image_size, "
+                f"else data.image_size); given: {self.resize_size}."
             )
         if self.repeats > 1 and self.sampler != "repeated":
-            raise ValueError(f"data.repeats {self.repeats} needs data.sampler 'repeated', not {self.sampler!r}")
+            raise OptionError(
+                f"data.repeats must be 1 where data.sampler is not 'repeated'; given: {self.repeats} with "
+                f"{self.sampler!r}."
+            )
         check_flag("data.relabel_by_count", self.relabel_by_count)
         check_number("data.validation_fraction", self.validation_fraction, above=0.0, below=1.0)
         check_choice("data.on_corrupt", self.on_corrupt, get_args(OnCorrupt))
@@ -143,7 +147,7 @@ class AugmentOptions:
         check_whole("augment.cutout", self.cutout, at_least=0)
         check_number("augment.erase_probability", self.erase_probability, at_least=0.0)
         if self.erase_probability > 1:
-            raise ValueError(f"augment.erase_probability must be at most 1, not {self.erase_probability!r}")
+            raise OptionError(f"augment.erase_probability must be at most 1; given: {self.erase_probability!r}.")
         check_number("augment.mixup_alpha", self.mixup_alpha, at_least=0.0)
         check_number("augment.cutmix_alpha", self.cutmix_alpha, at_least=0.0)
         check_number("augment.label_smoothing", self.label_smoothing, at_least=0.0, below=1.0)
@@ -187,7 +191,10 @@ class ModelOptions:
         check_plain_mapping("model.options", self.options)
         for name in self.switches():
             if name in self.options:
-                raise ValueError(f"model.{name} is given twice; leave it out of model.options")
+                raise OptionError(
+                    f"model.options must have other names than the options of model; given: {name!r}. Use "
+                    f"--model.{name}."
+                )
 
     def switches(self) -> dict[str, Any]:
         """The switches that are not None, as `zoo.create_model` takes them; lambda_gradient is not among them."""
@@ -241,7 +248,7 @@ class StartOptions:
 
     def __post_init__(self):
         if not isinstance(self.weights, str):
-            raise ValueError(f"start.weights must be text, not {self.weights!r}")
+            raise OptionError(f"start.weights must be text; given: {self.weights!r}.")
         if self.weights == "none":  # what a command line can say
             object.__setattr__(self, "weights", "")
         check_flag("start.keep_classifier", self.keep_classifier)
@@ -313,7 +320,7 @@ class Recipe(Experiment):
     >>> recipe.replace(epochs=2.5)
     Traceback (most recent call last):
         ...
-    ValueError: epochs must be a whole number of at least 1, not 2.5
+    training.errors.OptionError: epochs must be a whole number of at least 1; given: 2.5.
     """
 
     data: DataOptions = DataOptions()
@@ -328,24 +335,29 @@ class Recipe(Experiment):
     def __post_init__(self):
         super().__post_init__()
         if self.start.trainable != "all" and not self.start.weights:
-            raise ValueError(f"start.trainable {self.start.trainable!r} needs start.weights to start from")
+            raise OptionError(f"start.trainable must be 'all' without start.weights; given: {self.start.trainable!r}.")
         if self.meta_sampler.learned:
             self._check_meta_sampler()
 
     def _check_meta_sampler(self):
         """What the closed form of its gradient, and a known distribution to draw from, ask for."""
-        needs = "meta_sampler.learned needs"
+        why = "meta_sampler.learned needs it."
         if self.start.trainable != "classifier":
-            raise ValueError(f"{needs} start.trainable 'classifier', not {self.start.trainable!r}")
+            raise OptionError(f"start.trainable must be 'classifier'; given: {self.start.trainable!r}. {why}")
         if self.augment.mixes:
-            raise ValueError(
-                f"{needs} images of one class: turn off augment.mixup_alpha, augment.cutmix_alpha and "
-                "augment.label_smoothing"
+            raise OptionError(
+                "augment.mixup_alpha, augment.cutmix_alpha and augment.label_smoothing must be 0; given: "
+                f"{self.augment.mixup_alpha:g}, {self.augment.cutmix_alpha:g} and {self.augment.label_smoothing:g}. "
+                f"{why}"
             )
         if self.data.sampler not in META_SAMPLED:
-            raise ValueError(f"{needs} data.sampler {', '.join(META_SAMPLED)}, not {self.data.sampler!r}")
+            raise OptionError(
+                f"data.sampler must be one of {', '.join(META_SAMPLED)}; given: {self.data.sampler!r}. {why}"
+            )
         if self.loss.name not in META_LOSSES or set(self.loss.options) - {"tau", "name"}:
             given = f"{self.loss.name} with {dict(self.loss.options)}" if self.loss.options else self.loss.name
-            raise ValueError(f"{needs} loss.name {' or '.join(META_LOSSES)}, with no option but tau, not {given}")
+            raise OptionError(
+                f"loss.name must be {' or '.join(META_LOSSES)}, with no option but tau; given: {given}. {why}"
+            )
         if self.loss.class_weights != "none":
-            raise ValueError(f"{needs} loss.class_weights 'none', not {self.loss.class_weights!r}")
+            raise OptionError(f"loss.class_weights must be 'none'; given: {self.loss.class_weights!r}. {why}")

@@ -13,7 +13,7 @@ code does.
 
 from __future__ import annotations
 
-from training.checks import nearest
+from training.checks import check_name
 from training.config.classification import LossOptions, Recipe
 
 _CROSS_ENTROPY = LossOptions(name="SparseCategoricalCrossentropy")
@@ -55,8 +55,7 @@ def learn_classifier(recipe: Recipe, method: str) -> Recipe:
     >>> learn_classifier(get_recipe("digits100_lt_baseline"), "pc_softmax").evaluation.prior_correction
     'raw'
     """
-    if method not in METHODS:
-        raise ValueError(f"--classifier-learning does not know {method!r}; {nearest(method, METHODS)}")
+    check_name("--classifier-learning", method, METHODS)
     return recipe.replace(
         name=f"{recipe.name}_{method}", title=f"{recipe.title}, {method}", published="", **METHODS[method]
     )

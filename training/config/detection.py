@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from training.checks import check_choice, check_flag, check_number, check_plain_mapping, check_text, check_whole
 from training.config.experiment import Experiment, OptimizerOptions
+from training.errors import OptionError
 
 DetectionSampler = Literal["random", "repeat_factor"]
 Detector = Literal["mask_rcnn", "faster_rcnn"]
@@ -23,7 +24,7 @@ SMALLEST_SIDE = 32
 def _pair(what, value, meaning):
     """JSON has lists only, and a recipe that was read has to equal the one that was written."""
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise ValueError(f"{what} must be two numbers, {meaning}, not {value!r}")
+        raise OptionError(f"{what} must be two numbers, {meaning}; given: {value!r}.")
     return tuple(value)
 
 
@@ -71,7 +72,7 @@ class DetectionDataOptions:
         check_text("data.name", self.name)
         for field in ("train", "images", "test", "test_images"):
             if not isinstance(getattr(self, field), str):
-                raise ValueError(f"data.{field} must be text, not {getattr(self, field)!r}")
+                raise OptionError(f"data.{field} must be text; given: {getattr(self, field)!r}.")
         check_number("data.validation_fraction", self.validation_fraction, above=0.0, below=1.0)
         check_flag("data.empty_images", self.empty_images)
         object.__setattr__(self, "image_size", _pair("data.image_size", self.image_size, "height and width"))
@@ -103,7 +104,7 @@ class DetectionAugmentOptions:
         for end in self.scale:
             check_number("each of augment.scale", end, above=0.0)
         if self.scale[0] > self.scale[1]:
-            raise ValueError(f"augment.scale must be the smallest and the largest size, not {list(self.scale)}")
+            raise OptionError(f"augment.scale must be the smallest and the largest size; given: {list(self.scale)}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,11 +146,14 @@ class DetectionModelOptions:
         check_text("model.backbone", self.backbone)
         for field in ("weights", "backbone_weights"):
             if not isinstance(getattr(self, field), str):
-                raise ValueError(f"model.{field} must be text, not {getattr(self, field)!r}")
+                raise OptionError(f"model.{field} must be text; given: {getattr(self, field)!r}.")
             if getattr(self, field) == "none":  # what a command line can say
                 object.__setattr__(self, field, "")
         if self.weights and self.backbone_weights:
-            raise ValueError("model.weights has the weights of the network too; leave out model.backbone_weights")
+            raise OptionError(
+                f"model.backbone_weights must be left out with model.weights; given: {self.backbone_weights!r}. "
+                "model.weights has the weights of the network too."
+            )
         check_plain_mapping("model.backbone_options", self.backbone_options)
         check_plain_mapping("model.options", self.options)
         check_flag("model.frozen_batch_norm", self.frozen_batch_norm)
@@ -161,12 +165,15 @@ class DetectionModelOptions:
         for field in ("pyramid_filters", "box_units", "mask_filters"):
             check_whole(f"model.{field}", getattr(self, field), at_least=1)
         if not isinstance(self.anchor_sizes, tuple | list) or not self.anchor_sizes:
-            raise ValueError(f"model.anchor_sizes must be a list of sizes, not {self.anchor_sizes!r}")
+            raise OptionError(f"model.anchor_sizes must be a list of sizes; given: {self.anchor_sizes!r}.")
         for size in self.anchor_sizes:
             check_number("each of model.anchor_sizes", size, above=0.0)
         object.__setattr__(self, "anchor_sizes", tuple(float(size) for size in self.anchor_sizes))
         if "anchor_sizes" in self.options:
-            raise ValueError("model.anchor_sizes is given twice; leave it out of model.options")
+            raise OptionError(
+                "model.options must have other names than the options of model; given: 'anchor_sizes'. Use "
+                "--model.anchor-sizes."
+            )
 
     @property
     def has_masks(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self, get_args
 
 from training.checks import check_choice, check_flag, check_known, check_number, check_text, check_whole
+from training.errors import OptionError
 
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 OptimizerName = Literal["sgd", "adamw"]
@@ -59,9 +60,9 @@ class OptimizerOptions:
         check_number("optimizer.momentum", self.momentum, at_least=0.0, below=1.0)
         check_flag("optimizer.nesterov", self.nesterov)
         if self.nesterov and (self.name != "sgd" or not self.momentum):
-            raise ValueError(
-                "optimizer.nesterov needs optimizer.name 'sgd' and a momentum above 0, "
-                f"not {self.name!r} and {self.momentum}"
+            raise OptionError(
+                "optimizer.nesterov must be False without optimizer.name 'sgd' and an optimizer.momentum above 0; "
+                f"given: True with {self.name!r} and {self.momentum:g}."
             )
         check_number("optimizer.weight_decay", self.weight_decay, at_least=0.0)
         check_flag("optimizer.decay_norms", self.decay_norms)
@@ -70,20 +71,21 @@ class OptimizerOptions:
         check_number("optimizer.warmup_start", self.warmup_start, above=0.0, below=1.0)
         check_choice("optimizer.schedule", self.schedule, get_args(Schedule))
         if self.schedule != "cosine" and self.warmup_epochs != int(self.warmup_epochs):
-            raise ValueError(
-                f"optimizer.warmup_epochs must be whole epochs with the schedule {self.schedule!r}, whose warm-up "
-                f"rises once an epoch, not {self.warmup_epochs}; 'cosine' takes parts of an epoch"
+            raise OptionError(
+                f"optimizer.warmup_epochs must be whole epochs with optimizer.schedule {self.schedule!r}, whose "
+                f"warm-up rises once an epoch; given: {self.warmup_epochs}. The schedule 'cosine' takes parts of an "
+                "epoch."
             )
         if not isinstance(self.milestones, tuple | list):
-            raise ValueError(f"optimizer.milestones must be a list of epochs, not {self.milestones!r}")
+            raise OptionError(f"optimizer.milestones must be a list of epochs; given: {self.milestones!r}.")
         # JSON has lists only, and a recipe that was read has to equal the one that was written.
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for earlier, milestone in zip((0, *self.milestones), self.milestones, strict=False):
             check_whole("each of optimizer.milestones", milestone, at_least=earlier + 1)
         if bool(self.milestones) != (self.schedule == "multistep"):
-            raise ValueError(
-                "optimizer.milestones go with the schedule 'multistep' and it with them, "
-                f"not {list(self.milestones)} with {self.schedule!r}"
+            raise OptionError(
+                "optimizer.milestones must be given with optimizer.schedule 'multistep', and with no other; given: "
+                f"{list(self.milestones)} with {self.schedule!r}."
             )
         check_number("optimizer.gamma", self.gamma, above=0.0)
         if self.clip_norm is not None:
@@ -113,10 +115,10 @@ class Experiment:
         check_text("name", self.name)
         for field in ("title", "published"):
             if not isinstance(getattr(self, field), str):
-                raise ValueError(f"{field} must be text, not {getattr(self, field)!r}")
+                raise OptionError(f"{field} must be text; given: {getattr(self, field)!r}.")
         for part, expected in self.parts().items():
             if not isinstance(getattr(self, part), expected):
-                raise ValueError(f"{part} must be {expected.__name__}, not {getattr(self, part)!r}")
+                raise OptionError(f"{part} must be {expected.__name__}; given: {getattr(self, part)!r}.")
         check_whole("epochs", self.epochs, at_least=1)
         check_whole("batch_size", self.batch_size, at_least=1)
         check_choice("precision", self.precision, get_args(Precision))
@@ -149,7 +151,7 @@ class Experiment:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The recipe that `to_dict` wrote; an unknown key is an error that names the nearest valid ones."""
         if "name" not in values:
-            raise ValueError("a recipe needs a name")
+            raise ValueError(f"a recipe must have a name; given: {', '.join(values) or 'nothing'}.")
         return cls(name=values["name"]).replace(**values)
 
 
@@ -158,6 +160,7 @@ def differences(was: Any, now: Any, path: str = "") -> dict[str, tuple[Any, Any]
 
     In two lists of recipes, the same setting of several of them is named once.
 
+    >>> from training.config.classification import Recipe
     >>> recipe = Recipe(name="digits")
     >>> differences(recipe.to_dict(), recipe.replace(model={"gate": "apa"}).to_dict())
     {'model.gate': (None, 'apa')}

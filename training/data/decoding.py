@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import re
 import struct
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -23,12 +25,27 @@ __all__ = [
     "decode_plain_jpeg",
     "decoded",
     "is_plain_jpeg",
+    "naming_unreadable",
     "unreadable_images",
 ]
 
 
 class UnreadableImageError(ValueError):
     """An image that a training needs cannot be decoded; the message starts with its name."""
+
+
+@contextlib.contextmanager
+def naming_unreadable() -> Iterator[None]:
+    """Turns what `tf.data` raises where an image cannot be decoded into an `UnreadableImageError` that names it.
+
+    Of an error of Python inside a dataset, TensorFlow keeps the text only, and buries it in a traceback.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if found := re.search(r"^ValueError: (.+: .+)$", str(error), re.MULTILINE):
+            raise UnreadableImageError(found[1]) from error
+        raise
 
 
 # What the progress bar says, and how many files are decoded in a second or so.

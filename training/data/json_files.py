@@ -23,16 +23,18 @@ def read_annotation_file(file) -> dict[str, Any] | list[Any]:
     try:
         return json.loads(read_bytes(file, "the annotation file"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{os.fspath(file)} must be JSON in UTF-8 ({error}); save it as UTF-8") from None
+        raise ValueError(
+            f"{os.fspath(file)} must be JSON in UTF-8; given: other bytes ({error}). Save it as UTF-8."
+        ) from None
     except ValueError as error:
-        raise ValueError(f"{os.fspath(file)} is no JSON: {error}") from None
+        raise ValueError(f"{os.fspath(file)} must be JSON; given: other text ({error}).") from None
 
 
 def entry_of(mapping, key, kind, place):
     value = mapping.get(key) if isinstance(mapping, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
         expected = {int: "a whole number", str: "a text"}[kind]
-        raise ValueError(f"{place}: {key} must be {expected}, got {value!r}")
+        raise ValueError(f"{place}: {key} must be {expected}; given: {value!r}.")
     return value
 
 
@@ -42,5 +44,5 @@ def category_name(category, place):
     if name is None or name == "":
         name = category["id"]
     if not isinstance(name, str | int | float):
-        raise ValueError(f"{place}: name must be a text, got {name!r:.80}")
+        raise ValueError(f"{place}: name must be a text; given: {name!r:.80}.")
     return as_text(name)

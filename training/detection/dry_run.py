@@ -7,6 +7,7 @@ from rich.console import Console
 
 from training.checks import check_batch_size
 from training.config.detection import DetectionRecipe
+from training.data.decoding import naming_unreadable
 from training.data.detection.pipeline import detection_steps_per_epoch, detection_training_dataset
 from training.detection.describe import describe_detection_data
 from training.detection.train import check_detection, compiled_detector, load_source_of
@@ -42,7 +43,8 @@ def run_detection_dry(recipe: DetectionRecipe, *, image_size: int = 0, console: 
         [{name: value.numpy() for name, value in part.items()} for part in batch]
         for batch in detection_training_dataset(small, source).take(STEPS)
     )
-    tried = try_steps(model, arrays, recipe.name)
+    with naming_unreadable():
+        tried = try_steps(model, arrays, recipe.name)
     total = sum(int(np.prod(variable.shape)) for variable in model.weights)
     trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     height, width = recipe.data.image_size

@@ -10,9 +10,10 @@ import keras
 
 import keras_apa.losses
 from keras_apa.class_counts import LVIS_COMMON
-from training.checks import check_arguments, nearest
+from training.checks import check_arguments, check_name
 from training.config.detection import DetectionLossOptions, DetectionRecipe
 from training.data.detection.source import DetectionSource, frequency_groups
+from training.errors import OptionError
 from zoo.detection.options import make_options
 from zoo.detection.roi_losses import NAMES as LINKS
 
@@ -27,13 +28,15 @@ def build_region_loss(
     options: DetectionLossOptions = recipe.loss
     if options.name in LINKS:
         if options.options:
-            raise ValueError(f"the loss {options.name} has no arguments, loss.options has {', '.join(options.options)}")
+            raise OptionError(
+                f"loss.options must be empty with the loss {options.name}, which has no arguments; given: "
+                f"{', '.join(options.options)}."
+            )
         return options.name
     losses = region_losses()
-    if options.name not in losses:
-        raise ValueError(f"unknown loss {options.name!r}; {nearest(options.name, [*LINKS, *losses])}")
+    check_name("loss.name", options.name, [*LINKS, *losses])
     loss = losses[options.name]
-    accepted = check_arguments(f"the loss {options.name}", loss, options.options)
+    accepted = check_arguments("loss.options", loss, options.options)
     counts = [int(count) for count in image_counts]
     if "background" not in accepted:
         # A softmax has a class for the background, as many regions as the sampler draws beside the objects'.

@@ -192,8 +192,8 @@ def _dataset(annotations, style):
     for category in categories:
         if style == "lvis" and category.get("frequency") not in GROUPS:
             raise ValueError(
-                f"LVIS's metrics need a frequency of r, c or f for each category; {category.get('name')!r} has "
-                f"{category.get('frequency')!r}"
+                "frequency must be r, c or f for each category with LVIS's metrics; given: "
+                f"{category.get('frequency')!r} for {category.get('name')!r}."
             )
     images = [dict(image) for image in annotations["images"]]
     if style == "lvis":
@@ -217,13 +217,15 @@ def _check_results(dataset, results, kinds):
     }
     for key, allowed in known.items():
         if strange := {result[key] for result in results} - allowed:
-            raise ValueError(f"a result has the {key} {min(strange)}, which the annotations do not have")
+            raise ValueError(f"{key} of a result must be in the annotations; given: {min(strange)}.")
     for kind in kinds:
         key = _RESULT_KEYS[kind]
         if any(key not in result for result in results):
-            raise ValueError(f"every result must have {key!r} to measure kinds={kind!r}")
+            raise ValueError(f"kinds must be what every result has; given: {kind!r}, but a result has no {key!r}.")
         if any(not each.get(key) for each in dataset["annotations"]):
-            raise ValueError(f"every annotation must have {key!r} to measure kinds={kind!r}")
+            raise ValueError(
+                f"kinds must be what every annotation has; given: {kind!r}, but an annotation has no {key!r}."
+            )
 
 
 def _best_of_image(results, most):

@@ -13,6 +13,7 @@ from training.config.detection import DetectionModelOptions, DetectionRecipe
 from training.data.detection.source import DetectionSource
 from training.detection.losses import build_region_loss
 from training.detection.start import load_start
+from training.errors import OptionError
 from training.models import precision
 from zoo.detection import DetectionPreprocessing
 from zoo.detection.backbone import set_batch_norm_epsilon
@@ -23,7 +24,10 @@ DETECTORS = {"mask_rcnn": zoo.MaskRCNN, "faster_rcnn": zoo.FasterRCNN}
 def check_masks(recipe: DetectionRecipe, source: DetectionSource) -> None:
     """Raises a ValueError where masks are to be trained and there are none."""
     if recipe.model.has_masks and not source.train.has_masks:
-        raise ValueError(f"{source.name} has objects without masks; give model.name 'faster_rcnn', which needs none")
+        raise OptionError(
+            f"model.name must be 'faster_rcnn', which needs no masks, for {source.name}, which has objects without "
+            f"masks; given: {recipe.model.name!r}."
+        )
 
 
 def build_detector(recipe: DetectionRecipe, source: DetectionSource) -> keras.Model:

@@ -7,6 +7,7 @@ import numpy as np
 
 import zoo
 from training.config.detection import DetectionModelOptions, DetectionRecipe
+from training.errors import OptionError
 from training.models import load_model
 from zoo.checkpoint_files import read_state_dict
 from zoo.detection.checkpoint import BODY, new_names, to_torchvision
@@ -33,7 +34,7 @@ def check_start(options: DetectionModelOptions, detector: keras.Model) -> None:
         options: With `weights`.
         detector: As the options say, of any classes.
     """
-    given = f"model.weights: {options.weights!r}"
+    given = repr(options.weights)
     arrays = _arrays(options, detector)
     for key, option in _ROWS.items():
         if option == "mask_filters" and not options.has_masks:
@@ -41,26 +42,35 @@ def check_start(options: DetectionModelOptions, detector: keras.Model) -> None:
         if key not in arrays or arrays[key].ndim < 2:
             kind = "Mask R-CNN" if options.has_masks else "Faster or Mask R-CNN"
             has = f"no {key}" if key not in arrays else f"{key} of the shape {arrays[key].shape}"
-            hint = "; model.name faster_rcnn needs no masks" if option == "mask_filters" else ""
-            raise ValueError(f"{given} is no {kind} of torchvision's layout: it has {has}{hint}")
+            hint = " model.name faster_rcnn needs no masks." if option == "mask_filters" else ""
+            raise OptionError(
+                f"model.weights must be a {kind} of torchvision's layout; given: {given}, which has {has}.{hint}"
+            )
         rows = arrays[key].shape[0]
         if rows != getattr(options, option):
-            raise ValueError(f"{given} has {rows} channels where model.{option} is {getattr(options, option)}")
+            raise OptionError(
+                f"model.{option} must be {rows}, the channels of model.weights {given}; given: "
+                f"{getattr(options, option)}."
+            )
     for tensor in torch_tensors(detector.backbone):
         key = BODY + tensor.key
         if key not in arrays:
-            raise ValueError(f"{given} is not of a {options.backbone}: it has no {key}")
-        if arrays[key].shape != tensor.shape:
-            raise ValueError(
-                f"{given} is not of a {options.backbone}: its {key} is {arrays[key].shape}, not {tensor.shape}"
+            raise OptionError(
+                f"model.weights must be of a {options.backbone}, as model.backbone says; given: {given}, which has no "
+                f"{key}."
             )
-    _load(given, detector, arrays)
+        if arrays[key].shape != tensor.shape:
+            raise OptionError(
+                f"model.weights must be of a {options.backbone}, as model.backbone says; given: {given}, whose {key} "
+                f"is {arrays[key].shape} instead of {tensor.shape}."
+            )
+    _load(options, detector, arrays)
 
 
 def load_start(options: DetectionModelOptions, detector: keras.Model) -> None:
     """Loads `model.weights`, if there are any, but for the layers of the classes."""
     if options.weights:
-        _load(f"model.weights: {options.weights!r}", detector, _arrays(options, detector))
+        _load(options, detector, _arrays(options, detector))
 
 
 def without_start(recipe: DetectionRecipe) -> DetectionRecipe:
@@ -85,11 +95,11 @@ def start_notes(recipe: DetectionRecipe) -> tuple[str, ...]:
     return ()
 
 
-def _load(given, detector, arrays):
+def _load(options, detector, arrays):
     try:
         zoo.load_torch_checkpoint(detector, arrays, skip_classifier=True)
     except ValueError as error:
-        raise ValueError(f"{given}: {error}") from error
+        raise OptionError(f"model.weights must fit the detector; given: {options.weights!r}. {error}") from error
 
 
 def _arrays(options: DetectionModelOptions, detector: keras.Model) -> dict[str, np.ndarray]:
@@ -98,14 +108,24 @@ def _arrays(options: DetectionModelOptions, detector: keras.Model) -> dict[str, 
         if options.weights.endswith(".keras"):
             loaded = load_model(options.weights)
             if not hasattr(loaded, "proposal_head"):
-                raise ValueError(f"{options.weights!r} is no detector; model.backbone_weights takes networks")
+                raise OptionError(
+                    f"model.weights must be a detector; given: {options.weights!r}. model.backbone_weights takes "
+                    "networks."
+                )
             if difference := _difference(loaded, detector):
-                raise ValueError(f"{options.weights!r} computes something else: {difference}")
+                raise OptionError(
+                    f"model.weights must be a detector like that of the recipe; given: {options.weights!r}: "
+                    f"{difference}."
+                )
             arrays = to_torchvision(loaded, skip_classifier=True)
         else:
             arrays = new_names(read_state_dict(options.weights))
+    except OptionError:
+        raise
     except ValueError as error:
-        raise ValueError(f"model.weights: {error}") from error
+        raise OptionError(
+            f"model.weights must be the weights of a detector; given: {options.weights!r}. {error}"
+        ) from error
     return {key: x for key, x in arrays.items() if options.has_masks or not key.startswith("roi_heads.mask_")}
 
 

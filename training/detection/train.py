@@ -12,6 +12,7 @@ import keras
 import keras_apa
 import keras_apa.losses
 from training.config.detection import DetectionRecipe
+from training.data.decoding import naming_unreadable
 from training.data.detection.pipeline import (
     detection_evaluation_images,
     detection_steps_per_epoch,
@@ -36,6 +37,7 @@ from training.detection.start import check_start, without_start
 from training.engine.checkpoints import Checkpoints
 from training.engine.fit import fit
 from training.engine.optimizers import build_optimizer
+from training.errors import OptionError
 from zoo.detection.backbone import as_backbone, stages_of
 from zoo.detection.options import make_options
 from zoo.detection.roi_losses import RegionLoss
@@ -64,6 +66,7 @@ def train_detector(
     Returns: The trained detector, not compiled, and the numbers.
     Raises:
         ValueError: What the recipe asks for does not fit the data.
+        training.data.decoding.UnreadableImageError: An image cannot be decoded.
         training.engine.checkpoints.NotFiniteError: The loss is NaN or infinite, with `checkpoints`.
     """
     started = time.perf_counter()
@@ -74,17 +77,18 @@ def train_detector(
         without_start(recipe) if goes_on else recipe, source, steps=steps, jit_compile=jit_compile
     )
     evaluation = detection_evaluation(recipe, source)
-    history, parameters = fit(
-        model,
-        lambda start: detection_training_dataset(recipe, source, start_step=start),
-        epochs=recipe.epochs,
-        steps_per_epoch=steps,
-        measuring=[evaluation],
-        callbacks=callbacks,
-        checkpoints=checkpoints,
-        checkpoint_steps=checkpoint_steps,
-        verbose=verbose,
-    )
+    with naming_unreadable():
+        history, parameters = fit(
+            model,
+            lambda start: detection_training_dataset(recipe, source, start_step=start),
+            epochs=recipe.epochs,
+            steps_per_epoch=steps,
+            measuring=[evaluation],
+            callbacks=callbacks,
+            checkpoints=checkpoints,
+            checkpoint_steps=checkpoint_steps,
+            verbose=verbose,
+        )
     if evaluation.metrics is None or recipe.optimizer.ema_momentum is not None:
         # The averaged weights are in place only now; a training that went on at its end has measured nothing.
         evaluation.measure(model)
@@ -166,15 +170,18 @@ def check_detection(recipe: DetectionRecipe) -> None:
     strides, _ = stages_of(backbone)
     sizes = recipe.model.anchor_sizes
     if len(sizes) != len(strides) + 1:
-        raise ValueError(
+        raise OptionError(
             f"model.anchor_sizes must have {len(strides) + 1} sizes, one for each of the {len(strides)} stages of "
-            f"{recipe.model.backbone} and one for the level above, not {list(sizes)}"
+            f"{recipe.model.backbone} and one for the level above; given: {list(sizes)}."
         )
     smallest = min(recipe.data.image_size)
     if smallest < strides[-1]:
-        raise ValueError(f"data.image_size must be at least {strides[-1]}, the stride of {recipe.model.backbone}")
+        raise OptionError(
+            f"data.image_size must be at least {strides[-1]}, the stride of {recipe.model.backbone}; given: "
+            f"{list(recipe.data.image_size)}."
+        )
     if min(sizes) > smallest:
-        raise ValueError(f"model.anchor_sizes must have one below the image, {smallest} pixels; given: {list(sizes)}")
+        raise OptionError(f"model.anchor_sizes must have one below the image, {smallest} pixels; given: {list(sizes)}.")
     make_options("torchvision", recipe.model.options)
     if recipe.model.weights:
         detector = DETECTORS[recipe.model.name](backbone, 2, **layer_options(recipe.model), **detection_options(recipe))

@@ -68,6 +68,9 @@ class History(keras.callbacks.Callback):
 class TensorBoardLog(keras.callbacks.Callback):
     """Writes what `fit` logs as scalars that TensorBoard shows, on every backend.
 
+    Not `keras.callbacks.TensorBoard`: this one asks `may_write` whether the run folder is still ours, takes folders
+    whose names are not UTF-8, and writes the same scalars on every backend, under the names that `fit` has for them.
+
     Args:
         folder: Where to.
         may_write: Asked before each epoch is written; None for always.
@@ -169,6 +172,8 @@ class StopOnNaN(keras.callbacks.Callback):
     """Stops training with an error at the first loss that is NaN or infinite.
 
     Put it before what saves. (`CheckpointCallback` saves no such state wherever it stands.)
+
+    Not `keras.callbacks.TerminateOnNaN`, which names neither the epoch nor the checkpoint to resume from.
 
     Args:
         checkpoints: Whose newest one the error names.

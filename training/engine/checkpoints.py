@@ -4,6 +4,9 @@ One file holds everything that the next step depends on: weights, statistics of 
 random numbers of Dropout and of losses, all variables of the optimizer, and where in the training this is. The data
 are no part of it: the order and the augmentation are functions of (seed, epoch, position).
 
+Not `keras.callbacks.BackupAndRestore`, which resumes at the beginning of an epoch, without the state of the random
+numbers and without a check of the file.
+
     checkpoints = Checkpoints(run / "checkpoints")
     state = checkpoints.load_latest(model)                # None at the first start
     first = (state["epoch"], state["step_in_epoch"]) if state else (0, 0)
@@ -151,7 +154,7 @@ class Checkpoints:
                 }
             )
         except TypeError as error:
-            raise ValueError(f"extra must hold plain values and numpy arrays only ({error})") from error
+            raise ValueError(f"extra must hold plain values and numpy arrays only; given: others ({error}).") from error
         arrays["description"] = np.frombuffer(described.encode(), "uint8")
         path = self.folder / f"step-{step:010d}.npz"
         try:
@@ -241,7 +244,7 @@ def _without_arrays(value, arrays):
     """`value` for JSON: each numpy array goes to `arrays`, and its name there takes its place."""
     if isinstance(value, Mapping):
         if bad := [key for key in value if not isinstance(key, str)]:
-            raise TypeError(f"the key {bad[0]!r} is no text")
+            raise TypeError(f"keys must be text; given: {bad[0]!r}.")
         return {key: _without_arrays(each, arrays) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_without_arrays(each, arrays) for each in value]
@@ -339,7 +342,10 @@ def _read(path):
             arrays = {name: stored[name] for name in stored.files}
     description = json.loads(arrays["description"].tobytes())
     if description["format"] != _FORMAT:
-        raise ValueError(f"the checkpoint {str(path)!r} has the format {description['format']}, not {_FORMAT}")
+        raise ValueError(
+            f"the checkpoint {str(path)!r} must have the format {_FORMAT}; given: {description['format']}. Another "
+            "version of keras-apa wrote it: use that one, or start anew."
+        )
     return description, arrays
 
 
@@ -354,7 +360,8 @@ def _assign(model, path, names, arrays):
             if (_plain(stored[index]), value.shape) != expected:
                 raise ValueError(
                     f"the checkpoint {str(path)!r} is of another {part}: it has {stored[index]!r} of shape "
-                    f"{value.shape} where this one has {variable.path!r} of shape {expected[1]}"
+                    f"{value.shape} where this one has {variable.path!r} of shape {expected[1]}; resume with the "
+                    "settings that it was written with, or start anew"
                 )
             values[index, part] = variable, value
         if len(stored) != len(variables):
@@ -362,7 +369,8 @@ def _assign(model, path, names, arrays):
             first = extra[min(len(stored), len(variables))]
             raise ValueError(
                 f"the checkpoint {str(path)!r} is of another {part}: it has {len(stored)} variables, this one has "
-                f"{len(variables)}; the first that only {more} has is {getattr(first, 'path', first)!r}"
+                f"{len(variables)}; the first that only {more} has is {getattr(first, 'path', first)!r}; "
+                "resume with the settings that it was written with, or start anew"
             )
     # Nothing is changed before everything is known to fit.
     for variable, value in values.values():

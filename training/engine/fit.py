@@ -90,7 +90,9 @@ def try_steps(model: keras.Model, batches: Iterable[Sequence[Any]], title: str) 
     with trusted_labels():
         losses = [float(model.train_on_batch(*batch, return_dict=True)["loss"]) for batch in batches]
     if not np.all(np.isfinite(losses)):
-        raise ValueError(f"the loss of {title} is not finite: {losses}")
+        raise ValueError(
+            f"the loss of {title} is not finite: {losses}. Try a lower learning rate (optimizer.learning_rate)."
+        )
     moved = sum(
         not np.array_equal(ops.convert_to_numpy(variable), earlier)
         for variable, earlier in zip(model.trainable_variables, before, strict=True)

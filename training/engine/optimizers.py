@@ -15,6 +15,7 @@ from keras import ops
 
 from training.checks import check_flag, check_number, check_whole
 from training.config.experiment import OptimizerOptions
+from training.errors import OptionError
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")
@@ -28,7 +29,8 @@ class TorchSGD(keras.optimizers.Optimizer):
         w = w - learning_rate * v                  or, with nesterov, w - learning_rate * (g + momentum * v)
 
     What differs from `keras.optimizers.SGD`: weight decay is L2 in the gradient and so passes through the momentum,
-    and v holds no learning rate, so that a change of the learning rate acts on the whole step at once.
+    and v holds no learning rate, so that a change of the learning rate acts on the whole step at once. The published
+    numbers were trained by this rule, and Keras's optimizer has no option for it.
 
     With `gradient_accumulation_steps` the mean gradient of so many calls makes one update. A learning-rate schedule
     counts the calls, not the updates (Keras's rule); EMA is updated at every call too (`build_optimizer` allows for
@@ -63,7 +65,7 @@ class TorchSGD(keras.optimizers.Optimizer):
         if weight_decay is not None:
             check_number("weight_decay", weight_decay, at_least=0.0)
         if nesterov and not momentum:
-            raise ValueError("nesterov needs a momentum above 0, not 0")
+            raise ValueError("nesterov must be False where momentum is 0; given: True.")
         super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
         self.momentum = momentum
         self.nesterov = nesterov
@@ -120,7 +122,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         check_whole("total_steps", total_steps, at_least=1)
         check_whole("warmup_steps", warmup_steps, at_least=0)
         if warmup_steps >= total_steps:
-            raise ValueError(f"warmup_steps must be below total_steps ({total_steps}), not {warmup_steps}")
+            raise ValueError(f"warmup_steps must be below total_steps ({total_steps}); given: {warmup_steps}.")
         self.peak = peak
         self.total_steps = total_steps
         self.warmup_steps = warmup_steps
@@ -214,7 +216,7 @@ class EpochCosine(_EpochSchedule):
         super().__init__(peak, steps_per_epoch, warmup_epochs, warmup_start, name)
         check_whole("epochs", epochs, at_least=1)
         if warmup_epochs >= epochs:
-            raise ValueError(f"warmup_epochs must be less than epochs ({epochs}), not {warmup_epochs}")
+            raise ValueError(f"warmup_epochs must be less than epochs ({epochs}); given: {warmup_epochs}.")
         self.epochs = epochs
         falling = epochs - warmup_epochs
         self._set_rates([(1 + math.cos(math.pi * epoch / falling)) / 2 for epoch in range(falling)])
@@ -229,6 +231,9 @@ class MultiStep(_EpochSchedule):
 
     For epoch `e = step // steps_per_epoch` and W warm-up epochs: `peak * (start + (1 - start) * e / W)` while e < W,
     then `peak * gamma ** n`, where n counts the milestones of at most e - W: they count from the end of the warm-up.
+
+    Not `keras.optimizers.schedules.PiecewiseConstantDecay`, which counts in steps, has no warm-up, and keeps a rate for
+    one step beyond its boundary.
 
     Args:
         peak: The highest rate.
@@ -303,7 +308,9 @@ def build_optimizer(options: OptimizerOptions, *, epochs: int, steps_per_epoch: 
 
 def _learning_rate(options, epochs, steps_per_epoch):
     if options.warmup_epochs >= epochs:
-        raise ValueError(f"optimizer.warmup_epochs must be less than epochs ({epochs}), not {options.warmup_epochs}")
+        raise OptionError(
+            f"optimizer.warmup_epochs must be less than epochs ({epochs}); given: {options.warmup_epochs}."
+        )
     peak = options.learning_rate
     if options.schedule == "cosine":
         warmup_steps = round(options.warmup_epochs * steps_per_epoch)

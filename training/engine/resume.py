@@ -1,4 +1,4 @@
-"""Saving during `fit`, and going on in the middle of an epoch."""
+"""Saving during `fit`, and going on in the middle of an epoch, which `keras.callbacks.BackupAndRestore` cannot."""
 
 from __future__ import annotations
 
@@ -112,7 +112,10 @@ class CheckpointCallback(keras.callbacks.Callback):
             state["metrics"] = [ops.convert_to_numpy(each.value) for each in self.model.metrics_variables]
         extra = dict(self.extra()) if self.extra is not None else {}
         if taken := sorted({*state, "step", "metrics"} & set(extra)):
-            raise ValueError(f"extra must use other names than {', '.join(taken)}, which the checkpoint has itself")
+            raise ValueError(
+                f"extra must use other names than {', '.join(taken)}, which the checkpoint has itself; given: "
+                f"{', '.join(extra)}."
+            )
         self.checkpoints.save(self.model, step=step, extra={**state, **extra})
         self._saved_at = step
 
@@ -158,8 +161,8 @@ class ContinueEpoch(keras.callbacks.Callback):
         position = int((resumed or {}).get("step_in_epoch", 0))
         if not 0 <= position < steps_per_epoch:
             raise ValueError(
-                f"the checkpoint was written after {position} batches of an epoch, which now has {steps_per_epoch}; "
-                "go on with the batch size and the data that it was written with"
+                f"steps_per_epoch must be as when the checkpoint was written, after {position} batches of an epoch; "
+                f"given: {steps_per_epoch}. Resume with the batch size and the data that it was written with."
             )
         self._metrics = list((resumed or {}).get("metrics", ()))
         self._random = dict((resumed or {}).get("random", {}))

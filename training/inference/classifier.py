@@ -108,7 +108,7 @@ def load_predictor(
     loaded = _load(os.fspath(model))
     if isinstance(loaded, keras.Model):
         if not all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in loaded.weights):
-            raise ValueError(f"{model} has weights that are not finite, so it can detect nothing")
+            raise ValueError(f"the weights of {model} must be finite, or it detects nothing; given: NaN or infinity.")
         # Before masks are pasted, which are as large as the image.
         threshold = MIN_SCORE if min_score is None else min_score
         loaded.options = dataclasses.replace(loaded.options, score_threshold=threshold)
@@ -120,7 +120,9 @@ def load_predictor(
         )
     for name, value in (("--min-score", min_score), ("--pictures", pictures)):
         if value is not None:
-            raise ValueError(f"{name} is for detectors, and {model} is a classifier")
+            raise ValueError(
+                f"{name} must be left out for {model}, a classifier; given: {str(value)!r}. It is for detectors."
+            )
     preprocessing = _choose_preprocessing(loaded, image_size)
     return Predictor(
         functools.partial(loaded.probabilities, preprocessing),
@@ -136,7 +138,7 @@ def _choose_names(
     """A name for each class: those of the file `class_names`, the model's own, or numbers."""
     names = own if class_names is None else read_class_names(class_names)
     if names is not None and len(names) != number:
-        raise ValueError(f"{class_names or model} has {len(names)} class names, but {model} has {number} classes")
+        raise ValueError(f"{class_names or model} must have the {number} class names of {model}; given: {len(names)}.")
     return tuple(names or map(str, range(number)))
 
 
@@ -148,11 +150,14 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
     try:
         names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").rstrip().split("\n")]
     except OSError as error:
-        raise ValueError(f"--class-names: cannot read {path} ({error.strerror})") from error
+        raise ValueError(f"--class-names must be a file that can be read; given: {path} ({error.strerror}).") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"--class-names: {path} is not a text file in UTF-8") from error
+        raise ValueError(f"--class-names must be a text file in UTF-8; given: {path}.") from error
     if "" in names:
-        raise ValueError(f"--class-names: line {names.index('') + 1} of {path} is empty; needed: a name a line")
+        raise ValueError(
+            f"--class-names must be a file with a name a line; given: {path}, whose line {names.index('') + 1} is "
+            "empty."
+        )
     return names
 
 
@@ -176,8 +181,8 @@ def _load(name: str) -> _Loaded | keras.Model:
         return _load_saved_model(name, saved_model)
     if Path(name).is_dir() and name not in list_presets() and not (Path(name) / CONFIG).is_file():
         raise ValueError(
-            f"the folder {name!r} is no model; needed: a .keras file, a SavedModel (NAME or NAME/VERSION, with "
-            f"saved_model.pb), or a preset (its name, hf:// handle or folder, with {CONFIG})"
+            "MODEL must be a .keras file, a SavedModel (NAME or NAME/VERSION, with saved_model.pb), or a preset (its "
+            f"name, hf:// handle or folder, with {CONFIG}); given: the folder {name!r}."
         )
     model = load_model(name)
     return model if is_detector(model) else _describe_keras_model(name, model)
@@ -186,9 +191,13 @@ def _load(name: str) -> _Loaded | keras.Model:
 def _describe_keras_model(name: str, model: keras.Model) -> _Loaded:
     shape, output = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if not (isinstance(shape, tuple) and len(shape) == 4 and isinstance(output, tuple) and len(output) == 2):
-        raise ValueError(f"{name} is no classifier of images: its input has the shape {shape}, its output {output}")
+        raise ValueError(
+            f"{name} must be a classifier of images; given: a model with input {shape} and output {output}."
+        )
     if num_classes(model) is None:
-        raise ValueError(f"{name} has no classifier: it ends in {output[-1]} features of the image")
+        raise ValueError(
+            f"{name} must have a classifier; given: a model that ends in {output[-1]} features of the image."
+        )
     formats = (getattr(layer, "data_format", None) for layer in model._flatten_layers())
     data_format = next(filter(None, formats), "channels_last")
     if data_format == "channels_first":
@@ -224,8 +233,8 @@ def _check_channels_first(name: str) -> None:
         keras.ops.conv(np.ones((1, 1, 1, 1), "float32"), np.ones((1, 1, 1, 1), "float32"), data_format="channels_first")
     except Exception as error:
         raise ValueError(
-            f"{name} takes channels first, which TensorFlow does not convolve on this processor; set "
-            "TF_ENABLE_ONEDNN_OPTS=1, or KERAS_BACKEND to jax or torch"
+            f"cannot run {name} with channels first: TensorFlow does not convolve them on this processor. Set "
+            "TF_ENABLE_ONEDNN_OPTS=1, or KERAS_BACKEND to jax or torch."
         ) from error
 
 
@@ -269,8 +278,8 @@ def _load_saved_model(name: str, folder: Path) -> _Loaded:
     classes = outputs["probabilities"].shape[-1] if "probabilities" in outputs else None
     if len(inputs) != 1 or images.shape.rank != 4 or classes is None:
         raise ValueError(
-            f"the SavedModel {folder} has no signature 'serving_default' from a batch of images to 'probabilities'; "
-            "write it with keras-apa export, from a classifier"
+            f"the SavedModel {folder} must have a signature 'serving_default' from a batch of images to "
+            "'probabilities'; given: none. Write it with keras-apa export, from a classifier."
         )
 
     def probabilities(preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
@@ -298,10 +307,13 @@ def _choose_preprocessing(loaded: _Loaded, image_size: tuple[int, int] | None) -
     own = loaded.preprocessing
     if own is None:
         if channels not in (1, 3):
-            raise ValueError(f"{loaded.name} wants images with {channels} channels; allowed: 1 or 3")
+            raise ValueError(f"{loaded.name} must take images with 1 or 3 channels; given: {channels}.")
         size = image_size or tuple(fixed)
         if None in size:
-            raise ValueError(f"{loaded.name} takes images of any size; choose one with --image-size HEIGHT WIDTH")
+            raise ValueError(
+                f"--image-size must be given for {loaded.name}, which takes images of any size; given: none. Use "
+                "--image-size HEIGHT WIDTH."
+            )
         std = 1 / 255 if _wants_pixels(loaded) else 1.0
         chosen = Preprocessing(image_size=size, channels=channels, mean=(0.0,) * channels, std=(std,) * channels)
     elif image_size is not None:
@@ -312,7 +324,9 @@ def _choose_preprocessing(loaded: _Loaded, image_size: tuple[int, int] | None) -
     if any(size not in (None, given) for size, given in zip(loaded.height_width_channels, wanted, strict=True)):
         shape = "x".join("any" if size is None else str(size) for size in loaded.height_width_channels)
         source = "its preprocessing" if image_size is None else "--image-size"
-        raise ValueError(f"{loaded.name} takes images of {shape}, but {source} makes them {'x'.join(map(str, wanted))}")
+        raise ValueError(
+            f"{source} must make images of {shape}, as {loaded.name} takes them; given: {'x'.join(map(str, wanted))}."
+        )
     return chosen
 
 

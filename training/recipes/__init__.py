@@ -6,7 +6,7 @@ import fnmatch
 import importlib
 import pkgutil
 
-from training.checks import nearest
+from training.checks import check_name
 from training.config.experiment import Experiment
 
 
@@ -35,6 +35,5 @@ def get_recipe(name: str) -> Experiment:
     'BalancedSoftmaxCrossentropy'
     """
     known = recipes()
-    if name not in known:
-        raise ValueError(f"unknown recipe {name!r}; {nearest(name, known)}")
+    check_name("RECIPE", name, known)
     return known[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.checks import nearest
+from training.checks import check_choice
 from training.config.classification import Recipe
 from training.config.detection import DetectionRecipe
 from training.recipes import get_recipe
@@ -12,8 +12,7 @@ DATA = ("digits100_lt", "digits10_lt")
 
 def demo_recipes(model: str, data: str, epochs: int, seed: int) -> list[Recipe]:
     """The baseline, then the network with all that `model` has a place for."""
-    if data not in DATA:
-        raise ValueError(f"--data is {data!r}; {nearest(data, DATA)}")
+    check_choice("--data", data, DATA)
     options, title = adaptive_options(model)
     common = {"epochs": epochs, "seed": seed}
     return [

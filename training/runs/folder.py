@@ -13,6 +13,7 @@ import keras
 
 from training.config.experiment import Experiment, differences
 from training.engine.checkpoints import Checkpoints
+from training.errors import OptionError
 from training.files import (
     LOCK_FILES,
     atomic_path,
@@ -52,13 +53,17 @@ def open_run_folder(
             `overwrite` is given; holds something else than a run, or a run with another configuration.
     """
     if resume and overwrite:
-        raise ValueError("--resume and --overwrite exclude each other: keep what is finished, or replace it")
+        raise OptionError(
+            "--resume and --overwrite must not be given together; given: both. Keep what is finished, or replace it."
+        )
     if output is None and not resume:
         owned = claim_free(default)
     else:
         folder = output or last_numbered_folder(default)
         if folder is None:
-            raise ValueError(f"there is no {str(default)!r} here to resume; name the folder with --output")
+            raise OptionError(
+                f"--output must be the run to resume; given: none, and there is no {str(default)!r} here."
+            )
         if resume:
             check_same(folder, read_config(folder), config)  # before anything is made
         owned = _claim_named(folder)
@@ -77,9 +82,9 @@ def begin_run(owned: OwnedFolder, config: Mapping[str, Any], *, resume: bool = F
     if resume:
         check_same(owned.given, earlier, config)
     elif earlier is not None and not overwrite:
-        raise ValueError(
-            f"--output {str(owned.given)!r} holds an earlier run; "
-            "give --resume to continue it, --overwrite to replace it, or another folder"
+        raise OptionError(
+            f"--output must be new or empty; given: {str(owned.given)!r}, which holds an earlier run. Give --resume to "
+            "continue it, --overwrite to replace it, or another folder."
         )
     if overwrite and earlier is not None:
         _remove_run(folder, earlier)
@@ -155,9 +160,12 @@ def _contents(folder: Path, different: Callable[[Mapping[str, Any]], Sequence[st
 def _claim_named(folder: Path) -> OwnedFolder:
     """A folder that the user named, if there is nothing in it or a run."""
     if not folder.is_dir() and folder.exists():
-        raise ValueError(f"--output {str(folder)!r} is a file; name a folder")
+        raise OptionError(f"--output must be a folder; given: {str(folder)!r}, which is a file.")
     if folder.is_dir() and not is_empty(folder) and read_config(folder) is None:
-        raise ValueError(f"--output {str(folder)!r} is not empty and holds no earlier run; name an empty or new folder")
+        raise OptionError(
+            f"--output must be new, empty or an earlier run; given: {str(folder)!r}, which is not empty and holds no "
+            "earlier run."
+        )
     return claim(folder)
 
 
@@ -213,9 +221,9 @@ def load_finished(folder: Path, recipe: Experiment, outcome_class: type) -> Any:
     try:
         outcome = outcome_class.from_dict(json.loads(numbers.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(numbers)!r} is damaged ({error}); remove it to train this network again") from error
+        raise ValueError(f"{str(numbers)!r} is damaged ({error}). Remove it to train this network again.") from error
     if outcome.recipe.replace(title=recipe.title) != recipe:
-        raise ValueError(f"{str(numbers)!r} is the result of another recipe; remove it to train this network again")
+        raise ValueError(f"{str(numbers)!r} is the result of another recipe. Remove it to train this network again.")
     return outcome
 
 
@@ -235,12 +243,15 @@ def different_settings(earlier: Mapping[str, Any], config: Mapping[str, Any]) ->
 def check_same(folder: Path, earlier: Mapping[str, Any] | None, config: Mapping[str, Any]) -> None:
     """An error that names the settings in which a run in `folder` is another than the one of `config`."""
     if earlier is None:
-        raise ValueError(f"{str(folder)!r} holds no run to resume; leave out --resume to start one")
+        raise OptionError(
+            f"--output must be a run where --resume is given; given: {str(folder)!r}, which holds no run. Leave out "
+            "--resume to start one."
+        )
     different = different_settings(earlier, config)
     if different:
         raise ValueError(
-            f"the run in {str(folder)!r} cannot be resumed with other settings: {'; '.join(different[:3])}; "
-            "give the same settings, --overwrite to replace it, or another --output"
+            f"the run in {str(folder)!r} cannot be resumed with other settings: {'; '.join(different[:3])}. Give the "
+            "same settings, --overwrite to replace it, or another --output."
         )
 
 

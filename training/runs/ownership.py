@@ -178,7 +178,10 @@ def claim(folder: Path, option: str = "--output") -> OwnedFolder:
             continue  # another process has just given the folder back, and removed what it had made
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise ValueError(f"cannot write to {str(folder)!r} ({reason}); choose another {option}") from error
+            raise ValueError(
+                f"{option} must be a folder that can be written to; given: {str(folder)!r} ({reason}). Choose another "
+                "one."
+            ) from error
         if lock is None:
             if (folder / OWNER).is_file():
                 break

@@ -9,6 +9,7 @@ from typing import Any
 from training.config.classification import Recipe
 from training.config.detection import DetectionRecipe
 from training.config.experiment import Experiment
+from training.errors import OptionError
 from training.runs.folder import CONFIG, read_config
 
 
@@ -19,10 +20,15 @@ def run_recipe(folder: Path) -> Experiment:
     """
     config = read_config(folder)
     if config is None:
-        raise ValueError(f"{str(folder)!r} holds no run ({CONFIG} is missing or of something else)")
+        raise OptionError(
+            f"RUN must be the folder of a run; given: {str(folder)!r}, where {CONFIG} is missing or of something else."
+        )
     if len(config["recipes"]) != 1:
         names = ", ".join(each["name"] for each in config["recipes"])
-        raise ValueError(f"{str(folder)!r} holds several trainings ({names}); keras-apa report takes such a folder")
+        raise OptionError(
+            f"RUN must have one training; given: {str(folder)!r}, which has several ({names}). keras-apa report takes "
+            "such a folder."
+        )
     return recipe_from_dict(config["recipes"][0])
 
 

@@ -36,16 +36,18 @@ def choose_backend(name: str | None = None) -> str:
         name = running or next(iter(installed_backends()), None)
     if name is None:
         raise ValueError(
-            'no Keras backend is installed; one of them: pip install "keras-apa[tensorflow]" (or jax, torch)'
+            'no Keras backend is installed. Install one: pip install "keras-apa[tensorflow]" (or jax, torch)'
         )
     if name not in BACKENDS:
-        raise ValueError(f"{source} is {name!r}; allowed: {', '.join(BACKENDS)}")
+        raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}; given: {name!r}.")
     if name not in installed_backends():
-        raise ValueError(f'the backend {name!r} ({source}) is not installed; pip install "keras-apa[{name}]"')
+        raise ValueError(
+            f'{source} must be an installed backend; given: {name!r}. Install it: pip install "keras-apa[{name}]"'
+        )
     if running is not None and running != name:
         raise ValueError(
-            f"Keras already runs on {running!r} in this process, so {source} {name!r} comes too late; "
-            f"start a new process with KERAS_BACKEND={name}"
+            f"{source} must be {running!r}, on which Keras already runs in this process; given: {name!r}. Start a new "
+            f"process with KERAS_BACKEND={name}."
         )
     os.environ["KERAS_BACKEND"] = name
     return name

@@ -19,8 +19,8 @@ _REMARK = re.compile(rb"WARNING: All log messages before absl::InitializeLog\(\)
 def quiet_tensorflow() -> Iterator[None]:
     """Keeps TensorFlow's log lines off stderr where it is imported inside the block, by whomever.
 
-    TF_CPP_MIN_LOG_LEVEL does not silence what is logged before the log is set up, which is the whole import. What
-    else is printed meanwhile comes out after the import.
+    Not TF_CPP_MIN_LOG_LEVEL alone: it does not silence the lines before absl's log is set up, which is the whole
+    import. What else is printed meanwhile comes out after the import.
     """
     finder = _TensorflowFinder()
     sys.meta_path.insert(0, finder)

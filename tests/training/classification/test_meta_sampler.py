@@ -227,7 +227,7 @@ def test_what_it_cannot_do_is_an_error_when_the_recipe_is_made(recipe, changes, 
 
 
 def test_what_depends_on_network_and_data_is_an_error_before_training(recipe):
-    with pytest.raises(ValueError, match="needs a linear classifier, not CosineDense"):
+    with pytest.raises(ValueError, match="unless the classifier is linear; given: True with CosineDense"):
         check(recipe.replace(model={"classifier": "cosine"}))
     large = recipe.replace(meta_sampler={"batch_size": 500})
     source = load_source(large.data)

@@ -127,13 +127,13 @@ def test_weights_of_another_network_are_refused_before_training(published, photo
                  "--start.weights", "se_resnet8/ten", "--output", tmp_path / "run"]  # fmt: skip
     assert main([*map(str, arguments)]) != 0
     error = capsys.readouterr().err
-    assert "start.weights 'se_resnet8/ten' is of another network than se_resnet14" in error
+    assert "start.weights must be of the network se_resnet14; given: 'se_resnet8/ten'" in error
     assert "Traceback" not in error
     # Nothing was done in the folder: it takes a run with other settings.
     (tmp_path / "empty").mkdir()
     arguments[arguments.index("se_resnet8/ten")] = tmp_path / "empty"
     assert main([*map(str, arguments)]) == 2
-    assert "empty' is no run, no preset, and has no .keras file" in capsys.readouterr().err
+    assert "start.weights must be a run, a preset or a folder with a .keras file; given: " in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_an_activation_without_parameters_is_another_network(first):
     """All weights have the same shapes."""
     network = zoo.create_model("se_resnet8", classes=2)
     before = network.get_weights()
-    with pytest.raises(ValueError, match=r"another network than se_resnet8: .*activation='silu' in the file"):
+    with pytest.raises(ValueError, match=r"of the network se_resnet8; given: .*activation='silu' in the file"):
         start_from(network, StartOptions(weights=str(first)))
     for expected, got in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(got, expected)
@@ -199,9 +199,11 @@ def test_published_data_and_files_without_preparation_stay_as_they_are(tmp_path)
 
 @pytest.mark.parametrize("weights", ["nothing.pth", "runs/gol_cifar100_lt_stage1", "se_resnet50/imagenot"])
 def test_weights_that_are_not_there_are_named_before_training(weights):
-    with pytest.raises(ValueError, match=f"start.weights: there is no .* '{weights}'") as error:
+    with pytest.raises(
+        ValueError, match=f"start.weights must be a file, a run folder or published weights; given: '{weights}'"
+    ) as error:
         prepared_as_started(get_recipe("imagenet_lt").replace(start={"weights": weights}), source())
     expected = (
-        "keras-apa train gol_cifar100_lt_stage1 makes it" if "runs" in weights else "nearest: se_resnet50/imagenet"
+        "keras-apa train gol_cifar100_lt_stage1 makes it" if "runs" in weights else "Nearest: se_resnet50/imagenet"
     )
     assert expected in str(error.value) or weights == "nothing.pth"

@@ -135,7 +135,7 @@ def test_labels_that_are_no_class_are_an_error_before_training():
     images = load_source(recipe.data)
     labels = images.train_labels.copy()
     labels[0] = 10
-    with pytest.raises(ValueError, match="labels must be from 0 to 9, got 0 to 10"):
+    with pytest.raises(ValueError, match="labels must be from 0 to 9; given: 0 to 10"):
         train(recipe, dataclasses.replace(images, train_labels=labels))
 
 
@@ -158,7 +158,9 @@ def test_soft_targets_need_a_loss_that_takes_them():
     mixing = {"augment": {"mixup_alpha": 0.2}}
     assert isinstance(told({"name": "SparseCategoricalCrossentropy"}, [2, 1], **mixing), keras.losses.Loss)
     assert told({"name": "SparseCategoricalCrossentropy"}, [2, 1], **mixing).name == "categorical_crossentropy"
-    with pytest.raises(ValueError, match=r"LDAM needs images of one class; turn off augment\.mixup_alpha"):
+    with pytest.raises(
+        ValueError, match=r"augment\.mixup_alpha, .* must be 0 with the loss LDAM, which needs images of one class"
+    ):
         told({"name": "LDAM"}, [2, 1], **mixing)
 
 
@@ -180,12 +182,15 @@ def test_soft_targets_are_trained_on_and_validated(changes):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"loss": {"name": "CTC"}}, ["the loss CTC", "one-hot"]),
-        ({"loss": {"name": "DropLoss"}}, ["the loss DropLoss needs", "frequency_threshold"]),
-        ({"model": {"classifier": "cosine"}, "evaluation": {"tau_normalization": 0.5}}, ["needs a linear classifier"]),
+        ({"loss": {"name": "CTC"}}, ["loss.name must be a loss of one-hot targets", "given: 'CTC'"]),
+        ({"loss": {"name": "DropLoss"}}, ["with the loss DropLoss", "frequency_threshold"]),
+        (
+            {"model": {"classifier": "cosine"}, "evaluation": {"tau_normalization": 0.5}},
+            ["evaluation.tau_normalization must be 0 unless the classifier is linear"],
+        ),
         (
             {"model": {"classifier": "cosine"}, "start": {"weights": "some.keras", "trainable": "class_scale"}},
-            ["start.trainable 'class_scale' needs a linear classifier", "'cosine'"],
+            ["start.trainable must be another than 'class_scale' unless the classifier is linear", "'cosine'"],
         ),
     ],
 )

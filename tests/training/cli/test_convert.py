@@ -62,16 +62,16 @@ def test_what_a_checkpoint_cannot_tell_is_an_option(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["absent.pth", "out.keras"], ["there is no file 'absent.pth'"]),
+        (["absent.pth", "out.keras"], ["IN must be a file; given: 'absent.pth'"]),
         (["net.pth", "out.pth"], ["one of IN and OUT must end in .keras"]),
         (["net.h5", "out.keras"], ["ends in .pth, .pt, .safetensors", "net.h5"]),
-        (["net.pth", "taken.keras"], ["'taken.keras' exists", "--overwrite"]),
+        (["net.pth", "taken.keras"], ["OUT must be new; given: 'taken.keras'", "--overwrite"]),
         (["net.pth", "out.keras", "--activation", "agul"], ["Unknown activation 'agul'", "aglu"]),
         (["net.pth", "out.keras", "--gate", "apa"], ["resnet8 has no place for gate"]),
-        (["net.keras", "out.pth", "--gate", "apa"], ["for the way to .keras"]),
+        (["net.keras", "out.pth", "--gate", "apa"], ["must be left out unless OUT ends in .keras"]),
         (["bad.pth", "out.keras"], ["bad.pth", "not a checkpoint"]),
         (["bad.keras", "out.pth"], ["bad.keras"]),
-        (["net.pth", "net.keras/out.keras"], ["cannot write to", "another OUT"]),
+        (["net.pth", "net.keras/out.keras"], ["OUT must be a folder that can be written to"]),
     ],
 )
 def test_bad_arguments_are_clear_errors_and_write_nothing(arguments, parts, tmp_path, monkeypatch, capsys):

@@ -43,17 +43,21 @@ def test_wrong_use_is_named(file, tmp_path):
     (tmp_path / "model.pth").touch()
     (tmp_path / "broken.keras").write_bytes(np.arange(9).tobytes())
     cases = (
-        ("missing.keras", {}, "there is no file 'missing.keras'"),
-        (tmp_path / "model.pth", {}, "is no .keras file; keras-apa convert"),
+        ("missing.keras", {}, "the model must be a file that is there; given: 'missing.keras'"),
+        (tmp_path / "model.pth", {}, "the model must be a .keras file; .* keras-apa convert"),
         (tmp_path / "broken.keras", {}, "cannot load '.*broken.keras'"),
         (file, {"format": "tensorflow"}, "Unknown format 'tensorflow'.*Allowed: tf_saved_model, onnx, litert"),
         (file, {"top_k": 0}, "top_k must be a whole number"),
-        (file, {"format": "litert", "quantization": "int8"}, "--quantization int8 and --images go together"),
-        (file, {"images": [tmp_path]}, "--quantization int8 and --images go together"),
+        (
+            file,
+            {"format": "litert", "quantization": "int8"},
+            "--images must be given with --quantization int8, and with no other",
+        ),
+        (file, {"images": [tmp_path]}, "--images must be given with --quantization int8, and with no other"),
         (
             file,
             {"format": "litert", "quantization": "int8", "images": [tmp_path / "none"]},
-            "--images .*none: no such file, folder or pattern",
+            "--images must be images; given: .*none: no such file, folder or pattern",
         ),
     )
     for model, options, message in cases:

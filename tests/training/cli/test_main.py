@@ -12,7 +12,8 @@ import time
 import pytest
 from backends import BLOCK, CURRENT, OTHERS, environment, run
 
-from training.cli.main import main, unboxed, version
+from training.cli.main import _explain, main, unboxed, version
+from training.errors import OptionError, UsageError
 
 # What the console script of an installed package runs.
 PROGRAM = "import sys; from training.cli.main import console; sys.exit(console())"
@@ -98,9 +99,12 @@ def test_a_second_demo_does_not_touch_the_first(demo):
         (["demo", "--seed", "-1"], ["--seed"]),
         (["demo", "--backend", "mxnet"], ["mxnet", "tensorflow, jax, torch"]),
         (["demo", "--data", "digits"], ["digits", "digits10_lt"]),
-        (["demo", "--output", __file__], ["is a file"]),
+        (["demo", "--output", __file__], ["--output must be a folder", "which is a file"]),
         (["convert", "a.pth", "b.keras", "--image-size", "16"], ["--image-size", "2 values"]),
-        (["predict", "a.keras", "b.png", "--image-size", "a", "0"], ["--image-size", "'a 0' given", "whole numbers"]),
+        (
+            ["predict", "a.keras", "b.png", "--image-size", "a", "0"],
+            ["--image-size", "whole numbers above 0; given: 'a 0'."],
+        ),
         (["export", "se_resnet_digits100_lt", "served", "--image-size", "8", "8"], ["image_size is for detectors"]),
         (["dmo"], ["dmo", "demo"]),
         (["list", "modles"], ["modles", "models"]),
@@ -129,7 +133,9 @@ def test_errors_are_two_lines_in_a_process_of_its_own(tmp_path):
         timeout=900,
     )
     assert result.returncode == 2 and not result.stdout
-    assert result.stderr.startswith("keras-apa: --model is 'se_resnet50'"), result.stderr
+    assert result.stderr.startswith("keras-apa: --model must be a network for small images; given: 'se_resnet50'"), (
+        result.stderr
+    )
     assert len(result.stderr.strip().splitlines()) <= 2, result.stderr
 
 
@@ -287,3 +293,14 @@ def test_a_frame_of_hyphens_is_taken_off_too():
         "Unrecognized options: --epochz. Perhaps you meant: --epochs INT",
         "For full helptext, run x --help",
     ]
+
+
+@pytest.mark.any_backend
+def test_the_exit_code_follows_the_type_of_an_error_and_not_its_text():
+    from training.data.decoding import UnreadableImageError
+
+    text = "model.name must be a known name; given: 'x'."
+    assert _explain(OptionError(text)) == _explain(UsageError(text)) == (text, 2)
+    message, code = _explain(ValueError(text))
+    assert code == 1 and message.startswith(f"ValueError: {text}") and "--debug" in message
+    assert _explain(UnreadableImageError("a.png: not an image")) == ("a.png: not an image", 1)

@@ -198,7 +198,7 @@ def test_a_channels_first_network_gets_channels_first_images(folder, tmp_path, c
     model = build(input_shape=(3, 16, 16), data_format="channels_first")
     model.save(tmp_path / "first.keras")
     if not convolves_channels_first():
-        with pytest.raises(UsageError, match="channels first, which TensorFlow does not convolve"):
+        with pytest.raises(UsageError, match="channels first: TensorFlow does not convolve"):
             run_predict(tmp_path / "first.keras", [folder / "images"])
         return
     found = as_rows(predicted(capsys, tmp_path / "first.keras", [folder / "images"]))
@@ -336,7 +336,7 @@ def test_a_saved_model_without_probabilities_is_an_error(tmp_path, folder):
     spec = tf.TensorSpec((None, 8, 8, 3), "float32")
     function = tf.function(lambda images: {"features": images}, input_signature=[spec]).get_concrete_function()
     tf.saved_model.save(module, str(tmp_path / "features"), signatures={"serving_default": function})
-    with pytest.raises(UsageError, match="no signature 'serving_default'.*keras-apa export"):
+    with pytest.raises(UsageError, match="must have a signature 'serving_default'.*keras-apa export"):
         run_predict(tmp_path / "features", [folder / "images"])
 
 
@@ -367,24 +367,24 @@ def test_an_exported_model_predicts_as_the_model_itself(folder, tmp_path, capsys
     [
         ("model.keras", ["images"], {"top_k": 0}, ["--top-k", "at least 1", "0"]),
         ("model.keras", ["images"], {"batch_size": 0}, ["--batch-size"]),
-        ("model.keras", [], {}, ["no images"]),
-        ("model.keras", ["none.png", "nothing"], {}, ["no images"]),
+        ("model.keras", [], {}, ["IMAGES must be", "given: nothing"]),
+        ("model.keras", ["none.png", "nothing"], {}, ["given: none.png, nothing"]),
         ("model.keras", ["images"], {"output": "images"}, ["--output", "is a folder"]),
-        ("model.keras", ["images"], {"output": "model.keras/x.json"}, ["--output", "cannot write"]),
+        ("model.keras", ["images"], {"output": "model.keras/x.json"}, ["--output", "can be written to"]),
         ("model.keras", ["images"], {"image_size": (32, 32)}, ["16x16x3", "--image-size", "32x32x3"]),
         ("model.keras", ["images"], {"image_size": (0, 16)}, ["image_size", "positive"]),
-        ("model.keras", ["images"], {"class_names": "two.txt"}, ["two.txt has 2", "3 classes"]),
+        ("model.keras", ["images"], {"class_names": "two.txt"}, ["two.txt must have the 3 class names", "given: 2"]),
         ("model.keras", ["images"], {"class_names": "gap.txt"}, ["line 2", "empty"]),
         ("model.keras", ["images"], {"class_names": "none.txt"}, ["--class-names", "none.txt"]),
         ("model.keras", ["images"], {"class_names": "broken.jpg"}, ["--class-names", "UTF-8"]),
-        ("modell.keras", ["images"], {}, ["no file", "modell.keras"]),
+        ("modell.keras", ["images"], {}, ["must be a file that is there; given: 'modell.keras'"]),
         ("no_such_preset", ["images"], {}, ["no preset", "no_such_preset"]),
-        ("images", ["images"], {}, ["'images' is no model", ".keras file", "SavedModel", "preset"]),
+        ("images", ["images"], {}, ["given: the folder 'images'", ".keras file", "SavedModel", "preset"]),
         ("weights.pth", ["images"], {}, ["weights.pth", "keras-apa convert"]),
         ("not.keras", ["images"], {}, ["cannot load 'not.keras'"]),
-        ("features.keras", ["images"], {}, ["no classifier of images"]),
+        ("features.keras", ["images"], {}, ["features.keras must be a classifier of images"]),
         ("any.keras", ["images"], {}, ["any.keras", "--image-size"]),
-        ("deep.keras", ["images"], {}, ["5 channels", "1 or 3"]),
+        ("deep.keras", ["images"], {}, ["1 or 3 channels; given: 5"]),
         ("small.keras", ["images"], {}, ["20x20x3", "its preprocessing", "16x16x3"]),
     ],
 )
@@ -425,7 +425,7 @@ def test_class_names_are_the_lines_of_a_file(tmp_path):
 def test_a_network_without_classifier_has_no_classes_to_predict(tmp_path):
     model = zoo.create_model("resnet8", include_top=False, pooling="avg", input_shape=(16, 16, 3))
     model.save(tmp_path / "features.keras")
-    with pytest.raises(ValueError, match="has no classifier: it ends in 64 features"):
+    with pytest.raises(ValueError, match="must have a classifier; given: a model that ends in 64 features"):
         load_predictor(tmp_path / "features.keras")
 
 

@@ -357,7 +357,7 @@ def test_a_dry_run_of_every_recipe(name, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "arguments", "parts"),
     [
-        ("cifar100", [], ["unknown recipe", "cifar100_lt"]),
+        ("cifar100", [], ["RECIPE must be a known name", "cifar100_lt"]),
         ("cifar100_lt", ["--epochs", "0"], ["epochs", "at least 1"]),
         ("cifar100_lt", ["--epochs", "1.5"], ["--epochs", "1.5", "whole number"]),
         ("cifar100_lt", ["--model.activaton", "relu"], ["--model.activaton", "--model.activation"]),
@@ -370,10 +370,10 @@ def test_a_dry_run_of_every_recipe(name, capsys, tmp_path):
         (
             "digits10_lt",
             ["--data.sampler", "downsampling"],
-            ["batch_size must be at most the 50 images of an epoch, not 128"],
+            ["batch_size must be at most the 50 images of an epoch; given: 128"],
         ),
         ("digits10_lt", ["--start.weights", "nothing.pth"], ["start.weights", "nothing.pth"]),
-        ("digits10_lt", ["--loss.name", "CTC"], ["the loss CTC", "one-hot targets"]),
+        ("digits10_lt", ["--loss.name", "CTC"], ["loss.name must be a loss of one-hot targets", "given: 'CTC'"]),
         ("digits10_lt", ["--loss.name", "DropLoss"], ["--loss.options frequency_threshold VALUE"]),
         (
             "inaturalist2018",
@@ -409,8 +409,14 @@ def test_a_bad_line_of_a_list_is_named_with_its_number(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--model.name", "se_resnet14"], "is of another network than se_resnet14: stage1_block2"),
-        (["--start.trainable", "last_stage"], "start.trainable 'last_stage' needs a network with four stages"),
+        (
+            ["--model.name", "se_resnet14"],
+            "is of another: stage1_block2",
+        ),
+        (
+            ["--start.trainable", "last_stage"],
+            "start.trainable must be another than 'last_stage' for a network without four stages",
+        ),
     ],
 )
 def test_a_start_that_does_not_fit_is_said_in_plain_words(run, arguments, part, tmp_path, capsys):
@@ -422,7 +428,7 @@ def test_a_start_that_does_not_fit_is_said_in_plain_words(run, arguments, part, 
 def test_evaluate_and_report_refuse_what_is_no_run(tmp_path, capsys):
     for command in ("evaluate", "report"):
         assert main([command, str(tmp_path), "--backend", CURRENT]) == 2
-        assert "holds no run" in capsys.readouterr().err
+        assert "RUN must be the folder of a run" in capsys.readouterr().err
 
 
 def folder_of(path, counts, seed=0):

@@ -87,14 +87,14 @@ def test_thresholds_cannot_cross():
 
 
 def test_unknown_setting_names_the_nearest():
-    with pytest.raises(ValueError, match="epoch'.*nearest: epochs"):
+    with pytest.raises(ValueError, match="epoch'.*Nearest: epochs"):
         Recipe(name="a").replace(epoch=3)
-    with pytest.raises(ValueError, match=r"data has no setting 'noize'; nearest: noise"):
+    with pytest.raises(ValueError, match=r"the settings of data must be known ones; given: 'noize'. Nearest: noise"):
         Recipe.from_dict({"name": "a", "data": {"noize": 0.3}})
-    with pytest.raises(ValueError, match="needs a name"):
+    with pytest.raises(ValueError, match="must have a name"):
         Recipe.from_dict({"epochs": 3})
 
 
 def test_unknown_recipe_names_the_nearest():
-    with pytest.raises(ValueError, match="unknown recipe 'digits100'; nearest: .*digits100_lt"):
+    with pytest.raises(ValueError, match="RECIPE must be a known name; given: 'digits100'. Nearest: .*digits100_lt"):
         get_recipe("digits100")

@@ -13,6 +13,7 @@ from training.data.classification.naming import naming_unreadable
 from training.data.classification.pipeline import evaluation_dataset, training_dataset
 from training.data.classification.source import Source
 from training.data.decoding import UnreadableImageError, decode_image, decoded, is_plain_jpeg, unreadable_images
+from training.data.decoding import naming_unreadable as naming_python
 from training.images import read_pixels
 from training.recipes import get_recipe
 from zoo import Preprocessing
@@ -201,6 +202,15 @@ def test_other_errors_of_tensorflow_stay_as_they_are(six):
     with pytest.raises(tf.errors.InvalidArgumentError, match="something else"):
         with naming_unreadable(source_of(six)):
             raise tf.errors.InvalidArgumentError(None, None, "something else")
+
+
+def test_an_error_of_python_inside_a_dataset_is_what_it_said():
+    def load(index):
+        raise ValueError(f"{index}.png (id 5): cannot be read")
+
+    dataset = tf.data.Dataset.range(1).map(lambda index: tf.numpy_function(load, [index], tf.int64))
+    with pytest.raises(UnreadableImageError, match=r"^0\.png \(id 5\): cannot be read$"), naming_python():
+        list(dataset)
 
 
 def test_a_decoded_jpeg_has_the_pixels_of_pillow_whoever_decodes_it():

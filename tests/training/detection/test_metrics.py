@@ -178,13 +178,13 @@ def test_results_of_something_else_are_an_error(scene, change, message):
 
 def test_bad_settings_are_named(scene):
     truth, results = scene
-    with pytest.raises(ValueError, match="style must be one of coco, lvis, not 'voc'"):
+    with pytest.raises(ValueError, match="style must be one of coco, lvis; given: 'voc'"):
         evaluate_detections(truth, results, style="voc")
     plain = {**truth, "categories": [{"id": each["id"], "name": each["name"]} for each in CATEGORIES]}
-    with pytest.raises(ValueError, match="frequency of r, c or f for each category; 'rare' has None"):
+    with pytest.raises(ValueError, match="frequency must be r, c or f for each category.*; given: None for 'rare'"):
         evaluate_detections(plain, results, style="lvis")
     assert "box_APr" not in evaluate_detections(plain, results).summary
-    with pytest.raises(ValueError, match="every result must have 'segmentation'"):
+    with pytest.raises(ValueError, match="kinds must be what every result has.* no 'segmentation'"):
         evaluate_detections(truth, [{key: results[0][key] for key in ("image_id", "category_id", "bbox", "score")}])
 
 

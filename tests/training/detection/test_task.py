@@ -150,19 +150,22 @@ def test_a_dry_run_on_boxes_alone(own_data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["train", "detection"], ["data.train is missing"]),
+        (["train", "detection"], ["data.train must be the JSON file"]),
         (["train", "detection", "--data.train", "no.json", "--data.images", "."], ["no.json"]),
-        (["train", "detection", "--data.train", "no.json"], ["data.images is missing"]),
+        (["train", "detection", "--data.train", "no.json"], ["data.images must be the folder"]),
         (["train", "detection", "--model.backbone", "resnet9"], ["resnet9"]),
-        (["train", "digit_scenes_lt", "--loss.name", "GOL"], ["unknown loss 'GOL'"]),
+        (["train", "digit_scenes_lt", "--loss.name", "GOL"], ["loss.name must be a known name; given: 'GOL'"]),
         (["train", "digit_scenes_lt", "--batch-size", "5000"], ["batch_size", "600"]),
         (["train", "digit_scenes_lt", "--batch-size", "5000", "--dry-run"], ["batch_size", "600"]),
         (["train", "digit_scenes_lt", "--image-size", "64"], ["--image-size", "--dry-run"]),
         (["train", "digit_scenes_lt", "--classifier-learning", "crt"], ["--classifier-learning"]),
-        (["train", "digit_scene_lt"], ["unknown recipe", "digit_scenes_lt"]),
+        (["train", "digit_scene_lt"], ["RECIPE must be a known name", "digit_scenes_lt"]),
         (["demo", "--task", "segmentation"], ["--task", "classification, detection"]),
-        (["demo", "--task", "detection", "--model", "resnet8"], ["--model", "--task classification"]),
-        (["demo", "--task", "detection", "--data", "digits10_lt"], ["--data", "--task classification"]),
+        (
+            ["demo", "--task", "detection", "--model", "resnet8"],
+            ["--model must be left out with --task detection", "given: 'resnet8'"],
+        ),
+        (["demo", "--task", "detection", "--data", "digits10_lt"], ["--data must be left out with --task detection"]),
     ],
 )
 @pytest.mark.any_backend
@@ -182,7 +185,7 @@ def test_options_of_classification_are_refused_for_a_detector(tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "digit_scenes_lt.keras").write_bytes(b"")
     assert main(["evaluate", str(tmp_path), "--evaluation.tau", "1", "--backend", CURRENT]) == 2
-    assert "evaluation has no setting 'tau'" in capsys.readouterr().err
+    assert "the settings of evaluation must be known ones; given: 'tau'" in capsys.readouterr().err
 
 
 def test_the_demo_trains_three_detectors_that_differ_in_their_loss():

@@ -13,6 +13,7 @@ from rich.console import Console
 import zoo
 from keras_apa import losses
 from training.cli.train import run_train
+from training.data.decoding import UnreadableImageError
 from training.data.detection.digit_scenes import digit_scenes_lt
 from training.data.detection.pipeline import detection_steps_per_epoch
 from training.detection.losses import build_region_loss, loss_notes
@@ -96,14 +97,17 @@ def test_the_background_of_a_softmax_counts_as_often_as_it_is_drawn():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": {"name": "digit_scene_lt"}}, "unknown data 'digit_scene_lt'; nearest: digit_scenes_lt"),
+        (
+            {"data": {"name": "digit_scene_lt"}},
+            "data.name must be a known name; given: 'digit_scene_lt'. Nearest: digit_scenes_lt",
+        ),
         ({"model": {"backbone": "resnet9"}}, "resnet9"),
         ({"model": {"backbone": "resnet18"}}, "model.anchor_sizes must have 5 sizes"),
         ({"model": {"anchor_sizes": (100, 200, 300, 400)}}, "one below the image, 64 pixels"),
         ({"model": {"options": {"max_detection": 3}}}, "max_detection"),
-        ({"loss": {"name": "GumbelLoss"}}, "unknown loss 'GumbelLoss'; nearest: gumbel"),
-        ({"loss": {"options": {"tau": 1.0}}}, "the loss GumbelOptimizedLoss has no argument 'tau'"),
-        ({"loss": {"name": "softmax", "options": {"tau": 1.0}}}, "the loss softmax has no arguments"),
+        ({"loss": {"name": "GumbelLoss"}}, "loss.name must be a known name; given: 'GumbelLoss'. Nearest: gumbel"),
+        ({"loss": {"options": {"tau": 1.0}}}, "loss.options must be arguments of GumbelOptimizedLoss; given: 'tau'"),
+        ({"loss": {"name": "softmax", "options": {"tau": 1.0}}}, "loss.options must be empty with the loss softmax"),
         ({"optimizer": {"warmup_epochs": 2.0}}, "optimizer.warmup_epochs must be less than epochs"),
     ],
 )
@@ -151,14 +155,14 @@ def test_a_training_starts_from_a_detector_but_for_the_layers_of_the_classes(tmp
 @pytest.mark.parametrize(
     ("changes", "model", "message"),
     [
-        ({}, {"box_units": 24}, "has 16 channels where model.box_units is 24"),
-        ({}, {"backbone": "resnet14"}, "is not of a resnet14: it has no backbone.body"),
+        ({}, {"box_units": 24}, "model.box_units must be 16, the channels of model.weights"),
+        ({}, {"backbone": "resnet14"}, "model.weights must be of a resnet14"),
         ({}, {"options": {"anchor_ratios": [1.0]}}, "rpn.head.cls_logits.weight: (3, 8, 1, 1) given, (1, 8, 1, 1) in"),
         ({"roi_heads.box_head.fc7.bias": None}, {}, "nothing was loaded.\nmissing: roi_heads.box_head.fc7.bias"),
         (
             {"roi_heads.mask_head.0.0.weight": None},
             {},
-            "is no Mask R-CNN of torchvision's layout: it has no roi_heads.mask",
+            "model.weights must be a Mask R-CNN of torchvision's layout; given: ",
         ),
         (
             {"roi_heads.box_head.fc7.bias": np.full(16, np.nan, "float32")},
@@ -167,9 +171,9 @@ def test_a_training_starts_from_a_detector_but_for_the_layers_of_the_classes(tmp
         ),
         ({"roi_heads.box_head.fc7.bias": np.full(16, 1e300)}, {}, "16 of the 16 numbers of roi_heads.box"),
         ({"backbone.body.bn1.running_var": -np.ones(16, "float32")}, {}, "backbone.body.bn1.running_var are negative"),
-        ({}, {"weights": "nowhere.pth"}, "model.weights: There is no file 'nowhere.pth'"),
-        ({}, {"weights": "nowhere.keras"}, "model.weights: there is no file 'nowhere.keras'"),
-        ({}, {"weights": "resnet50"}, "model.weights: a PyTorch checkpoint ends in"),
+        ({}, {"weights": "nowhere.pth"}, "There is no file 'nowhere.pth'"),
+        ({}, {"weights": "nowhere.keras"}, "the model must be a file that is there; given: 'nowhere.keras'"),
+        ({}, {"weights": "resnet50"}, "a PyTorch checkpoint ends in"),
     ],
 )
 def test_a_start_that_does_not_fit_is_found_before_training(tmp_path, changes, model, message):
@@ -189,9 +193,7 @@ def test_a_detector_that_computes_something_else_is_no_start(tmp_path):
         made.save(path)
 
     save(batch_norm_epsilon=0.0)
-    with pytest.raises(
-        ValueError, match=r"made.keras' computes something else: epsilon of .* 0.0, here 1e-05 \(model.b"
-    ):
+    with pytest.raises(ValueError, match=r"made.keras': epsilon of .* 0.0, here 1e-05 \(model.b"):
         check_detection(recipe)
     check_detection(recipe.replace(model={"batch_norm_epsilon": 0.0}))
     save(backbone_options={"activation": "gelu"})
@@ -216,20 +218,24 @@ def test_a_training_that_goes_on_needs_no_start(tmp_path):
     assert run_train(short, **run) == 0 and "This training is finished" in console.file.getvalue()
     (tmp_path / "run" / f"{recipe.name}.json").unlink()
     assert run_train(short, **run) == 0 and "Going on from step 3 of 3" in console.file.getvalue()
-    with pytest.raises(UsageError, match=r"model.weights: There is no file"):
+    with pytest.raises(
+        UsageError, match=r"model.weights must be the weights of a detector; given: .* There is no file"
+    ):
         run_train(short, **{**run, "output": tmp_path / "other"})
     assert not (tmp_path / "other").exists()
     (tmp_path / "run" / f"{recipe.name}.json").unlink()
     for checkpoint in (tmp_path / "run" / "checkpoints").glob("*.npz"):
         checkpoint.write_bytes(b"damaged")
-    with pytest.raises(UsageError, match=r"model.weights: There is no file"):
+    with pytest.raises(
+        UsageError, match=r"model.weights must be the weights of a detector; given: .* There is no file"
+    ):
         run_train(short, **run)
 
 
 def test_mask_rcnn_on_boxes_alone_is_an_error():
     source = small_source()
     source.train.has_masks = False
-    with pytest.raises(ValueError, match="objects without masks; give model.name 'faster_rcnn'"):
+    with pytest.raises(ValueError, match="model.name must be 'faster_rcnn', .* objects without masks"):
         build_detector(SMALL, source)
 
 
@@ -317,3 +323,14 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
     recipe = SMALL.replace(optimizer={"name": "sgd", "learning_rate": 1e12, "clip_norm": None, "momentum": 0.0})
     with pytest.raises(NotFiniteError, match="in epoch 1 at batch"):
         train_detector(recipe, small_source(), checkpoints=Checkpoints(tmp_path))
+
+
+def test_an_image_that_breaks_off_while_training_is_named(monkeypatch):
+    source = small_source()
+
+    def broken(self, index):
+        raise ValueError("5.png (id 5): cannot be read")
+
+    monkeypatch.setattr(type(source.train), "image", broken)
+    with pytest.raises(UnreadableImageError, match=r"^5.png \(id 5\): cannot be read$"):
+        train_detector(SMALL, source)

@@ -364,7 +364,7 @@ def test_resumed_epoch_is_the_rest_of_the_interrupted_one(tmp_path):
 
 
 def test_checkpoint_of_longer_epochs_is_refused():
-    with pytest.raises(ValueError, match="after 7 batches of an epoch, which now has 4"):
+    with pytest.raises(ValueError, match="after 7 batches of an epoch; given: 4"):
         ContinueEpoch(4, {"step_in_epoch": 7})
 
 

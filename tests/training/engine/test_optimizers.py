@@ -286,7 +286,7 @@ def test_model_with_optimizer_trains_on_from_its_file(tmp_path):
         ({"momentum": 1.0}, "momentum"),
         ({"momentum": -0.1}, "momentum"),
         ({"weight_decay": -1e-4}, "weight_decay"),
-        ({"nesterov": True}, "nesterov needs a momentum"),
+        ({"nesterov": True}, "nesterov must be False where momentum is 0"),
         ({"nesterov": 1}, "nesterov"),
         ({"dampening": 0.1}, "dampening"),
     ],

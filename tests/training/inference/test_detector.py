@@ -121,12 +121,16 @@ def test_options_that_do_not_fit_are_refused(folder, tmp_path):
     (tmp_path / "full" / "photo.png").write_bytes(b"mine")
     (tmp_path / "two.txt").write_text("a\nb\n")
     for model, options, message in (
-        ("classifier.keras", {"min_score": 0.5}, "--min-score is for detectors"),
-        ("classifier.keras", {"pictures": tmp_path / "new"}, "--pictures is for detectors"),
+        ("classifier.keras", {"min_score": 0.5}, "--min-score must be left out .* It is for detectors"),
+        ("classifier.keras", {"pictures": tmp_path / "new"}, "--pictures must be left out .* It is for detectors"),
         (folder / "detector.keras", {"min_score": 2.0}, "--min-score must be a finite number"),
-        (folder / "detector.keras", {"pictures": tmp_path / "full"}, "is there already and no empty folder"),
-        (folder / "detector.keras", {"pictures": tmp_path / "x", "output": tmp_path / "x"}, "are both"),
-        (folder / "detector.keras", {"class_names": tmp_path / "two.txt"}, "has 2 class names, but .* has 3 classes"),
+        (folder / "detector.keras", {"pictures": tmp_path / "full"}, "must be a new or an empty folder"),
+        (folder / "detector.keras", {"pictures": tmp_path / "x", "output": tmp_path / "x"}, "for both"),
+        (
+            folder / "detector.keras",
+            {"class_names": tmp_path / "two.txt"},
+            "must have the 3 class names of .*; given: 2",
+        ),
     ):
         with pytest.raises(UsageError, match=message):
             run_predict(tmp_path / model, files(folder), **options)
@@ -139,5 +143,5 @@ def test_a_detector_that_is_broken_is_named(folder, tmp_path):
     detector = keras.saving.load_model(folder / "detector.keras")
     detector.weights[0].assign(np.full(detector.weights[0].shape, np.nan, "float32"))
     detector.save(tmp_path / "nan.keras")
-    with pytest.raises(UsageError, match="weights that are not finite"):
+    with pytest.raises(UsageError, match="the weights of .* must be finite"):
         run_predict(tmp_path / "nan.keras", files(folder))

@@ -76,11 +76,11 @@ def test_resume_with_other_settings_names_them(tmp_path):
 
 
 def test_nothing_to_resume_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="holds no run to resume"):
+    with pytest.raises(ValueError, match="which holds no run"):
         opened(tmp_path / "none", config(), default=tmp_path, resume=True)
-    with pytest.raises(ValueError, match="there is no .* here to resume"):
+    with pytest.raises(ValueError, match="must be the run to resume; given: none, and there is no .* here"):
         opened(None, config(), default=tmp_path / "demo", resume=True)
-    with pytest.raises(ValueError, match="exclude each other"):
+    with pytest.raises(ValueError, match="--resume and --overwrite must not be given together"):
         opened(None, config(), default=tmp_path / "demo", resume=True, overwrite=True)
     assert not any(tmp_path.iterdir())
 
@@ -95,9 +95,9 @@ def test_files_of_somebody_else_are_never_written_over(tmp_path, overwrite):
 
 def test_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="is a file; name a folder"):
+    with pytest.raises(ValueError, match="--output must be a folder; given: .*, which is a file"):
         opened(tmp_path / "file", config(), default=tmp_path)
-    with pytest.raises(ValueError, match="cannot write to .*file"):
+    with pytest.raises(ValueError, match="--output must be a folder that can be written to; given: .*file"):
         opened(tmp_path / "file" / "below", config(), default=tmp_path)
 
 

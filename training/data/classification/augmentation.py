@@ -352,7 +352,7 @@ def _checked_preprocessing(preprocessing, image_size, channels):
 def _check_options(image, options, image_size):
     for name, given in (("policy", options.policy != "none"), ("color_jitter", options.color_jitter)):
         if given and image.dtype != tf.uint8:
-            raise ValueError(f"{name} is for uint8 images (0 to 255); given: {described(image)}.")
+            raise ValueError(f"{name} must have uint8 images (0 to 255); given: {described(image)}.")
     # `_shifted` mirrors at most the whole image.
     smallest = min(side for side in (*image.shape[:2], math.inf) if side is not None)
     if options.shift >= smallest:

@@ -5,9 +5,9 @@ level for grey level, but for a few pixels in a million of bilinear turns, which
 numbers of the policy only, tables of grey levels and maps of pixels, is worked out by numpy when the graph is built; an
 image costs a few look-ups, and of the operations only the one that was drawn runs.
 
-keras-cv and Keras have layers for some of the operations. They are not used: most draw their own numbers with a
-generator whose order is not repeatable under parallel calls, and of those that draw none `AutoContrast` rounds where
-Pillow truncates and keras-cv's `Equalization` wraps around above 255.
+Not the layers of keras-cv and Keras, which have some of the operations: most draw their own numbers with a generator
+whose order is not repeatable under parallel calls, and of those that draw none `AutoContrast` rounds where Pillow
+truncates and keras-cv's `Equalization` wraps around above 255.
 
 Sources: AutoAugment (arXiv 1805.09501, Tables 7 and 9), RandAugment (arXiv 1909.13719); ranges and signs of the
 magnitudes as in torchvision's `AutoAugment` and `RandAugment`.

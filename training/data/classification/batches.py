@@ -8,6 +8,7 @@ import tensorflow as tf
 from training.config.classification import Recipe
 from training.data.classification.pipeline import PREFETCHED, steps_per_epoch, training_dataset
 from training.data.classification.source import Source
+from training.errors import OptionError
 
 
 def training_batches(
@@ -33,7 +34,7 @@ def training_batches(
         return batches
     images, size = len(source.train), recipe.meta_sampler.batch_size
     if size > images:
-        raise ValueError(f"meta_sampler.batch_size must be at most the {images} training images, not {size}")
+        raise OptionError(f"meta_sampler.batch_size must be at most the {images} training images; given: {size}.")
     last = steps_per_epoch(recipe, source) * recipe.epochs
     whole = images // size  # of an epoch; a partial one may follow
     meta_recipe = recipe.replace(

@@ -85,7 +85,7 @@ def long_tailed_indices(labels: np.ndarray, num_classes: int, imbalance_factor: 
     if not kept[-1]:
         raise ValueError(
             f"imbalance_factor must be at most {kept[0]}, the images of the largest class, or classes are left "
-            f"without training images; got {imbalance_factor:g}"
+            f"without training images; given: {imbalance_factor:g}."
         )
     generator = np.random.RandomState(0)
     chosen = []

@@ -139,7 +139,7 @@ def _class_counts(names, largest_class, imbalance_factor):
     if not profile[-1]:
         raise ValueError(
             f"imbalance_factor must be at most largest_class, {largest_class}, or classes are left without "
-            f"training images; got {imbalance_factor:g}"
+            f"training images; given: {imbalance_factor:g}."
         )
     counts = np.empty_like(profile)
     counts[np.random.default_rng(_CLASS_ORDER_SEED).permutation(len(names))] = profile
@@ -171,7 +171,8 @@ def split_digits(training_digits, generator):
         missing = np.flatnonzero(part.available == 0)
         if len(missing):
             raise ValueError(
-                f"training_digits {training_digits} of {len(values)} leaves no {what} image of the digit {missing[0]}"
+                f"training_digits must leave a {what} image of each digit; given: {training_digits} of {len(values)}, "
+                f"which leaves none of the digit {missing[0]}."
             )
     return parts
 

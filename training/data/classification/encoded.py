@@ -89,7 +89,7 @@ class _EncodedImages(LabelledImages):
                     tell(f"{failed}: {reason}; skipped: {name}, of the same class, is taken in its place")
             return image
         name, reason = next(iter(reasons.items()))
-        raise ValueError(f"{name}: {reason}; nor can any other image of its class be decoded")
+        raise ValueError(f"{name}: {reason}; nor can any other image of its class be decoded: replace them")
 
     def first_unreadable(self) -> str | None:
         """The first image that cannot be decoded and why, in one line; decodes all before it."""

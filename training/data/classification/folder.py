@@ -74,7 +74,7 @@ def folder(
     check_whole("seed", seed, at_least=0)
     path = Path(path)
     if not path.is_dir():
-        raise FileNotFoundError(f"path must be a folder of class folders; {path} is {_what_it_is(path)}")
+        raise FileNotFoundError(f"path must be a folder of class folders; given: {path}, which is {_what_it_is(path)}.")
     found = FoundImages()
     parts, notes = find_splits(path, found)
     given = parts is not None and len(parts) > 1
@@ -101,7 +101,7 @@ def folder(
     if not given:
         kept, held_out = stratified_split(train.labels, validation_fraction, seed)
         if not len(held_out):
-            raise ValueError(f"{path} has one image of each class: none is left to test on; two of a class are needed")
+            raise ValueError(f"{path} must have two images of a class, or none is left to test on; given: one of each.")
         parts = {"train": train.subset(kept), "test": train.subset(held_out)}
     else:
         parts = {"train": train}
@@ -153,7 +153,7 @@ def _class_names(folders):
     if len(names) < 2:
         found = f"one, {names[0]!r}" if names else "none"
         raise ValueError(
-            f"{folders.path} must contain a folder of images for each of at least two classes; it has {found}"
+            f"{folders.path} must have a folder of images for each of at least two classes; given: {found}."
         )
     return names
 
@@ -165,10 +165,10 @@ def _files_by_class(part, folders, train, names):
         raise ValueError(
             f"{folders.path} has the class folder {unknown[0]!r}"
             + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
-            + f", which {train.path} has not: nothing could be learned for it"
+            + f", which {train.path} has not: nothing could be learned for it. Add training images of it, or remove it."
         )
     if not folders.with_images:
-        raise ValueError(f"{folders.path} has no images; allowed endings: {', '.join(ENDINGS)}")
+        raise ValueError(f"{folders.path} has no images. Allowed endings: {', '.join(ENDINGS)}.")
     return {name: own.files for name, own in folders.classes.items()}
 
 

@@ -81,7 +81,7 @@ def list_files(
     if num_classes is not None:
         check_whole("num_classes", num_classes, at_least=1)
     if class_names is not None and num_classes not in (None, len(class_names)):
-        raise ValueError(f"num_classes must be the number of class_names, {len(class_names)}; got {num_classes}")
+        raise ValueError(f"num_classes must be the number of class_names, {len(class_names)}; given: {num_classes}.")
     num_classes = num_classes if class_names is None else len(class_names)
     paths, labels = read_list(train, root, num_classes)
     class_counts = ClassCounts.from_labels(labels, num_classes, names=class_names)
@@ -118,19 +118,25 @@ def read_list(
         try:
             path, label = line.decode("utf-8-sig" if number == 1 else "utf-8").strip().rsplit(maxsplit=1)
         except UnicodeDecodeError:
-            raise ValueError(f"{place}: not UTF-8 text: {_shortened(line)}; save the list as UTF-8") from None
+            raise ValueError(
+                f"{place}: the line must be text in UTF-8; given: {_shortened(line)}. Save the list as UTF-8."
+            ) from None
         except ValueError:
-            raise ValueError(f"{place}: expected a path, white space and a label, got {_shortened(line)}") from None
+            raise ValueError(
+                f"{place}: the line must be a path, white space and a label; given: {_shortened(line)}."
+            ) from None
         if not (label.isascii() and label.isdigit()):
-            raise ValueError(f"{place}: the label must be a whole number from 0, got {_shortened(label)}")
+            raise ValueError(f"{place}: the label must be a whole number from 0; given: {_shortened(label)}.")
         if num_classes is not None and int(label) >= num_classes:
-            raise ValueError(f"{place}: the label {label} is beyond the {num_classes} classes, 0 to {num_classes - 1}")
+            raise ValueError(
+                f"{place}: the label must be from 0 to {num_classes - 1}, for {num_classes} classes; given: {label}."
+            )
         if int(label) > np.iinfo(np.int32).max:
-            raise ValueError(f"{place}: the label {_shortened(label)} is no class number")
+            raise ValueError(f"{place}: the label must be a whole number from 0; given: {_shortened(label)}.")
         paths.append(os.path.join(os.fspath(root), path))
         labels.append(int(label))
     if not paths:
-        raise ValueError(f"{os.fspath(file)} lists no images; expected lines of: path label")
+        raise ValueError(f"{os.fspath(file)} must have lines of a path and a label; given: an empty file.")
     return paths, np.array(labels, dtype=np.int32)
 
 
@@ -229,7 +235,7 @@ def _without_unreadable(parts, on_corrupt):
     for part, (paths_of_part, labels) in parts.items():
         good = [place for place, path in enumerate(paths_of_part) if path not in unreadable]
         if not good:
-            raise ValueError(f"none of the images of the {part} list can be decoded:\n{listed}")
+            raise ValueError(f"none of the images of the {part} list can be decoded; replace them:\n{listed}")
         kept[part] = [paths_of_part[place] for place in good], labels[good]
     return kept, (f"{len(unreadable)} of {len(paths)} images cannot be decoded and were skipped:\n{listed}",)
 
@@ -238,7 +244,7 @@ def _category_names(contents, file):
     """The names in the order of their ids, which have to be 0 to C - 1."""
     categories = contents.get("categories") if isinstance(contents, dict) else contents
     if not isinstance(categories, list) or not categories:
-        raise ValueError(f"{os.fspath(file)} has no list of categories")
+        raise ValueError(f"{os.fspath(file)} must have a list of categories; given: none.")
     names = {}
     for position, category in enumerate(categories):
         place = f"{os.fspath(file)}, category {position}"
@@ -246,7 +252,7 @@ def _category_names(contents, file):
     if sorted(names) != list(range(len(categories))):
         raise ValueError(
             f"{os.fspath(file)}: the ids of its {len(categories)} categories must be 0 to {len(categories) - 1}, each "
-            f"once; got {min(names)} to {max(names)}"
+            f"once; given: {min(names)} to {max(names)}."
         )
     return [names[number] for number in range(len(categories))]
 
@@ -254,25 +260,29 @@ def _category_names(contents, file):
 def _annotations(contents, file, root, num_classes):
     file = os.fspath(file)
     if not isinstance(contents, dict):
-        raise ValueError(f"{file} must hold images and annotations, got a {type(contents).__name__}")
+        raise ValueError(f"{file} must hold images and annotations; given: a {type(contents).__name__}.")
     for key in ("images", "annotations"):
         if not isinstance(contents.get(key), list) or not contents[key]:
-            raise ValueError(f"{file} has no list of {key}")
+            raise ValueError(f"{file} must have a list of {key}; given: none.")
     category = {}
     for position, annotation in enumerate(contents["annotations"]):
         place = f"{file}, annotation {position}"
         label = entry_of(annotation, "category_id", int, place)
         if not 0 <= label < num_classes:
-            raise ValueError(f"{place}: category {label} is beyond the {num_classes} classes, 0 to {num_classes - 1}")
+            raise ValueError(
+                f"{place}: category_id must be from 0 to {num_classes - 1}, for {num_classes} classes; given: {label}."
+            )
         image = entry_of(annotation, "image_id", int, place)
         if category.setdefault(image, label) != label:
-            raise ValueError(f"{place}: the image {image} must have one category; given: {category[image]} and {label}")
+            raise ValueError(
+                f"{place}: the image {image} must have one category; given: {category[image]} and {label}."
+            )
     paths, labels = [], []
     for position, image in enumerate(contents["images"]):
         place = f"{file}, image {position}"
         number = entry_of(image, "id", int, place)
         if number not in category:
-            raise ValueError(f"{place}: no annotation for the image {number}")
+            raise ValueError(f"{place}: the image {number} must have an annotation; given: none.")
         paths.append(os.path.join(os.fspath(root), entry_of(image, "file_name", str, place)))
         labels.append(category[number])
     return paths, np.array(labels, dtype=np.int32)

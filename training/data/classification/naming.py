@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 
 import tensorflow as tf
 
+from training.data import decoding
 from training.data.classification.encoded import FileImages
 from training.data.classification.source import Source
 from training.data.decoding import UnreadableImageError
@@ -17,22 +17,27 @@ __all__ = ["naming_unreadable"]
 
 @contextlib.contextmanager
 def naming_unreadable(source: Source) -> Iterator[None]:
-    """Turns what `tf.data` raises where an image cannot be decoded into an `UnreadableImageError` that names it."""
+    """As `training.data.decoding.naming_unreadable`, also for JPEGs, and says what to do with an image file."""
+    parts = [part for part in (source.train, source.validation, source.test) if hasattr(part, "first_unreadable")]
     try:
-        yield
+        with decoding.naming_unreadable():
+            yield
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"{error}{_what_to_do(parts)}") from error.__cause__
     except tf.errors.OpError as error:
-        parts = [part for part in (source.train, source.validation, source.test) if hasattr(part, "first_unreadable")]
-        if found := re.search(r"^ValueError: (.+: .+)$", str(error), re.MULTILINE):
-            named = found[1]
-        elif "jpeg" in str(error).lower():  # TensorFlow's decoder does not know which file it was
-            named = next(filter(None, (part.first_unreadable() for part in parts)), None)
-        else:
-            named = None
+        # TensorFlow's decoder does not know which file it was.
+        if "jpeg" not in str(error).lower():
+            raise
+        named = next(filter(None, (part.first_unreadable() for part in parts)), None)
         if named is None:
             raise
-        if any(isinstance(part, FileImages) and part.on_corrupt == "error" for part in parts):
-            named += (
-                "; mend or replace it and run the same command again, or let another image of its class take its "
-                "place with on_corrupt='skip' (--data.on-corrupt skip)"
-            )
-        raise UnreadableImageError(named) from error
+        raise UnreadableImageError(f"{named}{_what_to_do(parts)}") from error
+
+
+def _what_to_do(parts):
+    if not any(isinstance(part, FileImages) and part.on_corrupt == "error" for part in parts):
+        return ""
+    return (
+        "; mend or replace it and run the same command again, or let another image of its class take its place with "
+        "on_corrupt='skip' (--data.on-corrupt skip)"
+    )

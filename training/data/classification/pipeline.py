@@ -20,6 +20,7 @@ from training.data.classification.augmentation import augment, mix
 from training.data.classification.preparation import prepare
 from training.data.classification.samplers import epoch_length, epoch_order
 from training.data.classification.source import LabelledImages, Source
+from training.errors import OptionError
 from training.runtime.backend import leave_accelerators_to
 
 __all__ = ["evaluation_dataset", "images_per_epoch", "steps_per_epoch", "training_dataset", "without_tuning"]
@@ -83,7 +84,7 @@ def training_dataset(
     check_whole("start_step", start_step, at_least=0, below=steps * recipe.epochs + 1)
     length = images_per_epoch(recipe, source)
     if recipe.batch_size > length:
-        raise ValueError(f"batch_size must be at most the {length} images of an epoch, not {recipe.batch_size}")
+        raise OptionError(f"batch_size must be at most the {length} images of an epoch; given: {recipe.batch_size}.")
     first_epoch, first_batch = divmod(start_step, steps)
     # The sides that the recipe asks for, else those that the source has.
     size = data.image_size or source.image_shape[0]
@@ -192,8 +193,8 @@ def _fold(seed, stream, epoch, position):
 def _check_labels(labels, num_classes):
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
-        raise ValueError(f"labels must be integers of shape (N,), got {labels.dtype} of shape {labels.shape}")
+        raise ValueError(f"labels must be integers of shape (N,); given: {labels.dtype} of shape {labels.shape}.")
     if labels.min() < 0:
-        raise ValueError(f"labels must be at least 0; got {labels.min()}")
+        raise ValueError(f"labels must be at least 0; given: {labels.min()}.")
     if labels.max() >= num_classes:
-        raise ValueError(f"labels must be below the number of classes, {num_classes}; got {labels.max()}")
+        raise ValueError(f"labels must be below the number of classes, {num_classes}; given: {labels.max()}.")

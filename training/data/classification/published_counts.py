@@ -46,7 +46,7 @@ def falling_profile(classes: int, largest: int, smallest: int, total: int) -> np
     """
     least, most = largest + (classes - 1) * smallest, (classes - 1) * largest + smallest
     if not least <= total <= most:
-        raise ValueError(f"total must be from {least} to {most} with these extremes, not {total}")
+        raise ValueError(f"total must be from {least} to {most} with these extremes; given: {total}.")
     place = 1 - np.arange(classes) / (classes - 1)
     low, high = 1e-4, 1e4  # the sum falls with the power
     for _ in range(100):

@@ -10,12 +10,13 @@ import numpy as np
 
 import zoo
 from keras_apa.class_counts import exponential_profile
-from training.checks import nearest
+from training.checks import check_name
 from training.config.classification import DataOptions, Recipe
 from training.data.classification import cifar, digits, folder, list_files, tfds_images
 from training.data.classification.published_counts import IMAGENET_LT, PLACES_LT, falling_profile
 from training.data.classification.source import Source
 from training.data.classification.synthetic import synthetic
+from training.errors import OptionError
 from zoo.preprocessing import cifar as cifar_preprocessing
 from zoo.preprocessing import imagenet
 
@@ -101,7 +102,9 @@ _SHORT = 1_000_000  # bytes, some 20,000 lines: a minute
 def _listed(options: DataOptions, download: bool) -> Source:
     missing = [name for name in ("train_list", "test_list", "path") if not getattr(options, name)]
     if missing:
-        raise ValueError(f"data.{missing[0]} is missing: lists need data.train_list, data.test_list and data.path")
+        raise OptionError(
+            f"data.{missing[0]} must be given: lists need data.train_list, data.test_list and data.path; given: ''."
+        )
     classes = DATA_SETS[options.name].classes
     short = _is_short(options.train_list)
     common = {
@@ -114,8 +117,8 @@ def _listed(options: DataOptions, download: bool) -> Source:
         source = list_files.inaturalist_json(options.train_list, options.test_list, options.path, **common)
         if classes not in (None, source.num_classes):
             raise ValueError(
-                f"{options.train_list} has {source.num_classes} categories, {options.name} has {classes} classes; "
-                "data.name list takes annotations of any other"
+                f"data.name must be 'list' for annotations of {source.num_classes} categories; given: "
+                f"{options.name!r}, which has {classes}. The annotations are {options.train_list}."
             )
     else:
         source = list_files.list_files(
@@ -141,7 +144,7 @@ def _is_short(path: str) -> bool:
 
 def _folder(options: DataOptions, download: bool) -> Source:
     if not options.path:
-        raise ValueError("data.path is missing: the folder of class folders")
+        raise OptionError("data.path must be the folder of class folders; given: ''.")
     return folder.folder(options.path, options.validation_fraction, options.on_corrupt, options.seed)
 
 
@@ -173,8 +176,7 @@ DATA_SETS = {
 
 def check_data(options: DataOptions) -> None:
     """Raises a ValueError that names the nearest data sets if there is none of that name."""
-    if options.name not in DATA_SETS:
-        raise ValueError(f"unknown data {options.name!r}; {nearest(options.name, DATA_SETS)}")
+    check_name("data.name", options.name, DATA_SETS)
 
 
 def load_source(options: DataOptions, *, download: bool = True) -> Source:

@@ -118,15 +118,17 @@ def _check(name, labels, num_classes, repeats):
     check_whole("num_classes", num_classes, at_least=1)
     check_whole("repeats", repeats, at_least=1)
     if repeats > 1 and name != "repeated":
-        raise ValueError(f"repeats belongs to the sampler 'repeated', not to {name!r}; got {repeats}, allowed: 1")
+        raise ValueError(f"repeats must be 1 where the sampler is not 'repeated'; given: {repeats} with {name!r}.")
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
-        raise ValueError(f"labels must be integers of shape (N,), at least one; got {labels.dtype} {labels.shape}")
+        raise ValueError(f"labels must be integers of shape (N,), at least one; given: {labels.dtype} {labels.shape}.")
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"labels must be from 0 to {num_classes - 1}, got {labels.min()} to {labels.max()}")
+        raise ValueError(f"labels must be from 0 to {num_classes - 1}; given: {labels.min()} to {labels.max()}.")
     counts = np.bincount(labels, minlength=num_classes)
     if name not in ("random", "repeated") and not counts.min():
-        raise ValueError(f"the sampler {name!r} draws by class, but class {counts.argmin()} has no images")
+        raise ValueError(
+            f"labels must have each class for the sampler {name!r}; given: none of class {counts.argmin()}."
+        )
     return labels, counts
 
 

@@ -61,7 +61,7 @@ class LabelledImages(abc.ABC):
         """The same images with other labels."""
         labels = _read_labels(labels)
         if len(labels) != len(self):
-            raise ValueError(f"labels must have one label an image, {len(self)}; got {len(labels)}")
+            raise ValueError(f"labels must have one label an image, {len(self)}; given: {len(labels)}.")
         other = copy.copy(self)
         other.labels = labels
         return other
@@ -92,8 +92,8 @@ class ArrayImages(LabelledImages):
         self.images = np.asarray(images)
         if self.images.ndim != 4 or self.images.dtype not in ("uint8", "float32"):
             raise ValueError(
-                "images must be uint8 or float32 of shape (N, height, width, channels), "
-                f"got {self.images.dtype} {self.images.shape}"
+                f"images must be uint8 or float32 of shape (N, height, width, channels); given: {self.images.dtype} "
+                f"{self.images.shape}."
             )
         super().__init__(labels, self.images.shape[1:], self.images.dtype.name)
         check_lengths("images", self.images, self.labels)
@@ -159,15 +159,15 @@ class Source(_WithClasses):
 
     def __post_init__(self):
         if not len(self.train):
-            raise ValueError(f"{self.name} has no training images")
+            raise ValueError(f"{self.name} must have training images; given: none.")
         if self.class_counts is None:
             object.__setattr__(self, "class_counts", ClassCounts.from_labels(self.train.labels))
         for part in ("train", "test", "validation"):
             images = getattr(self, part)
             if images is not None and len(images) and images.labels.max() >= self.num_classes:
                 raise ValueError(
-                    f"{part} of {self.name} has the label {images.labels.max()}; "
-                    f"allowed: 0 to {self.num_classes - 1}, for {self.num_classes} classes"
+                    f"labels of {self.name} must be from 0 to {self.num_classes - 1}, for {self.num_classes} classes; "
+                    f"given: {images.labels.max()} in {part}."
                 )
 
     @property
@@ -298,21 +298,21 @@ def refuse_empty_classes(class_counts: ClassCounts, where: str) -> None:
 def _read_labels(labels):
     labels = np.asarray(labels)
     if labels.ndim != 1 or (labels.dtype.kind not in "iu" and labels.size):
-        raise ValueError(f"labels must be integers of shape (N,), got {labels.dtype} {labels.shape}")
+        raise ValueError(f"labels must be integers of shape (N,); given: {labels.dtype} {labels.shape}.")
     if labels.size and labels.min() < 0:
-        raise ValueError(f"labels must be at least 0, got {labels.min()} at position {labels.argmin()}")
+        raise ValueError(f"labels must be at least 0; given: {labels.min()} at position {labels.argmin()}.")
     return labels.astype(np.int32)
 
 
 def read_indices(indices, length):
     indices = np.asarray(indices)
     if indices.ndim != 1 or (indices.dtype.kind not in "iu" and indices.size):
-        raise ValueError(f"indices must be integers of shape (M,), got {indices.dtype} {indices.shape}")
+        raise ValueError(f"indices must be integers of shape (M,); given: {indices.dtype} {indices.shape}.")
     if indices.size and not (indices.min() >= 0 and indices.max() < length):
-        raise ValueError(f"indices must be from 0 to {length - 1}, got {indices.min()} to {indices.max()}")
+        raise ValueError(f"indices must be from 0 to {length - 1}; given: {indices.min()} to {indices.max()}.")
     return indices.astype(np.int64)
 
 
 def check_lengths(what, images, labels):
     if len(images) != len(labels):
-        raise ValueError(f"labels must have one label for each of the {len(images)} {what}, got {len(labels)}")
+        raise ValueError(f"labels must have one label for each of the {len(images)} {what}; given: {len(labels)}.")

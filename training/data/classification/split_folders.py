@@ -145,7 +145,8 @@ def _refuse_unclear(path, parts, named):
         has = "there is no folder of training images"
     raise ValueError(
         f"{path} must have a folder of images for each class, or training images in class folders with test images "
-        f"beside them; by their names {_listed(sorted(parts))} are splits, but {has}. If they are classes, rename them"
+        f"beside them; given: {_listed(sorted(parts))}, which are splits by their names, but {has}. If they are "
+        "classes, rename them."
     )
 
 

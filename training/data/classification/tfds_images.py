@@ -224,7 +224,8 @@ def _images(builder, split):
     decoders = {"image": tfds.decode.SkipDecoding()}
     if builder.info.splits and split not in builder.info.splits:
         raise ValueError(
-            f"{builder.name} in {builder.data_dir} has no split {split!r}; it has {', '.join(builder.info.splits)}"
+            f"split must be one of {', '.join(builder.info.splits)}; given: {split!r}. {builder.name} in "
+            f"{builder.data_dir} has no other."
         )
     try:
         sequence = builder.as_data_source(split=split, decoders=decoders)
@@ -245,8 +246,8 @@ class _TFRecords(Sequence):
             records = np.array([*self._find(instruction.filename)], dtype=np.int64).reshape(-1, 2)
             if len(records) != instruction.examples_in_shard:
                 raise ValueError(
-                    f"{instruction.filename} has {len(records)} examples, not {instruction.examples_in_shard} as its "
-                    "data set says: it was not written to its end"
+                    f"{instruction.filename} must have {instruction.examples_in_shard} examples; given: "
+                    f"{len(records)}. The file was not written to its end: delete the data set and build it again."
                 )
             chosen = records[instruction.skip : instruction.skip + instruction.take]
             records_of_files.append(np.insert(chosen, 0, len(self._files), axis=1))

@@ -130,7 +130,10 @@ def coco_source(
     category_ids = sorted(_shown(train_part))
     notes += _unseen_classes(parts, category_ids)
     if not _shown(test_part) & _shown(train_part):
-        raise ValueError(f"{test_part.file}: no test image shows an object of a class that is trained on")
+        raise ValueError(
+            f"{test_part.file}: no test image shows an object of a class that is trained on; give "
+            "another file of test images"
+        )
     label_of = {number: label for label, number in enumerate(category_ids)}
     names = tuple(train_part.categories[number] for number in category_ids)
     train_set = _images(train_part, label_of, masks)

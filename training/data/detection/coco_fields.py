@@ -40,7 +40,7 @@ def read_lists(image: Mapping[str, Any], place: str) -> dict[str, Any]:
     for key in set(LISTS) & set(image):
         value = image[key]
         if not isinstance(value, list) or not all(isinstance(x, int) and not isinstance(x, bool) for x in value):
-            raise ValueError(f"{place}: {key} must be a list of category ids, got {value!r:.80}")
+            raise ValueError(f"{place}: {key} must be a list of category ids; given: {value!r:.80}.")
     return image
 
 

@@ -48,16 +48,18 @@ def read_annotations(file, folder) -> Annotated:
     """The contents of a file, their keys, ids and references checked."""
     file, folder = os.fspath(file), os.fspath(folder)
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"{folder} must be the folder of the images; it is not there")
+        raise FileNotFoundError(
+            f"images must be the folder of the images; given: {os.fspath(folder)!r}, which is not there."
+        )
     contents = read_annotation_file(file)
     if not isinstance(contents, dict):
-        raise ValueError(f"{file} must hold images, annotations and categories, got a {type(contents).__name__}")
+        raise ValueError(f"{file} must hold images, annotations and categories; given: a {type(contents).__name__}.")
     for key in ("images", "annotations", "categories"):
         if not isinstance(contents.get(key), list):
-            raise ValueError(f"{file} has no list of {key}; it has {', '.join(sorted(contents)) or 'nothing'}")
+            raise ValueError(f"{file} must have a list of {key}; given: {', '.join(sorted(contents)) or 'nothing'}.")
     for key in ("images", "categories"):
         if not contents[key]:
-            raise ValueError(f"{file} lists no {key}")
+            raise ValueError(f"{file} must have {key} in its list of {key}; given: an empty list.")
     categories, records, images = {}, {}, {}
     for number, category in _by_id(contents["categories"], "category", "categories", file):
         categories[number] = category_name(category, f"{file}, category {number}")
@@ -66,28 +68,28 @@ def read_annotations(file, folder) -> Annotated:
         place = f"{file}, image {number}"
         for key in ("height", "width"):
             if entry_of(image, key, int, place) < 1:
-                raise ValueError(f"{place}: {key} must be at least 1, got {image[key]}")
+                raise ValueError(f"{place}: {key} must be at least 1; given: {image[key]}.")
         images[number] = {**read_lists(image, place), "path": os.path.join(folder, _file_name(image, place))}
     objects = {number: [] for number in images}
     for number, annotation in _by_id(contents["annotations"], "annotation", "annotations", file):
         place = f"{file}, annotation {number}"
         image, category = (entry_of(annotation, key, int, place) for key in ("image_id", "category_id"))
         if image not in images:
-            raise ValueError(f"{place}: image_id {image} is not among the ids of its {len(images)} images")
+            raise ValueError(f"{place}: image_id must be among the ids of the {len(images)} images; given: {image}.")
         if category not in categories:
             raise ValueError(
-                f"{place}: category_id {category} is not among the ids of its {len(categories)} categories, "
-                f"{some(sorted(categories))}"
+                f"{place}: category_id must be among the ids of the {len(categories)} categories, "
+                f"{some(sorted(categories))}; given: {category}."
             )
         box = annotation.get("bbox")
         if not isinstance(box, list) or len(box) != 4 or not all(is_number(x) for x in box):
-            raise ValueError(f"{place}: bbox must be four numbers x, y, width, height, got {box!r:.80}")
+            raise ValueError(f"{place}: bbox must be four numbers x, y, width, height; given: {box!r:.80}.")
         if not all(is_finite(x) for x in box):
-            raise ValueError(f"{place}: bbox must be finite numbers, got {box!r:.80}")
+            raise ValueError(f"{place}: bbox must be finite numbers; given: {box!r:.80}.")
         crowd = annotation.get("iscrowd")
         crowd = 0 if crowd is None else crowd
         if crowd not in (0, 1):
-            raise ValueError(f"{place}: iscrowd must be 0 or 1, got {crowd!r:.80}")
+            raise ValueError(f"{place}: iscrowd must be 0 or 1; given: {crowd!r:.80}.")
         annotation = {**annotation, "iscrowd": int(crowd), "segmentation": segmentation_of(annotation)}
         if annotation["segmentation"] is None:
             del annotation["segmentation"]
@@ -101,13 +103,15 @@ def _by_id(entries, one, many, file):
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise ValueError(
-                f"{file}, {one} at position {position} must have an id and more by name, got {entry!r:.80}"
+                f"{file}, {one} at position {position} must have an id and more by name; given: {entry!r:.80}."
             )
         number = entry_of(entry, "id", int, f"{file}, {one} at position {position}")
         if abs(number) >= 2**63:
-            raise ValueError(f"{file}, {one} at position {position}: id must fit 64 bits, got {number}")
+            raise ValueError(f"{file}, {one} at position {position}: id must fit 64 bits; given: {number}.")
         if number in seen:
-            raise ValueError(f"{file}: two {many} have the id {number}, at positions {seen[number]} and {position}")
+            raise ValueError(
+                f"{file}: the ids of {many} must be unique; given: {number} at positions {seen[number]} and {position}."
+            )
         seen[number] = position
         yield number, entry
 
@@ -117,7 +121,7 @@ def _file_name(image, place):
         return os.path.join(*image["coco_url"].split("/")[-2:])  # LVIS v1
     name = entry_of(image, "file_name", str, place)
     if not name:
-        raise ValueError(f"{place}: file_name is empty")
+        raise ValueError(f"{place}: file_name must be a path; given: ''.")
     return name
 
 
@@ -126,7 +130,8 @@ def check_same_categories(train, test):
     for number, name in test.categories.items():
         if train.categories.get(number, name) != name:
             raise ValueError(
-                f"category {number} is {train.categories[number]!r} in {train.file} and {name!r} in {test.file}"
+                f"category {number} must have one name; given: {train.categories[number]!r} in {train.file} and "
+                f"{name!r} in {test.file}."
             )
 
 
@@ -155,11 +160,11 @@ def use_masks(parts, masks):
     if found[True] and found[False]:
         file, number = found[False]
         raise ValueError(
-            f"{file}, annotation {number} has no segmentation, but others have; give every object one, or train a "
-            "detector of boxes (model.name faster_rcnn; masks=False), which passes them over"
+            f"{file}: every object must have a segmentation, or none; given: none for annotation {number}. To pass the "
+            "masks over, train a detector of boxes (model.name faster_rcnn; masks=False)."
         )
     if masks and not found[True]:
-        raise ValueError("masks must be False: no annotation has a segmentation")
+        raise ValueError("masks must be False where no annotation has a segmentation; given: True.")
     return found[True] is not None
 
 
@@ -179,14 +184,14 @@ def checked_annotations(part, masks):
             place = f"{part.file}, annotation {each['id']}"
             x, y, w, h = each["bbox"]
             if w < 0 or h < 0:
-                raise ValueError(f"{place}: width and height of bbox must not be negative, got {each['bbox']}")
+                raise ValueError(f"{place}: width and height of bbox must not be negative; given: {each['bbox']}.")
             if w == 0 or h == 0:
                 flat.append(each["id"])
                 continue
             if x >= width or y >= height or x + w <= 0 or y + h <= 0:
                 raise ValueError(
-                    f"{place}: bbox {each['bbox']} (x, y, width, height) lies outside image {number}, which is "
-                    f"{height} pixels high and {width} wide"
+                    f"{place}: bbox (x, y, width, height) must lie in image {number}, which is {height} pixels high "
+                    f"and {width} wide; given: {each['bbox']}."
                 )
             x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
             if min(x, y) < -1 or x + w > width + 1 or y + h > height + 1:
@@ -207,8 +212,9 @@ def checked_annotations(part, masks):
                         blank.append(each["id"])
                 if left > x2 or top > y2 or right < x1 or bottom < y1:
                     raise ValueError(
-                        f"{place} of image {number}: its segmentation, x from {left:g} to {right:g} and y from {top:g} "
-                        f"to {bottom:g}, lies outside its bbox {each['bbox']} (x, y, width, height); both are pixels"
+                        f"{place} of image {number}: the segmentation must lie in its bbox {each['bbox']} (x, y, "
+                        f"width, height), both in pixels; given: x from {left:g} to {right:g} and y from {top:g} to "
+                        f"{bottom:g}."
                     )
             kept.append(each)
         part.objects[number] = kept
@@ -235,8 +241,9 @@ def _refuse_shares(part):
     ):
         number, box = boxes[0]
         raise ValueError(
-            f"{part.file}: bbox must be in pixels, but all {len(boxes)} boxes look like shares of the image, 0 to 1: "
-            f"annotation {number} has {box}; multiply x and width by the width of the image, y and height by its height"
+            f"{part.file}: bbox must be in pixels; given: {len(boxes)} boxes that all look like shares of the image, 0 "
+            f"to 1 (annotation {number} has {box}). Multiply x and width by the width of the image, y and height by "
+            "its height."
         )
 
 
@@ -270,9 +277,9 @@ def _refuse_corners(part):
     if suspicious.any():
         first = np.flatnonzero(suspicious)[0]
         raise ValueError(
-            f"{part.file}: bbox must be x, y, width, height, but the boxes look like x1, y1, x2, y2: annotation "
+            f"{part.file}: bbox must be x, y, width, height; given: boxes that look like x1, y1, x2, y2 (annotation "
             f"{ids[first]} has {boxes[first].tolist()} in an image {sizes[first, 0]:g} pixels wide and "
-            f"{sizes[first, 1]:g} high; subtract x1 and y1 from the last two"
+            f"{sizes[first, 1]:g} high). Subtract x1 and y1 from the last two."
         )
 
 
@@ -376,8 +383,8 @@ def orientation_as_annotated(image, height, width, path, number):
     if stored == (height, width):
         return 1
     raise ValueError(
-        f"{_named(path, number)}: the image is {upright[0]} pixels high and {upright[1]} wide, the annotations say "
-        f"{height} and {width}"
+        f"{_named(path, number)}: the image must be {height} pixels high and {width} wide, as its annotations say; "
+        f"given: {upright[0]} and {upright[1]}."
     )
 
 

@@ -83,31 +83,37 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> str | None
     Polygons of fewer than three points are no error as long as there is another one: `decode_mask` passes them over.
 
     >>> check_segmentation({"size": [4, 4], "counts": [16]}, 4, 8)
-    'its segmentation is a mask of 4x4 pixels (height x width), the image has 4x8'
+    'its segmentation must be a mask of 4x8 pixels (height x width), as the image; given: 4x4.'
     """
     if isinstance(segmentation, dict):
         return _check_run_lengths(segmentation, height, width)
     if not isinstance(segmentation, list) or not all(isinstance(part, list) for part in segmentation):
-        return f"its segmentation must be a list of polygons or a dict with size and counts, not {segmentation!r:.80}"
+        return (
+            f"its segmentation must be a list of polygons or a dict with size and counts; given: {segmentation!r:.80}."
+        )
     for part in segmentation:
         if not all(is_number(x) and is_finite(x) for x in part) or len(part) % 2:
-            return f"its polygon must be finite numbers x1, y1, x2, y2, ..., not {part!r:.80}"
+            return f"its polygon must be finite numbers x1, y1, x2, y2, ...; given: {part!r:.80}."
     if not any(len(part) >= 6 for part in segmentation):
-        return "its polygons have fewer than three points"
+        return "one of its polygons must have three points; given: fewer."
     return None
 
 
 def _check_run_lengths(segmentation, height, width):
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if not isinstance(size, list) or len(size) != 2 or not isinstance(counts, list | str):
-        return f"its segmentation must have size [height, width] and counts, got {segmentation!r:.80}"
+        return f"its segmentation must have size [height, width] and counts; given: {segmentation!r:.80}."
     if size != [height, width]:
         return (
-            f"its segmentation is a mask of {size[0]}x{size[1]} pixels (height x width), the image has {height}x{width}"
+            f"its segmentation must be a mask of {height}x{width} pixels (height x width), as the image; given: "
+            f"{size[0]}x{size[1]}."
         )
     if isinstance(counts, list):
         if not all(isinstance(x, int) and x >= 0 for x in counts) or sum(counts) != height * width:
-            return f"the counts of its segmentation must be whole numbers that add up to {height * width}"
+            return (
+                f"the counts of its segmentation must be whole numbers that add up to {height * width}; given: "
+                f"{counts!r:.80}."
+            )
         return None
     try:
         decode_mask(segmentation, height, width)

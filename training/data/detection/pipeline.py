@@ -94,7 +94,7 @@ def detection_training_dataset(
     data, images = recipe.data, source.train
     masks = images.has_masks if masks is None else masks
     if masks and not images.has_masks:
-        raise ValueError(f"masks must be False for {source.name}, whose objects have none")
+        raise ValueError(f"masks must be False for {source.name}, whose objects have none; given: True.")
     length, steps = _epoch_length(data, source), detection_steps_per_epoch(recipe, source)
     check_whole("start_step", start_step, at_least=0, below=steps * recipe.epochs + 1)
     first_epoch, first_batch = divmod(start_step, steps)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from training.checks import nearest
+from training.checks import check_name
 from training.config.detection import DetectionDataOptions
 from training.data.detection.digit_scenes import digit_scenes_lt
 from training.data.detection.source import DetectionSource
+from training.errors import OptionError
 
 
 def _digit_scenes(options: DetectionDataOptions, masks: bool) -> DetectionSource:
@@ -23,7 +24,7 @@ def _coco(options: DetectionDataOptions, masks: bool) -> DetectionSource:
 
     for name, what in (("train", "the JSON file of the training images"), ("images", "the folder of the images")):
         if not getattr(options, name):
-            raise ValueError(f"data.{name} is missing: {what}")
+            raise OptionError(f"data.{name} must be {what}; given: ''.")
     return coco_source(
         options.train,
         options.images,
@@ -42,8 +43,7 @@ DETECTION_DATA_SETS = {"digit_scenes_lt": _digit_scenes, "coco": _coco}
 
 def check_detection_data(options: DetectionDataOptions) -> None:
     """Raises a ValueError that names the nearest data sets if there is none of that name."""
-    if options.name not in DETECTION_DATA_SETS:
-        raise ValueError(f"unknown data {options.name!r}; {nearest(options.name, DETECTION_DATA_SETS)}")
+    check_name("data.name", options.name, DETECTION_DATA_SETS)
 
 
 def load_detection_source(options: DetectionDataOptions, masks: bool = True) -> DetectionSource:

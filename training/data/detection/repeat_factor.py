@@ -38,10 +38,10 @@ def repeat_factors(
     labels = [np.asarray(each, np.int64).reshape(-1) for each in image_labels]
     shown = np.concatenate([np.zeros(0, np.int64), *labels])
     if shown.size and not (shown.min() >= 0 and shown.max() < len(counts)):
-        raise ValueError(f"labels must be from 0 to {len(counts) - 1}, got {shown.min()} to {shown.max()}")
+        raise ValueError(f"labels must be from 0 to {len(counts) - 1}; given: {shown.min()} to {shown.max()}.")
     absent = shown[counts[shown] == 0]
     if len(absent):
-        raise ValueError(f"image_counts of class {absent[0]} is 0, but an image shows it")
+        raise ValueError(f"image_counts of class {absent[0]} must be above 0, as an image shows it; given: 0.")
     # Classes that are shown nowhere have no frequency, and no image asks for theirs.
     per_class = np.maximum(1.0, np.sqrt(threshold * num_images / np.maximum(counts, 1.0)))
     return np.array([per_class[each].max(initial=1.0) for each in labels])
@@ -93,5 +93,5 @@ def repeat_factor_order(factors: np.ndarray, seed: int, epoch: int) -> np.ndarra
 def _checked(factors):
     factors = np.asarray(factors, np.float64)
     if factors.ndim != 1 or not factors.size or not np.isfinite(factors).all() or factors.min() < 1:
-        raise ValueError(f"factors must be numbers of at least 1, of shape (N,); got {factors!r}")
+        raise ValueError(f"factors must be numbers of at least 1, of shape (N,); given: {factors!r}.")
     return factors

@@ -53,7 +53,7 @@ class Objects:
         ignored = np.zeros(len(boxes), bool) if self.ignored is None else np.asarray(self.ignored, bool)
         for name, value in (("labels", labels), ("masks", self.masks), ("ignored", ignored)):
             if value is not None and len(value) != len(boxes):
-                raise ValueError(f"{name} must have one entry for each of the {len(boxes)} boxes, got {len(value)}")
+                raise ValueError(f"{name} must have one entry for each of the {len(boxes)} boxes; given: {len(value)}.")
         for name, value in (("boxes", boxes), ("labels", labels), ("ignored", ignored)):
             object.__setattr__(self, name, value)
         if isinstance(self.masks, list | np.ndarray):
@@ -80,8 +80,8 @@ class AnnotatedImages(abc.ABC):
         self.has_masks = has_masks
         if not len(self.image_ids) == len(self.sizes) == len(self.labels):
             raise ValueError(
-                f"image_ids, sizes and labels must have one entry an image, got {len(self.image_ids)}, "
-                f"{len(self.sizes)} and {len(self.labels)}"
+                f"image_ids, sizes and labels must have one entry an image; given: {len(self.image_ids)}, "
+                f"{len(self.sizes)} and {len(self.labels)}."
             )
 
     def __len__(self) -> int:
@@ -126,7 +126,9 @@ class ArrayScenes(AnnotatedImages):
     def __init__(self, images, objects, image_ids=None):
         self._images, self._objects = list(images), list(objects)
         if len(self._images) != len(self._objects):
-            raise ValueError(f"objects must be given for each of the {len(self._images)} images: {len(self._objects)}")
+            raise ValueError(
+                f"objects must have one entry for each of the {len(self._images)} images; given: {len(self._objects)}."
+            )
         super().__init__(
             np.arange(1, len(self._images) + 1) if image_ids is None else image_ids,
             [image.shape[:2] for image in self._images],
@@ -175,24 +177,27 @@ class DetectionSource:
         for part in ("train", "test"):
             images = getattr(self, part)
             if not len(images):
-                raise ValueError(f"{self.name} has no {'training' if part == 'train' else 'test'} images")
+                raise ValueError(
+                    f"{self.name} must have {'training' if part == 'train' else 'test'} images; given: none."
+                )
             labels = np.concatenate([np.zeros(0, np.int32), *images.labels])
             if labels.size and not (labels.min() >= 0 and labels.max() < self.num_classes):
                 raise ValueError(
                     f"labels of {self.name} must be from 0 to {self.num_classes - 1}, for {self.num_classes} classes; "
-                    f"its {part} images have {labels.min()} to {labels.max()}"
+                    f"given: {labels.min()} to {labels.max()} in its {part} images."
                 )
         if self.image_counts is None:
             object.__setattr__(self, "image_counts", self.train.image_counts(self.num_classes))
         if self.num_images is None:
             object.__setattr__(self, "num_images", sum(len(labels) > 0 for labels in self.train.labels))
         if not self.num_images:
-            raise ValueError(f"no training image of {self.name} shows an object")
+            raise ValueError(f"{self.name} must have a training image that shows an object; given: none.")
         empty = np.flatnonzero(np.asarray(self.image_counts) == 0)
         if len(empty):
             raise ValueError(
                 f"class {empty[0]} ({self.class_names[empty[0]]!r}) of {self.name} is in no training image"
                 + (f", nor are {len(empty) - 1} others" if len(empty) > 1 else "")
+                + "; annotate an image with it, or remove it from the categories"
             )
 
     @property

@@ -160,15 +160,15 @@ def test_data_set_is_frozen(hundred):
     "arguments, message",
     [
         ({"imbalance_factor": 0.5}, "imbalance_factor must be a finite number at least 1"),
-        ({"imbalance_factor": 501}, "imbalance_factor must be at most largest_class, 500.*got 501"),
-        ({"largest_class": 0}, "largest_class must be a whole number of at least 1, not 0"),
-        ({"test_images_per_class": 2.5}, r"test_images_per_class must be a whole number.*not 2\.5"),
-        ({"noise": -0.1}, r"noise must be a finite number at least 0.*not -0\.1"),
+        ({"imbalance_factor": 501}, "imbalance_factor must be at most largest_class, 500.*given: 501"),
+        ({"largest_class": 0}, "largest_class must be a whole number of at least 1; given: 0"),
+        ({"test_images_per_class": 2.5}, r"test_images_per_class must be a whole number.*given: 2\.5"),
+        ({"noise": -0.1}, r"noise must be a finite number at least 0.*given: -0\.1"),
         ({"noise": float("nan")}, "noise must be a finite number"),
-        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
+        ({"seed": -1}, "seed must be a whole number of at least 0; given: -1"),
         ({"training_digits": 1797}, "training_digits must be a whole number of at least 1 and below 1797"),
-        ({"training_digits": 1}, "training_digits 1 of 1797 leaves no training image of the digit"),
-        ({"training_digits": 1796}, "training_digits 1796 of 1797 leaves no test image of the digit"),
+        ({"training_digits": 1}, "training_digits must leave a training image of each digit; given: 1 of 1797"),
+        ({"training_digits": 1796}, "training_digits must leave a test image of each digit; given: 1796 of 1797"),
     ],
 )
 def test_bad_arguments_are_named(make, arguments, message):

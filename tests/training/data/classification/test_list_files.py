@@ -90,14 +90,14 @@ def test_places_lt_is_ranked_stably(root):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("b/1.png", "expected a path, white space and a label, got 'b/1.png'"),
-        ("b/1.png dog", "the label must be a whole number from 0, got 'dog'"),
-        ("b/1.png -1", "the label must be a whole number from 0, got '-1'"),
-        ("b/1.png 1.0", "the label must be a whole number from 0, got '1.0'"),
-        ("b/1.png ²", "the label must be a whole number from 0, got '²'"),
-        ("b/1.png 99999999999", "the label '99999999999' is no class number"),
-        (b"b/\xff\xfe.png 1", "not UTF-8 text: 'b/.*png 1'"),
-        ("x" * 500, r"expected a path, white space and a label, got 'x{77}\.\.\.'"),
+        ("b/1.png", "the line must be a path, white space and a label; given: 'b/1.png'"),
+        ("b/1.png dog", "the label must be a whole number from 0; given: 'dog'"),
+        ("b/1.png -1", "the label must be a whole number from 0; given: '-1'"),
+        ("b/1.png 1.0", "the label must be a whole number from 0; given: '1.0'"),
+        ("b/1.png ²", "the label must be a whole number from 0; given: '²'"),
+        ("b/1.png 99999999999", "the label must be a whole number from 0; given: '99999999999'"),
+        (b"b/\xff\xfe.png 1", "the line must be text in UTF-8; given: 'b/.*png 1'"),
+        ("x" * 500, r"the line must be a path, white space and a label; given: 'x{77}\.\.\.'"),
     ],
 )
 def test_a_bad_line_is_an_error_with_file_and_line(root, line, message):
@@ -107,10 +107,10 @@ def test_a_bad_line_is_an_error_with_file_and_line(root, line, message):
 
 
 def test_labels_beyond_the_classes_are_an_error_with_file_and_line(root):
-    with pytest.raises(ValueError, match=r"train\.txt, line 5: the label 2 is beyond the 2 classes, 0 to 1"):
+    with pytest.raises(ValueError, match=r"train\.txt, line 5: the label must be from 0 to 1, for 2 classes; given: 2"):
         read(root, num_classes=2)
     write_list(root, "test/6.png 0", "test/7.png 3", name="test.txt")
-    with pytest.raises(ValueError, match=r"test\.txt, line 2: the label 3 is beyond the 3 classes, 0 to 2"):
+    with pytest.raises(ValueError, match=r"test\.txt, line 2: the label must be from 0 to 2, for 3 classes; given: 3"):
         read(root)
 
 
@@ -124,7 +124,7 @@ def test_a_class_without_training_images_is_an_error(root):
 
 def test_a_list_without_lines_is_an_error(root):
     write_list(root, "", " ")
-    with pytest.raises(ValueError, match=r"train\.txt lists no images; expected lines of: path label"):
+    with pytest.raises(ValueError, match=r"train\.txt must have lines of a path and a label; given: an empty file"):
         read(root)
 
 
@@ -161,10 +161,13 @@ def test_images_that_do_not_decode_are_found_before_training_where_asked(root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be a whole number of at least 1, not 0"),
-        ({"num_classes": 4, "class_names": ["x", "y", "z"]}, "num_classes must be the number of class_names, 3; got 4"),
-        ({"relabel_by_count": "yes"}, "relabel_by_count must be True or False, not 'yes'"),
-        ({"check_images": 1}, "check_images must be True or False, not 1"),
+        ({"num_classes": 0}, "num_classes must be a whole number of at least 1; given: 0"),
+        (
+            {"num_classes": 4, "class_names": ["x", "y", "z"]},
+            "num_classes must be the number of class_names, 3; given: 4",
+        ),
+        ({"relabel_by_count": "yes"}, "relabel_by_count must be True or False; given: 'yes'"),
+        ({"check_images": 1}, "check_images must be True or False; given: 1"),
     ],
 )
 def test_bad_arguments_are_named(root, options, message):
@@ -183,7 +186,9 @@ def test_lists_of_a_known_data_set_have_its_classes(root):
         named(root, "places_lt")
     with open(root / "train.txt", "a") as file:
         file.write("b/1.png 365\n")
-    with pytest.raises(ValueError, match=r"train\.txt, line 7: the label 365 is beyond the 365 classes, 0 to 364"):
+    with pytest.raises(
+        ValueError, match=r"train\.txt, line 7: the label must be from 0 to 364, for 365 classes; given: 365"
+    ):
         named(root, "places_lt")
 
 
@@ -252,18 +257,24 @@ def test_names_may_come_from_the_file_of_categories(root, annotations):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda file: file.pop("images"), r"train\.json has no list of images"),
-        (lambda file: file.update(annotations=[]), r"train\.json has no list of annotations"),
-        (lambda file: file.pop("categories"), r"train\.json has no list of categories"),
-        (lambda file: file["categories"].pop(), r"the ids of its 2 categories must be 0 to 1, each once; got 0 to 2"),
-        (lambda file: file["images"][1].pop("file_name"), r"train\.json, image 1: file_name must be a text, got None"),
+        (lambda file: file.pop("images"), r"train\.json must have a list of images"),
+        (lambda file: file.update(annotations=[]), r"train\.json must have a list of annotations"),
+        (lambda file: file.pop("categories"), r"train\.json must have a list of categories"),
+        (
+            lambda file: file["categories"].pop(),
+            r"the ids of its 2 categories must be 0 to 1, each once; given: 0 to 2",
+        ),
+        (
+            lambda file: file["images"][1].pop("file_name"),
+            r"train\.json, image 1: file_name must be a text; given: None",
+        ),
         (
             lambda file: file["annotations"][2].update(image_id="x"),
-            r"annotation 2: image_id must be a whole number, got 'x'",
+            r"annotation 2: image_id must be a whole number; given: 'x'",
         ),
         (
             lambda file: file["annotations"][0].update(category_id=3),
-            r"annotation 0: category 3 is beyond the 3 classes",
+            r"annotation 0: category_id must be from 0 to 2, for 3 classes; given: 3",
         ),
         (
             lambda file: file["annotations"].append({"image_id": 100, "category_id": 1}),
@@ -271,9 +282,12 @@ def test_names_may_come_from_the_file_of_categories(root, annotations):
         ),
         (
             lambda file: file["categories"][0].update(name=["a"]),
-            r"category 0: name must be a text, got \['a'\]",
+            r"category 0: name must be a text; given: \['a'\]",
         ),
-        (lambda file: file["annotations"].pop(), r"train\.json, image 0: no annotation for the image 100"),
+        (
+            lambda file: file["annotations"].pop(),
+            r"train\.json, image 0: the image 100 must have an annotation; given: none",
+        ),
         (
             lambda file: file["annotations"][-1].update(category_id=1),
             r"train\.json has no image of class 0 \('species 0'\)",
@@ -290,10 +304,10 @@ def test_what_an_annotation_file_lacks_is_named(root, annotations, change, messa
 def test_other_files_are_no_annotations(root, annotations):
     read_json(root, annotations)
     (root / "test.json").write_text("[1]")
-    with pytest.raises(ValueError, match=r"test\.json must hold images and annotations, got a list"):
+    with pytest.raises(ValueError, match=r"test\.json must hold images and annotations; given: a list"):
         inaturalist_json(root / "train.json", root / "test.json", root)
     (root / "train.json").write_text("{")
-    with pytest.raises(ValueError, match=r"train\.json is no JSON: "):
+    with pytest.raises(ValueError, match=r"train\.json must be JSON; "):
         inaturalist_json(root / "train.json", root / "test.json", root)
     with pytest.raises(FileNotFoundError, match=r"the annotation file .*none\.json is not there"):
         inaturalist_json(root / "none.json", root / "test.json", root)
@@ -309,5 +323,8 @@ def test_annotations_of_a_known_data_set_have_its_classes(root, annotations):
     read_json(root, annotations)
     files = {"train_list": str(root / "train.json"), "test_list": str(root / "test.json")}
     assert named(root, "list", **files).num_classes == 3
-    with pytest.raises(ValueError, match=r"train\.json has 3 categories, inaturalist2018 has 8142 classes"):
+    with pytest.raises(
+        ValueError,
+        match=r"data.name must be 'list' for annotations of 3 categories; given: 'inaturalist2018', which has 8142",
+    ):
         named(root, "inaturalist2018", **files)

@@ -173,11 +173,11 @@ def test_an_epoch_of_the_digits_has_85_batches():
 
 
 def test_what_cannot_be_is_an_error(source):
-    with pytest.raises(ValueError, match="batch_size must be at most the 23 images of an epoch, not 24"):
+    with pytest.raises(ValueError, match="batch_size must be at most the 23 images of an epoch; given: 24"):
         training_dataset(recipe(batch_size=24), source)
-    with pytest.raises(ValueError, match="start_step must be a whole number of at least 0 and below 10, not 10"):
+    with pytest.raises(ValueError, match="start_step must be a whole number of at least 0 and below 10; given: 10"):
         training_dataset(recipe(), source, start_step=10)
-    with pytest.raises(ValueError, match="labels must be below the number of classes, 5; got 22"):
+    with pytest.raises(ValueError, match="labels must be below the number of classes, 5; given: 22"):
         evaluation_dataset(source.test, 5, num_classes=5)
-    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, not 0"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1; given: 0"):
         evaluation_dataset(source.test, 0, num_classes=23)

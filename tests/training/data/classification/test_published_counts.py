@@ -42,5 +42,5 @@ def test_a_profile_has_any_sum_that_its_extremes_allow(total):
 
 
 def test_another_sum_is_an_error():
-    with pytest.raises(ValueError, match="total must be from 7 to 11 with these extremes, not 12"):
+    with pytest.raises(ValueError, match="total must be from 7 to 11 with these extremes; given: 12"):
         falling_profile(3, 5, 1, 12)

@@ -159,18 +159,21 @@ def test_an_order_of_a_large_set_takes_no_time():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "balanced"}, "the sampler must be one of random, class_balanced.*not 'balanced'"),
-        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
-        ({"epoch": 10}, "epoch must be a whole number of at least 0 and below 10, not 10"),
-        ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
-        ({"name": "repeated", "repeats": 0}, "repeats must be a whole number of at least 1, not 0"),
-        ({"repeats": 2}, "repeats belongs to the sampler 'repeated', not to 'random'; got 2, allowed: 1"),
-        ({"images_per_class": 0}, "images_per_class must be a whole number of at least 1, not 0"),
-        ({"num_classes": 3}, "labels must be from 0 to 2, got 0 to 3"),
-        ({"labels": np.array([0, -1])}, "labels must be from 0 to 3, got -1 to 0"),
+        ({"name": "balanced"}, "the sampler must be one of random, class_balanced.*given: 'balanced'"),
+        ({"seed": -1}, "seed must be a whole number of at least 0; given: -1"),
+        ({"epoch": 10}, "epoch must be a whole number of at least 0 and below 10; given: 10"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1; given: 0"),
+        ({"name": "repeated", "repeats": 0}, "repeats must be a whole number of at least 1; given: 0"),
+        ({"repeats": 2}, "repeats must be 1 where the sampler is not 'repeated'; given: 2 with 'random'"),
+        ({"images_per_class": 0}, "images_per_class must be a whole number of at least 1; given: 0"),
+        ({"num_classes": 3}, "labels must be from 0 to 2; given: 0 to 3"),
+        ({"labels": np.array([0, -1])}, "labels must be from 0 to 3; given: -1 to 0"),
         ({"labels": np.array([0.0, 1.0])}, r"labels must be integers of shape \(N,\).*float64"),
         ({"labels": np.array([], "int32")}, r"labels must be integers of shape \(N,\), at least one"),
-        ({"name": "class_aware", "num_classes": 6}, "'class_aware' draws by class, but class 4 has no images"),
+        (
+            {"name": "class_aware", "num_classes": 6},
+            "labels must have each class for the sampler 'class_aware'; given: none of class 4",
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -214,9 +214,9 @@ def test_arrays_are_not_copied_into_the_graph():
 
 
 def test_another_number_of_labels_than_of_images_is_an_error():
-    with pytest.raises(ValueError, match="one label for each of the 2 paths, got 1"):
+    with pytest.raises(ValueError, match="one label for each of the 2 paths; given: 1"):
         FileImages(["a.png", "b.png"], [0])
-    with pytest.raises(ValueError, match="one label for each of the 2 images, got 1"):
+    with pytest.raises(ValueError, match="one label for each of the 2 images; given: 1"):
         RandomAccessImages([{}, {}], [0])
 
 
@@ -254,12 +254,12 @@ def test_the_image_shape_of_files_is_what_they_are_prepared_to():
 @pytest.mark.parametrize("part", ["test", "validation"])
 def test_labels_beyond_the_classes_are_an_error(part):
     parts = {"train": tiny([0, 1]), "test": tiny([0]), part: tiny([0, 2])}
-    with pytest.raises(ValueError, match=rf"{part} of tiny has the label 2; allowed: 0 to 1"):
+    with pytest.raises(ValueError, match=f"labels of tiny must be from 0 to 1, for 2 classes; given: 2 in {part}"):
         Source("tiny", **parts)
 
 
 def test_a_source_without_training_images_is_an_error():
-    with pytest.raises(ValueError, match="tiny has no training images"):
+    with pytest.raises(ValueError, match="tiny must have training images"):
         Source("tiny", tiny([]), tiny([0]))
 
 

@@ -101,10 +101,13 @@ def test_a_class_may_be_called_train_or_test(tmp_path, counts):
         (("train/a", "train/b", "Train/a", "Train/b", "test/a"), "more than one folder of training images"),
         (
             ("train", "test"),
-            "'test', 'train' are splits, but 'train' has 0 class folders with images and 2 images beside",
+            "'test', 'train', which are splits by their names, but 'train' has 0 class folders with images and 2 im",
         ),
         (("train/a", "test/a"), "'train' has 1 class folders with images"),
-        (("val/a", "val/b", "test/a"), "'test', 'val' are splits, but there is no folder of training images"),
+        (
+            ("val/a", "val/b", "test/a"),
+            "'test', 'val', which are splits by their names, but there is no folder of training images",
+        ),
         (
             ("train/a", "train/b", "car", "bus"),
             "'train' may be the training images, in 2 class folders, or a class beside",

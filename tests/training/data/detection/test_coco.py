@@ -249,57 +249,75 @@ ANNOTATION = ("annotations", 1)
 @pytest.mark.parametrize(
     "changed, message",
     [
-        (change(["images"], KeyError), r"a.json has no list of images; it has annotations, categories"),
-        (change(["annotations"], KeyError), r"a.json has no list of annotations"),
-        (change(["categories"], {}), r"a.json has no list of categories"),
-        (change(["images"], []), r"a.json lists no images"),
-        (change(["categories"], []), r"a.json lists no categories"),
-        (change(["annotations", 1], 5), r"a.json, annotation at position 1 must have an id and more by name, got 5"),
+        (change(["images"], KeyError), r"a.json must have a list of images; given: annotations, categories"),
+        (change(["annotations"], KeyError), r"a.json must have a list of annotations"),
+        (change(["categories"], {}), r"a.json must have a list of categories"),
+        (change(["images"], []), r"a.json must have images in its list of images"),
+        (change(["categories"], []), r"a.json must have categories in its list"),
+        (change(["annotations", 1], 5), r"a.json, annotation at position 1 must have an id and more by name; given: 5"),
         (change(["annotations"], []), r"a.json has no object to train on"),
-        (change(["images", 1, "id"], KeyError), r"a.json, image at position 1: id must be a whole number, got None"),
-        (change(["images", 1, "id"], 5), r"a.json: two images have the id 5, at positions 0 and 1"),
-        (change([*ANNOTATION, "id"], 100), r"a.json: two annotations have the id 100, at positions 0 and 1"),
-        (change(["categories", 1, "id"], 17), r"a.json: two categories have the id 17"),
-        (change(["images", 1, "height"], KeyError), r"a.json, image 9: height must be a whole number, got None"),
-        (change(["images", 1, "width"], 0), r"a.json, image 9: width must be at least 1, got 0"),
-        (change(["images", 1, "file_name"], KeyError), r"a.json, image 9: file_name must be a text, got None"),
-        (change([*ANNOTATION, "image_id"], 6), r"annotation 101: image_id 6 is not among the ids of its 3 images"),
-        (change([*ANNOTATION, "category_id"], 1), r"annotation 101: category_id 1 is not among .* 2 categories, 3, 17"),
+        (change(["images", 1, "id"], KeyError), r"a.json, image at position 1: id must be a whole number; given: None"),
+        (change(["images", 1, "id"], 5), r"a.json: the ids of images must be unique; given: 5 at positions 0 and 1"),
+        (
+            change([*ANNOTATION, "id"], 100),
+            r"a.json: the ids of annotations must be unique; given: 100 at positions 0 and 1",
+        ),
+        (change(["categories", 1, "id"], 17), r"a.json: the ids of categories must be unique; given: 17"),
+        (change(["images", 1, "height"], KeyError), r"a.json, image 9: height must be a whole number; given: None"),
+        (change(["images", 1, "width"], 0), r"a.json, image 9: width must be at least 1; given: 0"),
+        (change(["images", 1, "file_name"], KeyError), r"a.json, image 9: file_name must be a text; given: None"),
+        (
+            change([*ANNOTATION, "image_id"], 6),
+            r"annotation 101: image_id must be among the ids of the 3 images; given: 6",
+        ),
+        (
+            change([*ANNOTATION, "category_id"], 1),
+            r"annotation 101: category_id must be among .* 2 categories, 3, 17; given: 1",
+        ),
         (change([*ANNOTATION, "category_id"], KeyError), r"annotation 101: category_id must be a whole number"),
-        (change([*ANNOTATION, "bbox"], KeyError), r"annotation 101: bbox must be four numbers .*, got None"),
+        (change([*ANNOTATION, "bbox"], KeyError), r"annotation 101: bbox must be four numbers .*; given: None"),
         (change([*ANNOTATION, "bbox"], [1, 2, 3]), r"annotation 101: bbox must be four numbers x, y, width, height"),
         (change([*ANNOTATION, "bbox"], [1, 2, float("nan"), 4]), r"annotation 101: bbox must be finite numbers"),
         (change([*ANNOTATION, "bbox"], [1, 2, 10**400, 4]), r"annotation 101: bbox must be finite numbers"),
         (change([*ANNOTATION, "bbox"], [20, 5, -10, 10]), r"annotation 101: width and height of bbox must not be neg"),
         (
             change([*ANNOTATION, "bbox"], [60, 5, 10, 10]),
-            r"annotation 101: bbox \[60, 5, 10, 10\] .* lies outside image 5, which is 40 pixels high and 50 wide",
+            r"annotation 101: bbox .* must lie in image 5, .* 40 pixels high and 50 wide; given: \[60, 5, 10, 10\]",
         ),
-        (change([*ANNOTATION, "iscrowd"], 2), r"annotation 101: iscrowd must be 0 or 1, got 2"),
+        (change([*ANNOTATION, "iscrowd"], 2), r"annotation 101: iscrowd must be 0 or 1; given: 2"),
         (
             change([*ANNOTATION, "segmentation", "size"], [50, 40]),
-            r"annotation 101 of image 5: its segmentation is a mask of 50x40 pixels .* the image has 40x50",
+            r"annotation 101 of image 5: its segmentation must be a mask of 40x50 pixels .*; given: 50x40",
         ),
         (change([*ANNOTATION, "segmentation"], [[1, 2, 3]]), r"annotation 101 of image 5: its polygon must be finite"),
         # As shares of the image instead of pixels.
         (
             change([*ANNOTATION, "segmentation"], [[0.4, 0.1, 0.6, 0.1, 0.6, 0.4]]),
-            r"annotation 101 of image 5: its segmentation, x from 0.4 to 0.6 .* lies outside its bbox \[20, 5",
+            r"annotation 101 of image 5: the segmentation must lie in its bbox \[20, 5.*; given: x from 0.4 to 0.6",
         ),
         (
             change([*ANNOTATION, "segmentation"], {"size": [40, 50], "counts": [1999, 1]}),
-            r"annotation 101 of image 5: its segmentation, x from 49 to 50 and y from 39 to 40, lies outside its bbox",
+            r"annotation 101 of image 5: the segmentation must lie in its bbox .* x from 49 to 50 and y from 39 to 40",
         ),
         (
             change([*ANNOTATION, "id"], 2**70),
-            r"annotation at position 1: id must fit 64 bits, got 1180591620717411303424",
+            r"annotation at position 1: id must fit 64 bits; given: 1180591620717411303424",
         ),
-        (change([*ANNOTATION, "segmentation"], []), r"annotation 101 has no segmentation, but others have"),
-        (as_corners, r"a.json: bbox must be x, y, width, height, but the boxes look like x1, y1, x2, y2: annotation 1"),
-        (change(["categories", 0, "name"], "yak"), r"category 17 is 'yak' in .*a.json and 'emu' in .*test.json"),
+        (
+            change([*ANNOTATION, "segmentation"], []),
+            r"every object must have a segmentation, or none; given: none for annotation 101",
+        ),
+        (
+            as_corners,
+            r"a.json: bbox must be x, y, width, height; given: boxes that look like x1, y1, x2, y2 .annotation 1",
+        ),
+        (
+            change(["categories", 0, "name"], "yak"),
+            r"category 17 must have one name; given: 'yak' in .*a.json and 'emu' in .*test.json",
+        ),
         (
             change(["images", 2, "height"], 41),
-            r"12.png \(id 12\): the image is 40 pixels high .* say 41 and 50",
+            r"12.png \(id 12\): the image must be 41 pixels high and 50 wide, .*; given: 40 and",
         ),
     ],
 )
@@ -315,7 +333,7 @@ def test_a_mask_without_a_pixel_is_told(place):
 
 
 def test_corners_are_found_without_polygons_too(place):
-    message = "bbox must be x, y, width, height, but the boxes look like x1, y1, x2, y2: annotation 101 has"
+    message = r"bbox must be x, y, width, height; given: boxes that look like x1, y1, x2, y2 \(annotation 101 has"
     value = change([*ANNOTATION, "bbox"], [30, 5, 10, 10])(contents())
     with pytest.raises(ValueError, match=message):
         place.source(as_corners(value, segmentations=False), masks=False)
@@ -328,14 +346,16 @@ def test_boxes_as_shares_of_the_image_are_found(place, segmentations):
         each["bbox"] = [0.25, 0.5, 0.5, 0.125]
         if not segmentations:
             del each["segmentation"]
-    with pytest.raises(ValueError, match=r"a.json: bbox must be in pixels, but all \d+ boxes look like shares of the"):
+    with pytest.raises(
+        ValueError, match=r"a.json: bbox must be in pixels; given: \d+ boxes that all look like shares of the"
+    ):
         place.source(value, masks=segmentations)
 
 
 def test_one_box_of_corners_among_others_is_found_by_its_polygon(place):
     value = contents()
     value["annotations"][0]["bbox"] = [2, 3, 12, 23]
-    with pytest.raises(ValueError, match=r"look like x1, y1, x2, y2: annotation 100 has \[2.0, 3.0, 12.0, 23.0\]"):
+    with pytest.raises(ValueError, match=r"look like x1, y1, x2, y2 \(annotation 100 has \[2.0, 3.0, 12.0, 23.0\]"):
         place.source(value)
     # Sides that are counted as x2 - x1 + 1 are no corners.
     value["annotations"][0].update(bbox=[1, 1, 10, 20], segmentation=[[1, 1, 10, 1, 10, 20, 1, 20]])
@@ -375,13 +395,15 @@ def test_files_that_are_not_there_or_no_images_are_named(place):
     value["images"][1]["file_name"] = "broken.png"
     with pytest.raises(ValueError, match=r"1 of the 3 images of .*a.json:\n  .*broken.png \(id 9\): not an image"):
         place.source(value)
-    with pytest.raises(FileNotFoundError, match="must be the folder of the images; it is not there"):
+    with pytest.raises(
+        FileNotFoundError, match="images must be the folder of the images; given: .*, which is not there"
+    ):
         coco_source(place.write(contents()), place.folder / "nowhere")
     with pytest.raises(FileNotFoundError, match="the annotation file .*absent.json is not there"):
         coco_source(place.folder / "absent.json", place.folder)
-    with pytest.raises(ValueError, match="a.json is no JSON"):
+    with pytest.raises(ValueError, match="a.json must be JSON"):
         place.source("{")
-    with pytest.raises(ValueError, match="a.json must hold images, annotations and categories, got a list"):
+    with pytest.raises(ValueError, match="a.json must hold images, annotations and categories; given: a list"):
         place.source("[]")
 
 

@@ -180,7 +180,9 @@ def test_a_segmentation_without_a_point_is_none(source, empty):
     assert not read.train.has_masks
     assert all("segmentation" not in each for each in read.test_annotations["annotations"])
     value["annotations"][0]["segmentation"] = bar(*BARS[0])
-    with pytest.raises(ValueError, match="annotation 11 has no segmentation, but others have"):
+    with pytest.raises(
+        ValueError, match="every object must have a segmentation, or none; given: none for annotation 11"
+    ):
         source(value, value)
 
 
@@ -230,10 +232,13 @@ def test_ignore_alone_changes_nothing_as_in_pycocotools_and_is_told(source):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"neg_category_ids": 2}, r"train.json, image 1: neg_category_ids must be a list of category ids, got 2"),
-        ({"not_exhaustive_category_ids": ["cat"]}, r"not_exhaustive_category_ids must be a list of .*, got \['cat'\]"),
-        ({"file_name": ""}, r"train.json, image 1: file_name is empty"),
-        ({"file_name": None, "coco_url": ""}, r"train.json, image 1: file_name must be a text, got None"),
+        ({"neg_category_ids": 2}, r"train.json, image 1: neg_category_ids must be a list of category ids; given: 2"),
+        (
+            {"not_exhaustive_category_ids": ["cat"]},
+            r"not_exhaustive_category_ids must be a list of .*; given: \['cat'\]",
+        ),
+        ({"file_name": ""}, r"train.json, image 1: file_name must be a path; given: ''"),
+        ({"file_name": None, "coco_url": ""}, r"train.json, image 1: file_name must be a text; given: None"),
     ],
 )
 def test_fields_of_an_image_that_cannot_be_used_are_named(source, change, message):
@@ -253,7 +258,7 @@ def test_fields_that_are_null_are_as_if_they_were_missing(source):
     assert read.class_names == ("1", "2") and [len(labels) for labels in read.train.labels] == [3, 3]
     assert not {"neg_category_ids", "not_exhaustive_category_ids"} & set(read.test_annotations["images"][0])
     value["categories"][0]["name"] = ["cat"]
-    with pytest.raises(ValueError, match=r"category 1: name must be a text, got \['cat'\]"):
+    with pytest.raises(ValueError, match=r"category 1: name must be a text; given: \['cat'\]"):
         source(value, value)
 
 
@@ -352,6 +357,6 @@ def test_polygons_in_shares_of_the_image_do_not_make_corners_of_the_boxes(source
     for each in value["annotations"]:
         each["segmentation"] = [[x / SIZE for x in part] for part in each["segmentation"]]
     with pytest.raises(
-        ValueError, match=r"its segmentation, x from 0.05 to .* lies outside its bbox .* both are pixels"
+        ValueError, match=r"the segmentation must lie in its bbox .*, both in pixels; given: x from 0.05 to "
     ):
         source(value)

@@ -144,9 +144,9 @@ def test_smallest_scenes_hold_all_their_objects():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"num_train": 9}, "num_train must be a whole number of at least 10, not 9"),
-        ({"num_test": 0}, "num_test must be a whole number of at least 1, not 0"),
-        ({"image_size": (128, 16)}, "each side of image_size must be a whole number of at least 32, not 16"),
+        ({"num_train": 9}, "num_train must be a whole number of at least 10; given: 9"),
+        ({"num_test": 0}, "num_test must be a whole number of at least 1; given: 0"),
+        ({"image_size": (128, 16)}, "each side of image_size must be a whole number of at least 32; given: 16"),
         ({"imbalance_factor": 0.5}, "imbalance_factor must be a finite number at least 1"),
         ({"seed": -1}, "seed must be a whole number of at least 0"),
     ],

@@ -35,14 +35,14 @@ def test_polygons_of_an_object_are_joined():
 @pytest.mark.parametrize(
     "segmentation, message",
     [
-        ({"size": [4, 8], "counts": [32]}, r"a mask of 4x8 pixels \(height x width\), the image has 8x4"),
+        ({"size": [4, 8], "counts": [32]}, r"a mask of 8x4 pixels \(height x width\), as the image; given: 4x8"),
         ({"size": [8, 4], "counts": [31]}, "whole numbers that add up to 32"),
         ({"size": [8, 4], "counts": [33, -1]}, "whole numbers that add up to 32"),
         ({"size": [8, 4], "counts": "zzzz1"}, "cannot be decoded"),
         ({"size": [8, 4], "counts": "1"}, "cannot be decoded"),
         ({"size": [8, 4]}, "must have size .height, width. and counts"),
         ("a mask", "must be a list of polygons or a dict"),
-        ([[1, 2, 3, 4]], "fewer than three points"),
+        ([[1, 2, 3, 4]], "must have three points"),
         ([[1, 2, 3, 4, 5]], "its polygon must be finite numbers"),
         ([[1, 2, 3, 4, 5, float("nan")]], "its polygon must be finite numbers"),
         ([[1, 2, 3, 4, 5, "6"]], "its polygon must be finite numbers"),

@@ -48,11 +48,11 @@ def test_order_is_a_pure_function_of_seed_and_epoch():
 
 
 def test_what_cannot_be_is_an_error():
-    with pytest.raises(ValueError, match="image_counts of class 1 is 0, but an image shows it"):
+    with pytest.raises(ValueError, match="image_counts of class 1 must be above 0, as an image shows it"):
         repeat_factors([[0], [1]], [3, 0], 3)
-    with pytest.raises(ValueError, match="labels must be from 0 to 1, got 0 to 2"):
+    with pytest.raises(ValueError, match="labels must be from 0 to 1; given: 0 to 2"):
         repeat_factors([[0], [2]], [3, 1], 3)
-    with pytest.raises(ValueError, match="threshold must be a finite number above 0.0, not 0"):
+    with pytest.raises(ValueError, match="threshold must be a finite number above 0.0; given: 0"):
         repeat_factors([[0]], [1], 1, threshold=0)
     with pytest.raises(ValueError, match="factors must be numbers of at least 1"):
         repeat_factor_order([0.5], 0, 0)
