@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import zlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
+import quick_jax
 
 # Python would look through all that TensorFlow has traced again and again, a fifth of the time there. What is imported
 # stays anyway, and what tests leave goes in `_programs_are_let_go`.
@@ -28,10 +28,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+quick_jax.compile_quickly()
+
 _CHILD = "KERAS_APA_CHILD_SUITE"
 _suites = {}
-# Who runs a test of the mark `any_backend`: PyTorch six of eight, which has nothing to compile.
-_ANY_BACKEND = ("torch", "tensorflow", "torch", "torch", "torch", "torch", "torch", "jax")
+# Who runs a test of the mark `any_backend` that names no backend: PyTorch, which has nothing to compile.
+_ANY_BACKEND = "torch"
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -69,7 +71,7 @@ def _is_ours(item):
         return True
     import keras
 
-    (backend,) = mark.args or [_ANY_BACKEND[zlib.crc32(item.nodeid.encode()) % len(_ANY_BACKEND)]]
+    (backend,) = mark.args or [_ANY_BACKEND]
     return backend == keras.backend.backend()
 
 
@@ -92,7 +94,7 @@ def pytest_collection_finish(session):
                 stderr=subprocess.STDOUT,
                 cwd=session.config.rootpath,
                 # One thread each: the suites share the cores, and more threads than cores wait for each other.
-                env=environment(backend, OMP_NUM_THREADS="1", JAX_DISABLE_MOST_OPTIMIZATIONS="0", **{_CHILD: "1"}),
+                env=environment(backend, OMP_NUM_THREADS="1", **{_CHILD: "1"}),
             )
         _suites[backend] = (process, log)
 
@@ -147,21 +149,13 @@ def _programs_are_let_go():
         _memory_kept = _memory()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(request):
-    """XLA leaves most of its optimizations out, which are most of its time; not where the numbers of layers and losses
-    are compared."""
+@pytest.fixture(autouse=True, scope="session")
+def _initial_values_compile_nothing():
+    """See `quick_jax`."""
     import keras
 
-    if keras.backend.backend() != "jax" or "keras_apa" in request.path.relative_to(request.config.rootpath).parts:
-        yield
-        return
-    import jax
-
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    if keras.backend.backend() == "jax":
+        quick_jax.draw_initial_values_with_numpy()
 
 
 @pytest.fixture(autouse=True)

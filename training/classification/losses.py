@@ -69,7 +69,7 @@ def build_loss(recipe: Recipe, class_counts: Sequence[int]) -> keras.losses.Loss
             raise OptionError(
                 "augment.mixup_alpha, augment.cutmix_alpha and augment.label_smoothing must be 0 with the loss "
                 f"{name}, which needs images of one class; given: {recipe.augment.mixup_alpha:g}, "
-                f"{recipe.augment.cutmix_alpha:g} and {recipe.augment.label_smoothing:g}."
+                f"{recipe.augment.cutmix_alpha:g} and {recipe.augment.label_smoothing:g}. Or choose another loss."
             )
     name = _loss_name(recipe)
     loss = classes[name]

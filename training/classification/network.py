@@ -75,8 +75,9 @@ def build_model(recipe: Recipe, source: Source) -> keras.Model:
 
 def model_arguments(options: ModelOptions) -> dict[str, object]:
     """What `zoo.create_model` is given; AGLU as a layer where its gradient is not the usual one."""
+    options = options.with_used_lambda_gradient(given=options.lambda_gradient != "exact")
     arguments = {**options.switches(), **options.options}
-    if options.lambda_gradient == "paper" and arguments.get("activation") == "aglu":
+    if options.lambda_gradient == "paper":
         arguments["activation"] = AGLU(lambda_gradient="paper")
     return arguments
 

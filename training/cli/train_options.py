@@ -96,7 +96,7 @@ class TrainRecipe(_TrainOptions):
 
     def changed_recipe(self) -> Recipe:
         """The recipe with another way to learn the classifier."""
-        recipe = titled(self.recipe)
+        recipe = titled(self.recipe.with_used_lambda_gradient("model.lambda_gradient" in self.given))
         return recipe if self.classifier_learning is None else learn_classifier(recipe, self.classifier_learning)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from training.checks import check_choice, check_flag, check_number, check_plain_mapping, check_text, check_whole
 from training.config.experiment import Experiment, OptimizerOptions
@@ -177,7 +177,8 @@ class ModelOptions:
     classifier: str | None = None
     """linear, cosine, learned_cosine, normalized or wrapped_cauchy."""
     lambda_gradient: LambdaGradient = "exact"
-    """Of AGLU: exact, or paper (Eq. 8 of the APA paper, with which its classification models were trained)."""
+    """Of AGLU: exact, or paper (Eq. 8 of the APA paper, with which its classification models were trained). With
+    another activation that of a recipe is left out."""
     frozen_batch_norm: bool | None = None
     """Batch norms use their moving statistics in training too."""
     stem: str | None = None
@@ -201,6 +202,22 @@ class ModelOptions:
         names = ("activation", "gate", "spatial_gate", "gate_normalization", "gate_dropout", "classifier")
         values = {name: getattr(self, name) for name in (*names, "frozen_batch_norm", "stem")}
         return {name: value for name, value in values.items() if value is not None}
+
+    def with_used_lambda_gradient(self, given: bool = False) -> ModelOptions:
+        """Without the lambda_gradient of a recipe whose activation was changed; an error if the user has given it.
+
+        >>> ModelOptions(activation="relu", lambda_gradient="paper").with_used_lambda_gradient().lambda_gradient
+        'exact'
+        """
+        activation = {**self.switches(), **self.options}.get("activation")
+        if activation == "aglu":
+            return self
+        if given:
+            raise ValueError(
+                f"model.lambda_gradient must be left out beside model.activation {activation!r}, since only aglu has a "
+                f"lambda; given: {self.lambda_gradient!r}."
+            )
+        return dataclasses.replace(self, lambda_gradient="exact")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -338,6 +355,26 @@ class Recipe(Experiment):
             raise OptionError(f"start.trainable must be 'all' without start.weights; given: {self.start.trainable!r}.")
         if self.meta_sampler.learned:
             self._check_meta_sampler()
+
+    def replace(self, **changes: Any) -> Self:
+        """As that of every recipe; a lambda_gradient is of AGLU alone (see `ModelOptions`)."""
+        recipe = super().replace(**changes)
+        model = changes.get("model", {})
+        given = "lambda_gradient" in model if isinstance(model, Mapping) else model.lambda_gradient != "exact"
+        return recipe.with_used_lambda_gradient(given)
+
+    def with_used_lambda_gradient(self, given: bool = False) -> Self:
+        """Without a lambda_gradient that no AGLU uses; an error if the user has given it."""
+        return dataclasses.replace(self, model=self.model.with_used_lambda_gradient(given))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The recipe that `to_dict` wrote; earlier versions kept a lambda_gradient that no AGLU used."""
+        model = dict(values.get("model", {}))
+        lambda_gradient = model.pop("lambda_gradient", "exact")
+        recipe = super().from_dict({**values, "model": model})
+        model = dataclasses.replace(recipe.model, lambda_gradient=lambda_gradient)
+        return dataclasses.replace(recipe, model=model.with_used_lambda_gradient())
 
     def _check_meta_sampler(self):
         """What the closed form of its gradient, and a known distribution to draw from, ask for."""

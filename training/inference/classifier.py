@@ -211,7 +211,8 @@ def _describe_keras_model(name: str, model: keras.Model) -> _Loaded:
         outputs = np.asarray(model.predict_on_batch(images), "float64")
         if activation:
             return outputs
-        return 1 / (1 + np.exp(-outputs)) if outputs.shape[-1] == 1 else softmax(outputs)
+        link = keras.ops.sigmoid if outputs.shape[-1] == 1 else keras.ops.softmax
+        return keras.ops.convert_to_numpy(link(outputs))
 
     known = getattr(model, "preprocessing", None)
     return _Loaded(
@@ -236,16 +237,6 @@ def _check_channels_first(name: str) -> None:
             f"cannot run {name} with channels first: TensorFlow does not convolve them on this processor. Set "
             "TF_ENABLE_ONEDNN_OPTS=1, or KERAS_BACKEND to jax or torch."
         ) from error
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities along the last axis.
-
-    >>> softmax(np.array([[1000.0, 1000.0]]))
-    array([[0.5, 0.5]])
-    """
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 def find_saved_model(path: str | os.PathLike) -> Path | None:

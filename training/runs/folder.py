@@ -235,6 +235,11 @@ def different_settings(earlier: Mapping[str, Any], config: Mapping[str, Any]) ->
     changed = differences({key: earlier[key] for key in FIXED}, {key: config[key] for key in FIXED})
     changed.pop("recipes.title", None)  # it follows from the others
     changed.pop("recipes.data.on_corrupt", None)  # what it left out before the training is among the images
+    if changed.get("recipes.model.lambda_gradient") == ("paper", "exact") and not any(
+        "aglu" in (recipe["model"].get("activation"), recipe["model"].get("options", {}).get("activation"))
+        for recipe in config["recipes"]
+    ):
+        del changed["recipes.model.lambda_gradient"]  # earlier versions kept one that no AGLU used
     # That it is of another recipe says more than any of the settings that follow from it.
     names = sorted(changed, key=lambda name: (name != "recipes.name", name))
     return [f"{name.removeprefix('recipes.')} was {changed[name][0]!r}, is {changed[name][1]!r}" for name in names]

@@ -52,6 +52,8 @@ def titled(recipe: Experiment) -> Experiment:
 
 def _differences(own, recipe):
     found = differences(own.to_dict(), recipe.to_dict())
+    if "model.activation" in found and found.get("model.lambda_gradient") == ("paper", "exact"):
+        del found["model.lambda_gradient"]  # it goes with AGLU
     return {name: pair for name, pair in sorted(found.items()) if name not in _NO_CHANGE}
 
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from training.cli.main import parse
 from training.config.classification import AugmentOptions, DataOptions, LossOptions, ModelOptions, Recipe
 from training.config.experiment import OptimizerOptions
 from training.recipes import get_recipe, recipes
@@ -98,3 +99,28 @@ def test_unknown_setting_names_the_nearest():
 def test_unknown_recipe_names_the_nearest():
     with pytest.raises(ValueError, match="RECIPE must be a known name; given: 'digits100'. Nearest: .*digits100_lt"):
         get_recipe("digits100")
+
+
+def test_the_lambda_gradient_of_a_recipe_goes_with_its_aglu():
+    own = get_recipe("cifar100_lt")
+    changed = own.replace(model={"activation": "relu"})
+    assert (own.model.lambda_gradient, changed.model.lambda_gradient) == ("paper", "exact")
+    assert own.replace(epochs=1).model.lambda_gradient == "paper"
+    kept = {**changed.to_dict(), "model": {**changed.to_dict()["model"], "lambda_gradient": "paper"}}
+    assert Recipe.from_dict(kept) == changed  # as earlier versions wrote it
+
+
+@pytest.mark.parametrize("model", [{"activation": "relu", "lambda_gradient": "paper"}, {"lambda_gradient": "exact"}])
+def test_a_lambda_gradient_that_is_given_beside_another_activation_is_an_error(model):
+    with pytest.raises(
+        ValueError, match=r"model\.lambda_gradient must be left out beside .*; given: '(paper|exact)'\."
+    ):
+        get_recipe("digits10_lt_baseline").replace(model=model)
+
+
+def test_the_command_line_tells_a_given_lambda_gradient_from_that_of_the_recipe():
+    relu = ["train", "cifar100_lt", "--model.activation", "relu"]
+    recipe = parse(relu).changed_recipe()
+    assert recipe.model.lambda_gradient == "exact" and recipe.title.endswith(", but model.activation relu")
+    with pytest.raises(ValueError, match="model.activation 'relu', since only aglu has a lambda; given: 'paper'"):
+        parse([*relu, "--model.lambda-gradient", "paper"]).changed_recipe()

@@ -166,8 +166,8 @@ def test_results_survive_json_and_the_input_is_left_alone(scene):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 99}, "a result has the image_id 99"),
-        ({"category_id": 4}, "a result has the category_id 4"),
+        ({"image_id": 99}, "image_id of a result must be in the annotations; given: 99"),
+        ({"category_id": 4}, "category_id of a result must be in the annotations; given: 4"),
     ],
 )
 def test_results_of_something_else_are_an_error(scene, change, message):

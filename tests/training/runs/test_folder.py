@@ -75,6 +75,15 @@ def test_resume_with_other_settings_names_them(tmp_path):
         opened(tmp_path / "run", other, default=tmp_path, resume=True)
 
 
+def test_a_lambda_gradient_that_no_aglu_used_is_no_other_setting(tmp_path):
+    was, now = (config() for _ in range(2))
+    for each, value in ((was, "paper"), (now, "exact")):
+        model = {**each["recipes"][0].get("model", {}), "activation": "relu", "lambda_gradient": value}
+        each["recipes"] = [{**each["recipes"][0], "model": model}]
+    opened(tmp_path / "run", was, default=tmp_path)
+    opened(tmp_path / "run", now, default=tmp_path, resume=True)
+
+
 def test_nothing_to_resume_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="which holds no run"):
         opened(tmp_path / "none", config(), default=tmp_path, resume=True)
