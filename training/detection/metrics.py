@@ -22,6 +22,7 @@ KINDS = ("box", "mask")
 MAX_DETECTIONS = {"coco": 100, "lvis": 300}
 GROUPS = ("r", "c", "f")
 _AREAS = {"s": "small", "m": "medium", "l": "large"}
+_NO_SIZE = 1e11  # larger than every range of areas: a match with such an object counts neither as right nor as wrong
 _RESULT_KEYS = {"box": "bbox", "mask": "segmentation"}
 
 
@@ -138,6 +139,9 @@ def evaluate_detections(
     `neg_category_ids` of an image names beside those that are there. Images without this key count as fully annotated.
     An annotation without an `area` above 0 has that of its segmentation, or of its box if there is none.
 
+    COCO passes over regions with `iscrowd` 1 and does not use `ignore`. LVIS passes over objects with `ignore` and
+    measures those with `iscrowd` 1 like all others.
+
     Args:
         annotations: The test annotations in COCO's format: `images`, `annotations`, `categories`; with the style
             `"lvis"` each category has its `frequency`: r, c or f.
@@ -204,8 +208,10 @@ def _dataset(annotations, style):
     objects = []
     for index, each in enumerate(annotations["annotations"], start=1):
         area = object_area(each, *sizes.get(each["image_id"], (None, None)))
-        segmentation = segmentation_of(each)
-        each = {**each, "id": index, "iscrowd": each.get("iscrowd") or 0, "area": area, "segmentation": segmentation}
+        crowd = each.get("iscrowd") or 0
+        if style == "lvis":
+            area, crowd = _NO_SIZE if each.get("ignore") else area, 0
+        each = {**each, "id": index, "iscrowd": crowd, "area": area, "segmentation": segmentation_of(each)}
         objects.append({key: value for key, value in each.items() if value is not None})
     return {"info": {}, "images": images, "annotations": objects, "categories": categories}
 

@@ -58,7 +58,7 @@ def coco_source(
 
     Fields that are missing or null mean what COCO and LVIS define: `iscrowd` 0, `area` the pixels of the segmentation,
     or of the box without one. Told in `notes`: areas that are no number above 0, more crowds than objects, an `ignore`
-    that COCO's code does not use, a `frequency` that the training images do not have.
+    (only LVIS's metrics pass over it), a `frequency` that the training images do not have.
 
     The labels are the categories in the order of their ids, which may have gaps.
 
