@@ -211,7 +211,7 @@ def _markdown(outcomes, title, settings, drawn, divergences, missing):
         "",
         "```python",
         "import keras",
-        "import zoo",
+        "import keras_apa",
         "",
         f"detector = keras.saving.load_model({quoted(outcomes[-1].recipe.name + '.keras')})",
         "found = detector.predict_images([image])  # uint8, (height, width, 3)",

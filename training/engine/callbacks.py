@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from keras_apa._keras_internals import all_layers
 from keras_apa.layers import AGLU, APA
 from training.engine.checkpoints import Checkpoints, NotFiniteError
 from training.runtime.console import text_console
@@ -37,7 +38,7 @@ class ActivationParameters(keras.callbacks.Callback):
         self._record()
 
     def _record(self):
-        for layer in self.model._flatten_layers():
+        for layer in all_layers(self.model):
             if isinstance(layer, APA | AGLU):
                 record = self.values.setdefault(
                     layer.path.removeprefix(f"{self.model.name}/"),

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_apa._keras_internals import all_layers
 from keras_apa._text import check_utf8
 from training.images import read_image
 from training.inference.detector import MIN_SCORE, DetectionPredictor
@@ -198,7 +199,7 @@ def _describe_keras_model(name: str, model: keras.Model) -> _Loaded:
         raise ValueError(
             f"{name} must have a classifier; given: a model that ends in {output[-1]} features of the image."
         )
-    formats = (getattr(layer, "data_format", None) for layer in model._flatten_layers())
+    formats = (getattr(layer, "data_format", None) for layer in all_layers(model))
     data_format = next(filter(None, formats), "channels_last")
     if data_format == "channels_first":
         _check_channels_first(name)

@@ -2,7 +2,8 @@
 
 COCO defines `area` as the pixels of the segmentation (of the box where there is none), a missing `iscrowd` as 0, and
 `iscrowd` 1 as a region that is neither trained on nor measured. LVIS adds for each image the classes that its
-annotators looked for. What cannot be read so is told, or refused.
+annotators looked for; its metrics measure crowds as objects, and pass over objects with `ignore`. What cannot be read
+so is told, or refused.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ def segmentation_of(annotation: Mapping[str, Any]) -> Any:
     """
     segmentation = annotation.get("segmentation")
     if not isinstance(segmentation, list):
+        if isinstance(segmentation, dict) and isinstance(size := segmentation.get("size"), list | tuple):
+            # As a whole number may have become in a table: 48.0.
+            sides = [int(side) if isinstance(side, float | np.number) and side == side // 1 else side for side in size]
+            segmentation = {**segmentation, "size": sides}
         return None if isinstance(segmentation, dict | str) and not segmentation else segmentation
     if not all(isinstance(part, list | tuple | np.ndarray) for part in segmentation):
         return segmentation
@@ -168,7 +173,7 @@ def area_notes(part: Any, known: Collection[int]) -> list[str]:
 
 
 def crowd_notes(part: Any) -> list[str]:
-    """Notes on what is not used as its file may mean it: more crowds than objects, and `ignore`."""
+    """Notes on what may not be used as its file means it: more crowds than objects, and `ignore`."""
     crowds, objects, ignore = [], 0, []
     for own in part.objects.values():
         for each in own:
@@ -182,12 +187,12 @@ def crowd_notes(part: Any) -> list[str]:
     if len(crowds) > objects:
         notes.append(
             f"{part.file}: {len(crowds)} of {len(crowds) + objects} annotations are crowds (iscrowd 1), regions that "
-            f"are neither trained on nor measured: annotation {some(crowds)}"
+            f"are neither trained on nor measured by COCO's metrics: annotation {some(crowds)}"
         )
     if ignore:
         notes.append(
-            f"{part.file}: annotations with ignore are trained on and measured as in COCO's code, where iscrowd alone "
-            f"marks what is passed over ({len(ignore)}): annotation {some(ignore)}"
+            f"{part.file}: annotations with ignore are trained on; COCO's metrics measure them, as iscrowd alone marks "
+            f"what is passed over, and LVIS's metrics pass them over ({len(ignore)}): annotation {some(ignore)}"
         )
     return notes
 
@@ -230,7 +235,7 @@ def lvis_notes(part: Any) -> list[str]:
 
 
 def federated_notes(annotations: Mapping[str, Any], style: str) -> list[str]:
-    """A note where the style of the evaluation is not that of the annotations.
+    """Notes where the style of the evaluation is not that of the annotations.
 
     Args:
         annotations: Those of the test images, as `training.detection.metrics.evaluate_detections` takes them.
@@ -248,6 +253,11 @@ def federated_notes(annotations: Mapping[str, Any], style: str) -> list[str]:
                     f"{len(without)} of {number} test images have no {key}: LVIS's metrics take it that {means} in "
                     f"them: image {some(without)}"
                 )
+        if crowds := [each["id"] for each in annotations["annotations"] if each.get("iscrowd")]:
+            notes.append(
+                f"LVIS's metrics measure crowds (iscrowd 1) as objects, as LVIS's code does ({len(crowds)}): "
+                f"annotation {some(crowds)}"
+            )
         return notes
     shown: dict[int, set[int]] = {image["id"]: set() for image in images}
     for each in annotations["annotations"]:

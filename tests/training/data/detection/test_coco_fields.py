@@ -15,7 +15,7 @@ from rich.console import Console
 
 from training.data.detection.coco import coco_source
 from training.data.detection.coco_fields import federated_notes, object_area
-from training.data.detection.masks import encode_mask
+from training.data.detection.masks import decode_mask, encode_mask
 from training.detection.describe import describe_detection_data
 from training.detection.metrics import evaluate_detections
 from training.recipes import get_recipe
@@ -139,7 +139,7 @@ def test_what_has_neither_area_nor_mask_is_measured_by_its_box_and_told_among_ot
         each["segmentation"] = []
     read = source(contents(area=700), value, masks=False)
     assert [each["area"] for each in read.test_annotations["annotations"]][:3] == [3600, 12100, 1600]
-    assert not any("area" in note for note in read.notes)
+    assert not any("area" in note.rpartition("/")[2] for note in read.notes)
 
 
 def test_an_area_that_is_given_is_used_and_told_where_the_box_cannot_have_it(source):
@@ -197,7 +197,7 @@ def test_a_polygon_on_a_line_is_told(source):
 
 def test_where_every_object_is_a_crowd_the_error_says_so(source):
     crowds = contents(area=700, iscrowd=1)
-    reason = r"6 of 6 annotations are crowds \(iscrowd 1\), regions that are neither trained on nor measured"
+    reason = r"6 of 6 annotations are crowds \(iscrowd 1\), regions that are neither trained on nor measured by COCO's"
     with pytest.raises(ValueError, match=rf"train.json has no object to train on; .*{reason}"):
         source(crowds)
     with pytest.raises(ValueError, match=rf"test.json has no object to measure; .*{reason}"):
@@ -222,7 +222,11 @@ def test_ignore_alone_changes_nothing_as_in_pycocotools_and_is_told(source):
         each["ignore"] = 1
     read = source(ignored, ignored)
     assert [len(labels) for labels in read.train.labels] == [3, 3]
-    assert any("annotations with ignore are trained on and measured as in COCO's code" in note for note in read.notes)
+    assert any(
+        "annotations with ignore are trained on; COCO's metrics measure them" in note
+        and "LVIS's metrics pass them over (6): annotation 10" in note
+        for note in read.notes
+    )
     results = found(value)
     expected = pycocotools_summary(value, results)
     np.testing.assert_allclose(summary(read.test_annotations, results), expected, atol=1e-12)
@@ -260,6 +264,42 @@ def test_fields_that_are_null_are_as_if_they_were_missing(source):
     value["categories"][0]["name"] = ["cat"]
     with pytest.raises(ValueError, match=r"category 1: name must be a text; given: \['cat'\]"):
         source(value, value)
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_lvis_passes_over_ignore_and_measures_crowds_as_lvis_api_does(source, kind):
+    """Its `evaluate_img` sets `_ignore` from `ignore`, its `compute_iou` takes every object for no crowd."""
+    read = source(contents())
+    truth = {**read.test_annotations, "categories": [{"id": 1, "name": "cat", "frequency": "r"}]}
+    first, _, third = (
+        {**each, "segmentation": encode_mask(decode_mask(each["segmentation"], SIZE, SIZE))}
+        for each in truth["annotations"]
+        if each["image_id"] == 1
+    )
+    truth["images"] = truth["images"][:1]
+
+    def precision(results, **fields):
+        truth["annotations"] = [first, {**third, **fields}]
+        results = [{**each, "score": 1 - 0.1 * rank} for rank, each in enumerate(results)]
+        metrics = evaluate_detections(truth, results, style="lvis", kinds=[kind])
+        return metrics.summary[f"{kind}_AP"]
+
+    assert precision([first]) == precision([first], iscrowd=1) == precision([first], iscrowd=1, ignore=0)
+    assert precision([first]) == pytest.approx(51 / 101)  # one of two is found
+    assert precision([first], ignore=1) == precision([first], ignore=1, iscrowd=1) == pytest.approx(1)
+    # What hits an ignored object is no mistake; a second one that hits it is.
+    assert precision([third, first], ignore=1) == pytest.approx(1)
+    assert precision([third, third, first], ignore=1) == pytest.approx(1 / 2)
+    assert precision([third, third, first], iscrowd=1) == pytest.approx((51 + 50 * 2 / 3) / 101)
+
+
+def test_crowds_among_the_test_images_are_told_for_lvis(source):
+    value = contents(area=700)
+    value["annotations"][0]["iscrowd"] = 1
+    read = source(contents(area=700), value)
+    (note,) = federated_notes(read.test_annotations, "lvis")
+    assert note == "LVIS's metrics measure crowds (iscrowd 1) as objects, as LVIS's code does (1): annotation 10"
+    assert federated_notes(read.test_annotations, "coco") == []
 
 
 def lvis(neg=(), not_exhaustive=()):
