@@ -223,7 +223,7 @@ def test_ctrl_c_inside_the_first_epoch_ends_with_130(seconds, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CURRENT != "torch", reason="two demos: minutes where they are compiled")
+@pytest.mark.any_backend("torch")  # two demos: minutes where they are compiled
 def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(tmp_path):
     folder = tmp_path / "out"
     arguments = ["demo", "--data", "digits10_lt", "--epochs", "1", "--backend", CURRENT, "--output", folder]
