@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from backends import CURRENT
 from rich.console import Console
 
 import zoo
