@@ -48,6 +48,7 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
+@pytest.hookimpl(trylast=True)  # after `-m` and `-k`: they decide whether all three suites run
 def pytest_collection_modifyitems(config, items):
     """The trainings come after the numbers; the tests that wait for the others last.
 

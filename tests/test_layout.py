@@ -85,6 +85,7 @@ def circles(graph):
 
 
 @pytest.mark.any_backend
+@pytest.mark.smoke
 def test_no_modules_need_each_other():
     known = modules()
     graph = {name: imports(path, known) - {name} for name, path in known.items()}
@@ -92,6 +93,7 @@ def test_no_modules_need_each_other():
 
 
 @pytest.mark.any_backend
+@pytest.mark.smoke
 def test_imports_go_down():
     known = modules()
     up = []

@@ -106,6 +106,7 @@ def test_a_second_demo_does_not_touch_the_first(demo):
         (["list", "modles"], ["modles", "models"]),
     ],
 )
+@pytest.mark.smoke
 def test_wrong_usage_is_said_in_two_lines(arguments, parts, capsys):
     if arguments[0] == "demo" and "--backend" not in arguments:
         arguments = [*arguments, "--backend", CURRENT]
@@ -157,6 +158,7 @@ def test_unwritable_output_is_an_error_before_training(tmp_path, capsys):
     assert "epoch" not in printed.out
 
 
+@pytest.mark.smoke
 def test_list_names_models_recipes_and_losses(capsys):
     assert main(["list"]) == 0
     printed = capsys.readouterr().out

@@ -129,6 +129,7 @@ def test_training_killed_while_it_saves_goes_on_from_the_checkpoint_before(tmp_p
 
 
 @pytest.mark.every_backend
+@pytest.mark.smoke
 def test_everything_comes_back(trained, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     extra = {"epoch": 1, "text": "ä", "nested": {"array": np.arange(3), "list": [1.5, None, float("inf"), np.ones(2)]}}

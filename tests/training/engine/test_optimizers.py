@@ -58,6 +58,7 @@ def assert_weights(variables, expected, tolerance=2e-6):
 @pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])
 @pytest.mark.every_backend
+@pytest.mark.smoke
 def test_each_step_is_pytorchs_while_the_learning_rate_changes(momentum, nesterov, weight_decay):
     start, gradients = start_and_gradients()
     schedule = EpochCosine(0.3, epochs=6, steps_per_epoch=2, warmup_epochs=2)

@@ -395,6 +395,7 @@ def test_dropout_is_off_in_frozen_stages_only():
 
 
 @pytest.mark.parametrize("options", [{}, {"frozen_batch_norm": False}, {"gate": "apa"}])
+@pytest.mark.smoke
 def test_stages_are_those_of_calling_the_network(options):
     """With frozen norms in the kernels before them, and with those that are trained."""
     name = "se_resnet8" if "gate" in options else "resnet8"
@@ -417,6 +418,7 @@ def test_stages_are_those_of_calling_the_network(options):
 
 
 @pytest.mark.any_backend
+@pytest.mark.smoke
 def test_options_are_checked_by_name():
     for options, text in (
         ({"roi_sample": 3}, "Nearest: roi_samples"),
