@@ -35,7 +35,6 @@ def trained():
     return recipe, model, outcome
 
 
-@pytest.mark.every_backend
 def test_same_seed_gives_the_same_result(trained):
     recipe, _, first = trained
     _, second = train(recipe, load_source(recipe.data))
