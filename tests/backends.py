@@ -41,11 +41,11 @@ def environment(backend, **variables):
     return {**os.environ, **usual, **variables}
 
 
-def run(backend, *arguments, timeout=900):
-    """Run Python with `arguments` on `backend`; the completed process with its output as text."""
+def run(backend, *arguments, timeout=900, **variables):
+    """Run Python with `arguments` on `backend` and the environment `variables`; the process with its output as text."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env=environment(backend),
+        env=environment(backend, **variables),
         capture_output=True,
         text=True,
         timeout=timeout,

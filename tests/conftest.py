@@ -32,7 +32,7 @@ quick_jax.compile_quickly()
 
 _CHILD = "KERAS_APA_CHILD_SUITE"
 _suites = {}
-# Who runs a test of the mark `any_backend` that names no backend: PyTorch, which has nothing to compile.
+# Who runs a test that belongs to no backend and names none: PyTorch, which has nothing to compile.
 _ANY_BACKEND = "torch"
 
 
@@ -48,10 +48,11 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
+@pytest.hookimpl(trylast=True)  # after `-m` and `-k`: they decide whether all three suites run
 def pytest_collection_modifyitems(config, items):
     """The trainings come after the numbers; the tests that wait for the others last.
 
-    When all three suites run, each test of the mark `any_backend` is run by one of them.
+    When all three suites run, each test that belongs to no backend is run by one of them.
     """
     if os.environ.get(_CHILD) or any(item.path.name == "test_other_backends.py" for item in items):
         config.hook.pytest_deselected(items=[item for item in items if not _is_ours(item)])
@@ -65,13 +66,17 @@ def _trains(item):
 
 
 def _is_ours(item):
-    """Whether this backend's suite runs the test: each one, and of those for any backend the share that is its own."""
+    """Whether this backend's suite runs the test: each one, or one that belongs to no backend and is its own.
+
+    tests/training belongs to no backend but for what is marked `every_backend`: its numbers are those of keras_apa and
+    zoo, which run everywhere.
+    """
     mark = item.get_closest_marker("any_backend")
-    if mark is None:
+    if mark is None and (not _trains(item) or item.get_closest_marker("every_backend")):
         return True
     import keras
 
-    (backend,) = mark.args or [_ANY_BACKEND]
+    (backend,) = (mark.args if mark else ()) or [_ANY_BACKEND]
     return backend == keras.backend.backend()
 
 

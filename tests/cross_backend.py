@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import catalog
 import keras
 import numpy as np
+import quick_jax
 
 import keras_apa
 
@@ -136,4 +137,6 @@ def check(folder):
 
 if __name__ == "__main__":
     mode, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+    if keras.backend.backend() == "jax":
+        quick_jax.draw_initial_values_with_numpy()
     sys.exit(write(folder) if mode == "write" else check(folder))

@@ -16,6 +16,7 @@ OBJECTS = {**{k: v[0] for k, v in catalog.LAYERS.items()}, **catalog.LOSSES, **c
 
 
 @pytest.mark.parametrize("name", OBJECTS)
+@pytest.mark.smoke
 def test_config_round_trip(name):
     original = OBJECTS[name]()
     copy = type(original).from_config(original.get_config())
@@ -25,6 +26,7 @@ def test_config_round_trip(name):
     assert keras.saving.deserialize_keras_object(serialized).get_config() == original.get_config()
 
 
+@pytest.mark.smoke
 def test_the_catalogue_has_every_public_class():
     public = [getattr(m, n) for m in (keras_apa.layers, keras_apa.losses, keras_apa.metrics) for n in m.__all__]
     classes = {c for c in public if isinstance(c, type) and c is not keras_apa.ClassCounts}
@@ -32,6 +34,7 @@ def test_the_catalogue_has_every_public_class():
 
 
 @pytest.mark.parametrize("name", catalog.LAYERS)
+@pytest.mark.smoke
 def test_a_layer_saved_as_keras_gives_the_same_outputs(name, tmp_path):
     build, shape = catalog.LAYERS[name]
     inputs = keras.Input(shape)

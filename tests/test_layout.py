@@ -10,7 +10,7 @@ from pathlib import Path
 import layout
 import pytest
 
-pytestmark = pytest.mark.any_backend
+pytestmark = [pytest.mark.any_backend, pytest.mark.smoke]
 ROOT = Path(__file__).parents[1]
 # From the lowest level to the highest. Files of one level may import each other, if no circle comes of it.
 LEVELS = {

@@ -74,7 +74,7 @@ def test_install_lines_name_what_exists(command):
 
 
 @pytest.mark.slow
-@pytest.mark.any_backend("torch")  # the short demo of test_cli runs on each backend
+@pytest.mark.any_backend("torch")  # a short training of tests/training runs on each backend
 def test_the_demo_command_runs(tmp_path):
     """All images and classes on one backend, but three epochs; benchmarks/demo_seeds.py has what ten of them give."""
     (command,) = [c for c in COMMANDS if c.startswith("keras-apa")]

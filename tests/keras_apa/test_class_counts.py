@@ -26,6 +26,7 @@ def sizes(groups):
     return [len(group) for group in groups.values()]
 
 
+@pytest.mark.smoke
 def test_places_lt_groups_are_the_published_ones():
     counts = ClassCounts(load_json("places_lt_counts.json")["counts"])
     assert (counts.num_classes, counts.total) == (365, 62_500)
@@ -228,6 +229,7 @@ def test_as_class_counts_returns_the_same_object():
         ({-1: 5}, r"train_counts must have class indices from 0 to -1; given: -1"),
     ],
 )
+@pytest.mark.smoke
 def test_bad_counts_name_argument_class_and_remedy(value, message):
     with pytest.raises(ValueError, match=message):
         as_class_counts(value, argument="train_counts")

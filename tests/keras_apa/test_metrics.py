@@ -53,6 +53,7 @@ def brute_force(predictions, labels, weights, counts, many=100, few=20):
 
 @pytest.mark.parametrize("batch", [1000, 7])
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.smoke
 def test_equals_authors_shot_acc(case, batch):
     predictions, labels, counts, groups, per_class, listed = (
         REFERENCE[f"{case}/{key}"]
@@ -128,6 +129,7 @@ def test_labels_and_predictions_may_have_inner_axes():
     assert values(metric.result()) == pytest.approx(expected, abs=NOISE)
 
 
+@pytest.mark.smoke
 def test_probabilities_and_logits_agree():
     labels, logits = np.array([0, 1, 2, 2]), scores([0, 1, 1, 2], 3)
     for predictions in (logits, ops.softmax(logits), ops.cast(logits, "bfloat16")):

@@ -50,6 +50,7 @@ def test_apa_equals_float64_reference(i):
 
 
 @GRID
+@pytest.mark.smoke
 def test_aglu_equals_float64_reference(i):
     for j, kappa in enumerate(KAPPAS):
         value, gradients = elementwise(ops.aglu, kappa, LAMBDAS[i])
@@ -172,6 +173,7 @@ def sigmoid(x):
     ],
     ids=["sigmoid", "gumbel limit", "silu", "gelu", "relu limit", "identity limit"],
 )
+@pytest.mark.smoke
 def test_special_cases(function, kappa, lam, expected, tolerance):
     value = keras.ops.convert_to_numpy(function(SPECIAL_X, kappa, lam))
     assert np.abs(value - expected).max() <= tolerance
@@ -200,6 +202,7 @@ def test_gradient_below_clamp_points_back_up(function, clamp):
         assert below == pytest.approx(min(float(at_clamp), 0.0), rel=1e-5)
 
 
+@pytest.mark.smoke
 def test_paper_lambda_gradient_is_the_authors_around_the_clamp():
     """None at and below 0, where Eq. 8 has a factor 1e8; Eq. 8 above, however small lambda is."""
     for lam, authors in zip(ARRAYS["edge_lambda"], ARRAYS["edge_aglu_sum_dlambda"], strict=True):

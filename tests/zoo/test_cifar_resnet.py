@@ -43,6 +43,7 @@ def test_parameter_counts_equal_the_authors(reference):
 
 @pytest.mark.parametrize("combination", COUNTS, ids=lambda c: "-".join(str(v) for v in c if v))
 @pytest.mark.any_backend
+@pytest.mark.smoke
 def test_parameter_counts_of_other_combinations(combination):
     name, classifier, activation, gate, spatial_gate = combination
     options = {"gate": gate, "spatial_gate": spatial_gate}

@@ -61,6 +61,7 @@ def saved(tmp_path):
 
 
 @pytest.mark.parametrize("weights_format", ["h5", "safetensors"])
+@pytest.mark.smoke
 def test_a_preset_is_the_same_model_again(weights_format, tmp_path):
     model = network("softmax")
     model.compile("adam", "sparse_categorical_crossentropy")

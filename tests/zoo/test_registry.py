@@ -16,6 +16,7 @@ def test_list_models_matches_patterns():
     assert zoo.list_models("cb_resnext*") == ["cb_resnext50_32x4d", "cb_resnext101_32x8d", "cb_resnext101_64x4d"]
 
 
+@pytest.mark.smoke
 def test_every_name_is_a_function_too():
     assert zoo.se_resnet8(classes=3).output_shape == (None, 3)
     assert {name for name in zoo.list_models() if callable(getattr(zoo, name))} == set(zoo.list_models())
@@ -47,6 +48,7 @@ def test_every_name_is_a_function_too():
         ("se_resnet8", {"activation": keras.activations.relu}, ["activation must be a name or a keras layer"]),
     ],
 )
+@pytest.mark.smoke
 def test_bad_names_and_options_are_clear_errors(name, options, parts):
     with pytest.raises(ValueError) as error:
         zoo.create_model(name, **options)

@@ -85,6 +85,7 @@ def test_tensors_without_plain_numbers_are_named(kind):
 
 
 @pytest.mark.parametrize("ending", [".pth", ".pt", ".safetensors"])
+@pytest.mark.smoke
 def test_files_there_and_back_are_exact_buffers_included(ending, tmp_path):
     model = zoo.create_model("cb_resnet8", **FULL, **OPTIONS)
     state = zoo.to_torch_state_dict(model)

@@ -35,6 +35,7 @@ def test_weights_are_named_kappa_and_lambda(kind):
 
 @pytest.mark.parametrize("axis", [-1, 1])
 @pytest.mark.parametrize("kind", [APA, AGLU])
+@pytest.mark.smoke
 def test_per_channel_has_one_pair_for_each_channel(kind, axis):
     x = np.random.default_rng(0).standard_normal((2, 3, 4, 3)).astype("float32")
     layer = kind(per_channel=True, axis=axis)
@@ -63,6 +64,7 @@ def test_initializers_regularizers_and_constraints_are_used():
 
 
 @pytest.mark.parametrize("activation", [AGLU(), APA(), keras.layers.Activation(AGLU())])
+@pytest.mark.smoke
 def test_as_activation_of_a_dense_layer_it_trains_and_saves(activation, tmp_path):
     """Keras builds the dense layer without calling its activation; the weights have to exist all the same."""
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, activation=activation), keras.layers.Dense(1)])

@@ -35,6 +35,7 @@ def test_channels_first_equals_channels_last(kind):
     np.testing.assert_allclose(np.transpose(y, (0, 2, 3, 1)), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.smoke
 def test_squeeze_excite_is_its_formula():
     x = np.random.default_rng(0).standard_normal((2, 6, 5, 8)).astype("float32")
     layer = SqueezeExcite(4)

@@ -30,6 +30,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("name", HEADS)
+@pytest.mark.smoke
 def test_head_equals_the_authors(name):
     build, values = HEADS[name]
     layer = build()

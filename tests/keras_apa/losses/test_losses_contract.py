@@ -56,6 +56,7 @@ def numbers(tensor):
 
 
 @EVERY
+@pytest.mark.smoke
 def test_reductions_are_those_of_keras(make):
     rows = numbers(make(reduction=None)(LABELS, LOGITS))
     assert rows.shape == (6,)
@@ -76,6 +77,7 @@ def test_reductions_are_those_of_keras(make):
 
 
 @EVERY
+@pytest.mark.smoke
 def test_ignored_samples_weigh_nothing_and_are_not_counted(make):
     labels = np.array([0, 3, -1, 0, -1, 1])
     valid = labels >= 0

@@ -127,6 +127,7 @@ def test_random_losses_draw_anew_and_seesaw_counts_in_every_step_of_a_compiled_f
     np.testing.assert_array_equal(counts, steps * np.bincount(Y, minlength=4))
 
 
+@pytest.mark.smoke
 def test_an_attached_seesaw_counts_in_training_and_not_in_validation():
     model = keras.Sequential([keras.Input((3,)), dense()])
     loss = attach_loss_state(model, SeesawLoss(num_classes=4))

@@ -68,6 +68,7 @@ class Step:
         return -np.mean(np.log((probabilities * self.meta_classes).sum(axis=1)))
 
 
+@pytest.mark.every_backend
 def test_the_gradient_is_that_of_the_meta_loss_after_the_trial_step():
     step = Step()
     small = 1e-5
@@ -131,6 +132,7 @@ def accuracy_and_shares(learning_rate):
     return np.mean(found == test_labels), rates.shares()
 
 
+@pytest.mark.every_backend
 def test_learned_rates_favour_the_tail_and_help():
     fixed, before = accuracy_and_shares(learning_rate=1e-9)
     learned, after = accuracy_and_shares(learning_rate=0.03)

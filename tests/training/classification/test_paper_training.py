@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from keras_apa import no_weight_decay
 from keras_apa.layers import AGLU
@@ -56,6 +57,7 @@ def named(model):
     }
 
 
+@pytest.mark.every_backend
 def test_two_hundred_steps_equal_the_published_rule_in_float64():
     keras.utils.set_random_seed(3)
     options = get_recipe("cifar100_lt").optimizer

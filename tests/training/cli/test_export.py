@@ -11,7 +11,10 @@ from exported import classifier, encode, smooth_picture
 from training.cli.export import run_export
 from training.errors import UsageError
 
-pytestmark = pytest.mark.skipif(CURRENT != "tensorflow", reason="the export itself is tested on each backend in zoo")
+pytestmark = [
+    pytest.mark.skipif(CURRENT != "tensorflow", reason="the export itself is tested on each backend in zoo"),
+    pytest.mark.any_backend("tensorflow"),
+]
 
 
 @pytest.fixture(scope="module")

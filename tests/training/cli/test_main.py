@@ -134,6 +134,7 @@ def test_a_second_demo_does_not_touch_the_first(demo):
         (["list", "modles"], ["modles", "models"]),
     ],
 )
+@pytest.mark.smoke
 def test_wrong_usage_is_said_in_two_lines(arguments, parts, capsys):
     if arguments[0] == "demo" and "--backend" not in arguments:
         arguments = [*arguments, "--backend", CURRENT]
@@ -187,6 +188,7 @@ def test_unwritable_output_is_an_error_before_training(tmp_path, capsys):
     assert "epoch" not in printed.out
 
 
+@pytest.mark.smoke
 def test_list_names_models_recipes_and_losses(capsys):
     assert main(["list"]) == 0
     printed = capsys.readouterr().out
@@ -253,7 +255,7 @@ def test_ctrl_c_inside_the_first_epoch_ends_with_130(seconds, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CURRENT != "torch", reason="two demos: minutes where they are compiled")
+@pytest.mark.any_backend("torch")  # two demos: minutes where they are compiled
 def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(tmp_path):
     folder = tmp_path / "out"
     arguments = ["demo", "--data", "digits10_lt", "--epochs", "1", "--backend", CURRENT, "--output", folder]

@@ -194,6 +194,7 @@ def test_a_network_for_grey_images_gets_their_luminance(folder, tmp_path, capsys
     np.testing.assert_allclose(found, expected(model, pixels), rtol=1e-4)
 
 
+@pytest.mark.every_backend  # TensorFlow may have no such convolutions
 def test_a_channels_first_network_gets_channels_first_images(folder, tmp_path, capsys):
     model = build(input_shape=(3, 16, 16), data_format="channels_first")
     model.save(tmp_path / "first.keras")

@@ -47,6 +47,8 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.every_backend
+@pytest.mark.smoke
 def test_a_run_folder_has_model_numbers_report_and_logs(run):
     names = {path.name for path in run.iterdir()}
     expected = {"config.json", "report.md", "history.csv", "figures", "checkpoints", "tensorboard"}
@@ -65,6 +67,8 @@ def test_the_same_command_again_shows_the_result_and_another_is_refused(run, cap
     assert "other settings: name was 'digits10_lt_baseline', is 'digits10_lt'" in capsys.readouterr().err
 
 
+@pytest.mark.every_backend
+@pytest.mark.smoke
 def test_evaluate_measures_the_saved_model_again(run, capsys):
     outcome = json.loads((run / "digits10_lt_baseline.json").read_text())
     assert main(["evaluate", str(run), "--backend", CURRENT]) == 0

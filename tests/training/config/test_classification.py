@@ -10,6 +10,7 @@ from training.config.experiment import OptimizerOptions
 from training.recipes import get_recipe, recipes
 
 
+@pytest.mark.smoke
 def test_every_recipe_survives_json_unchanged():
     assert {"digits100_lt", "digits100_lt_baseline", "digits10_lt", "digits10_lt_baseline"} <= set(recipes())
     for name, recipe in recipes().items():
@@ -75,6 +76,7 @@ def test_recipe_cannot_be_changed_in_place():
         (lambda: ModelOptions(options=3), "model.options", "3"),
     ],
 )
+@pytest.mark.smoke
 def test_bad_value_is_an_error_that_names_setting_and_value(make, named, given):
     with pytest.raises(ValueError) as error:
         make()

@@ -9,6 +9,7 @@ from training.runs.recipes import recipe_from_dict
 
 
 @pytest.mark.parametrize("name", [name for name, each in recipes().items() if isinstance(each, DetectionRecipe)])
+@pytest.mark.smoke
 def test_every_recipe_survives_json(name):
     recipe = get_recipe(name)
     read = recipe_from_dict(json.loads(json.dumps(recipe.to_dict())))

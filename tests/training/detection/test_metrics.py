@@ -94,6 +94,7 @@ def with_pycocotools(truth, results, kind):
 
 
 @pytest.mark.parametrize("kind", ["box", "mask"])
+@pytest.mark.smoke
 def test_coco_metrics_are_those_of_pycocotools(scene, kind):
     truth, results = scene
     reference = with_pycocotools(truth, results, kind)

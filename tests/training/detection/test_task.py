@@ -56,7 +56,6 @@ def own(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CURRENT == "jax", reason="compiles for a minute; test_detection trains on JAX")
 def test_own_images_are_trained_on_measured_and_reported(own_data, tmp_path, capsys):
     output = tmp_path / "run"
     command = [*own(own_data), "--output", str(output), "--precision", "mixed_bfloat16"]
@@ -131,7 +130,6 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(own_data, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CURRENT == "jax", reason="compiles for a minute; test_detection trains on JAX")
 def test_a_dry_run_on_boxes_alone(own_data, tmp_path, capsys):
     values = json.loads((own_data / "ann.json").read_text())
     for annotation in values["annotations"]:

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from backends import CURRENT
 from rich.console import Console
 
 import zoo
@@ -300,6 +299,7 @@ class _StopAt(keras.callbacks.Callback):
 
 
 @pytest.mark.slow
+@pytest.mark.every_backend
 def test_a_training_that_was_cut_off_ends_like_one_that_was_not(tmp_path):
     """Six steps an epoch, a checkpoint every two, cut off after nine: the rest is redone from step 8."""
     source = small_source()
@@ -318,7 +318,6 @@ def test_a_training_that_was_cut_off_ends_like_one_that_was_not(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CURRENT == "jax", reason="compiles for 15 s; on JAX test_checkpoint has the same guard")
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
     recipe = SMALL.replace(optimizer={"name": "sgd", "learning_rate": 1e12, "clip_norm": None, "momentum": 0.0})
     with pytest.raises(NotFiniteError, match="in epoch 1 at batch"):

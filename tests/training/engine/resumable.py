@@ -15,6 +15,7 @@ import signal
 
 import keras
 import numpy as np
+import quick_jax
 
 from keras_apa import no_weight_decay
 from keras_apa.losses import DropLoss, attach_loss_state
@@ -145,6 +146,8 @@ def main():
     parser.add_argument("--kill-at", type=int, help="batch of the last run")
     parser.add_argument("--kill-while-saving", type=int, help="step of the last run")
     options = parser.parse_args()
+    if keras.backend.backend() == "jax":
+        quick_jax.draw_initial_values_with_numpy()
     for run in options.runs:
         last = run == options.runs[-1]
         if last and options.kill_while_saving:

@@ -85,6 +85,7 @@ def finish(process, code=0):
     return output, errors
 
 
+@pytest.mark.every_backend
 def test_killed_training_goes_on_to_the_weights_of_the_one_never_killed(tmp_path):
     output, _ = finish(start(tmp_path / "whole", tmp_path / "killed", "--kill-at", 17), -signal.SIGKILL)
     assert output == "from step 0\n" * 2
@@ -127,6 +128,8 @@ def test_training_killed_while_it_saves_goes_on_from_the_checkpoint_before(tmp_p
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
 
 
+@pytest.mark.every_backend
+@pytest.mark.smoke
 def test_everything_comes_back(trained, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     extra = {"epoch": 1, "text": "ä", "nested": {"array": np.arange(3), "list": [1.5, None, float("inf"), np.ones(2)]}}
@@ -142,6 +145,7 @@ def test_everything_comes_back(trained, tmp_path):
     assert state["nested"]["list"][:3] == [1.5, None, np.inf]
 
 
+@pytest.mark.every_backend
 def test_loss_scale_and_small_float_types_come_back(tmp_path):
     models = []
     for seed in (1, 2):
@@ -279,6 +283,7 @@ def test_history_and_extra_are_in_the_checkpoint(tmp_path):
     assert (state["epoch"], state["step_in_epoch"], state["step"], state["more"]) == (2, 0, 8, [1])
 
 
+@pytest.mark.every_backend
 def test_state_that_is_not_finite_is_not_saved(tmp_path):
     class Poison(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -297,6 +302,7 @@ def test_state_that_is_not_finite_is_not_saved(tmp_path):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("guard_first", [True, False])
+@pytest.mark.every_backend
 def test_bad_loss_stops_and_names_epoch_step_and_the_last_good_checkpoint(value, guard_first, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     x, y = data()
@@ -317,6 +323,7 @@ def test_bad_loss_stops_and_names_epoch_step_and_the_last_good_checkpoint(value,
     assert checkpoints.newest().name == "step-0000000003.npz"
 
 
+@pytest.mark.every_backend
 def test_ctrl_c_saves_after_the_batch(tmp_path, capsys):
     class Press(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):

@@ -57,6 +57,8 @@ def assert_weights(variables, expected, tolerance=2e-6):
 
 @pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+@pytest.mark.every_backend
+@pytest.mark.smoke
 def test_each_step_is_pytorchs_while_the_learning_rate_changes(momentum, nesterov, weight_decay):
     start, gradients = start_and_gradients()
     schedule = EpochCosine(0.3, epochs=6, steps_per_epoch=2, warmup_epochs=2)
@@ -119,6 +121,7 @@ def test_the_gradient_is_clipped_before_weight_decay_is_added():
         assert_weights(variables, weights)
 
 
+@pytest.mark.every_backend
 def test_accumulated_batches_are_one_step_of_their_mean():
     start, gradients = start_and_gradients()
     schedule = MultiStep(0.3, milestones=(2,), steps_per_epoch=3)
@@ -189,6 +192,7 @@ def fit_weights(optimizer, exclude=False, dtype=None, epochs=2, **compile_option
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch compiles for a minute")
+@pytest.mark.every_backend
 def test_compiled_and_eager_training_agree():
     weights = [
         fit_weights(TorchSGD(WarmupCosine(0.1, 4, 1), 0.9, weight_decay=0.1), epochs=1, **options)[1]
@@ -197,6 +201,7 @@ def test_compiled_and_eager_training_agree():
     np.testing.assert_allclose(*weights, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.every_backend
 def test_everything_at_once_trains_by_fit():
     optimizer = TorchSGD(
         EpochCosine(0.1, 2, 4), 0.9, True, 0.1, global_clipnorm=1.0, use_ema=True, gradient_accumulation_steps=2
@@ -221,6 +226,7 @@ def test_weight_decay_leaves_excluded_weights_alone():
     assert float(ops.convert_to_numpy(variable.value)[0]) == 1.0
 
 
+@pytest.mark.every_backend
 def test_dynamic_loss_scale_changes_nothing_but_skips_overflow():
     start, gradients = start_and_gradients()
     variables = variables_of(start)
@@ -245,6 +251,7 @@ def test_dynamic_loss_scale_changes_nothing_but_skips_overflow():
     assert_weights(variables, expected[1])
 
 
+@pytest.mark.every_backend
 def test_mixed_float16_trains_by_fit():
     optimizer = TorchSGD(0.01, 0.9, weight_decay=0.1)
     model, weights = fit_weights(optimizer, exclude=True, dtype="mixed_float16")

@@ -28,6 +28,7 @@ class Swallows(keras.callbacks.Callback):
             press_and_swallow()
 
 
+@pytest.mark.every_backend
 def test_a_swallowed_interrupt_ends_training_at_the_next_batch():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")

@@ -33,6 +33,7 @@ def test_small_deltas_have_a_lower_bound_where_it_is_asked_for():
     assert free[0, 2] - free[0, 0] < 0.01
 
 
+@pytest.mark.smoke
 def test_overlap(run, blocks):
     a, b = blocks["box_ops/a"], blocks["box_ops/b"]
     np.testing.assert_allclose(run(box_ops.iou, a, b), blocks["box_ops/iou"], rtol=1e-6, atol=1e-7)
@@ -42,6 +43,7 @@ def test_overlap(run, blocks):
         np.testing.assert_allclose(overlap, blocks[f"matcher/roi_iou_{image}"], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.smoke
 def test_clipping(run, blocks):
     clipped = run(lambda x: box_ops.clip_boxes(x, (128, 160)), blocks["box_ops/clip_in"])
     np.testing.assert_array_equal(clipped, blocks["box_ops/clip_out_128x160"])

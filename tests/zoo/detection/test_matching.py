@@ -24,6 +24,7 @@ ORDERS = {"arange": matching.index_order, "stride": stride_order}
 
 
 @pytest.mark.parametrize("image", [0, 1, 2])
+@pytest.mark.smoke
 def test_matches(run_everywhere, blocks, image):
     """Padding of two boxes behind the objects changes nothing."""
     objects = np.concatenate([blocks[f"matcher/gt_boxes_{image}"], [[0, 0, 160, 128], [0, 0, 0, 0]]]).astype("float32")

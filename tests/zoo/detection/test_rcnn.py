@@ -92,6 +92,7 @@ def test_every_loss_is_logged_and_falls(trained):
     assert history["val_loss"][-1] < 0.8 * history["val_loss"][0]
 
 
+@pytest.mark.any_backend
 def test_evaluation_is_repeatable(trained):
     detector, _ = trained
     images, targets = scenes()
@@ -180,6 +181,7 @@ def test_an_unknown_number_of_objects_is_an_error():
         compile_for(faster()).fit(dataset, verbose=0)
 
 
+@pytest.mark.any_backend
 def test_padding_beyond_the_image_size_does_not_matter(trained):
     detector, _ = trained
     images, _ = scenes()
@@ -240,7 +242,8 @@ ELSEWHERE = [name for name in REGION_LOSSES if name not in ("gol", "balanced_sig
 )
 def test_region_losses_train_and_survive_a_file(name, tmp_path):
     keras.utils.set_random_seed(0)
-    detector = compile_for(faster(roi_loss=REGION_LOSSES[name]()))
+    # TensorFlow's step is traced by `trained`, for half a minute.
+    detector = compile_for(faster(roi_loss=REGION_LOSSES[name]()), run_eagerly=CURRENT == "tensorflow")
     images, targets = scenes(masks=False)
     history = detector.fit(images, targets, batch_size=4, epochs=3, verbose=0).history
     assert np.isfinite(history["loss"]).all()
@@ -392,6 +395,7 @@ def test_dropout_is_off_in_frozen_stages_only():
 
 
 @pytest.mark.parametrize("options", [{}, {"frozen_batch_norm": False}, {"gate": "apa"}])
+@pytest.mark.smoke
 def test_stages_are_those_of_calling_the_network(options):
     """With frozen norms in the kernels before them, and with those that are trained."""
     name = "se_resnet8" if "gate" in options else "resnet8"
@@ -413,6 +417,8 @@ def test_stages_are_those_of_calling_the_network(options):
         np.testing.assert_allclose(actual, value, rtol=0, atol=2e-6 * np.abs(value).max(), err_msg=stage)
 
 
+@pytest.mark.any_backend
+@pytest.mark.smoke
 def test_options_are_checked_by_name():
     for options, text in (
         ({"roi_sample": 3}, "Nearest: roi_samples"),
@@ -448,6 +454,7 @@ def test_options_are_checked_by_name():
     assert Options(anchor_sizes=[[8], [16]]).anchor_sizes == ((8,), (16,))
 
 
+@pytest.mark.any_backend
 def test_bad_targets_are_named_before_training():
     images, targets = scenes()
     detector = compile_for(masked())

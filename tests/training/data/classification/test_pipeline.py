@@ -43,6 +43,7 @@ def moves(image, max_shift):
     }
 
 
+@pytest.mark.smoke
 def test_every_image_comes_once_an_epoch_in_another_order(source):
     dataset = training_dataset(recipe(), source)
     assert len(dataset) == 9 and steps_per_epoch(recipe(), source) == 3

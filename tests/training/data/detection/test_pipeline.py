@@ -171,6 +171,7 @@ def test_flip_mirrors_every_second_image():
     assert 70 < sum(left) < 130
 
 
+@pytest.mark.smoke
 def test_batches_are_what_the_detector_takes(scenes):
     recipe = Recipe(augment=JITTER)
     dataset = detection_training_dataset(recipe, scenes)
