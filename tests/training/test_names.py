@@ -18,6 +18,7 @@ from training.cli.main import _explain, main, unboxed
 from training.config.detection import DetectionRecipe
 from training.data.classification.encoded import FileImages
 from training.data.classification.list_files import read_list
+from training.data.decoding import UnreadableImageError, naming_unreadable
 from training.data.detection.coco import coco_source
 from training.data.detection.coco_file import opened_image
 from training.detection import figures as detection_figures
@@ -126,7 +127,7 @@ def test_the_log_of_a_training_goes_to_any_folder(tmp_path):
 def test_a_file_that_is_gone_in_a_training_is_named(tmp_path):
     """TensorFlow passes on nothing of an error that is no UTF-8."""
     dataset = tf.data.Dataset.range(1).map(FileImages([tmp_path / f"{NOT_UTF8}\n.png"], [0]).load)
-    with pytest.raises(tf.errors.OpError) as raised:
+    with pytest.raises(UnreadableImageError) as raised, naming_unreadable():
         list(dataset)
     message, code = _explain(raised.value)
     assert message.endswith(r"caf\xe9\n.png: no such file or directory") and code == 1

@@ -42,7 +42,8 @@ def choose_backend(name: str | None = None) -> str:
         raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}; given: {name!r}.")
     if name not in installed_backends():
         raise ValueError(
-            f'{source} must be an installed backend; given: {name!r}. Install it: pip install "keras-apa[{name}]"'
+            f"{source} must be an installed backend; given: {name!r}, which is not installed. "
+            f'Install it: pip install "keras-apa[{name}]"'
         )
     if running is not None and running != name:
         raise ValueError(

@@ -212,10 +212,10 @@ def test_proposals_are_those_of_the_samplers():
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"start": {"trainable": "all"}}, ["start.trainable 'classifier'", "'all'"]),
+        ({"start": {"trainable": "all"}}, ["start.trainable must be 'classifier'", "'all'"]),
         ({"augment": {"mixup_alpha": 0.2}}, ["augment.mixup_alpha"]),
         ({"data": {"sampler": "upsampling"}}, ["data.sampler", "class_balanced", "'upsampling'"]),
-        ({"loss": {"name": "LDAM"}}, ["loss.name BalancedSoftmaxCrossentropy", "LDAM"]),
+        ({"loss": {"name": "LDAM"}}, ["loss.name must be BalancedSoftmaxCrossentropy", "LDAM"]),
         ({"loss": {"options": {"label_smoothing": 0.1}}}, ["no option but tau", "label_smoothing"]),
         ({"loss": {"class_weights": "inverse"}}, ["loss.class_weights", "'inverse'"]),
         ({"meta_sampler": {"batch_size": 0}}, ["meta_sampler.batch_size", "at least 1"]),

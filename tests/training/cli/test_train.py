@@ -456,7 +456,10 @@ def test_other_images_are_measured_by_the_classes_and_counts_of_the_training(tmp
     evaluate = ["evaluate", str(output), "--backend", CURRENT, "--data.path"]
     capsys.readouterr()
     assert main([*evaluate, str(other)]) == 2
-    assert "other classes than the model was trained on: 3 and 3; cat, dog" in capsys.readouterr().err
+    assert (
+        "must be the 3 that the model was trained on, in their order; given: 3. They differ in: cat, dog"
+        in capsys.readouterr().err
+    )
     assert not (output / "evaluation.json").exists()
     turned = folder_of(tmp_path / "turned", {"ant": 5, "bee": 12, "cat": 30}, seed=1)
     assert main([*evaluate, str(turned)]) == 0

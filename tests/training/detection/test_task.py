@@ -83,7 +83,7 @@ def test_own_images_are_trained_on_measured_and_reported(own_data, tmp_path, cap
         contents["categories"][0]["name"] = "nought"
     capsys.readouterr()
     assert main(["evaluate", str(output), "--backend", CURRENT]) == 2
-    assert "the images have other classes than the model was trained on" in capsys.readouterr().err
+    assert "the classes of the images must be the" in capsys.readouterr().err
     with changed(own_data / "ann.json") as contents:
         contents["categories"][0]["name"] = "0"
     predicted = ["predict", str(output / "detection.keras"), str(own_data), "--backend", CURRENT, "--json"]

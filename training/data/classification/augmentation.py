@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.checks import check_whole
-from training.data.classification import auto_augment
+from training.data.classification import auto_augment, image_operations
 from training.data.classification.preparation import CHANNELS, checked, described, fitted, normalised, rescaled
 from zoo import Preprocessing
 
@@ -293,9 +293,9 @@ def _jittered(image, draws, strength):
 
     def step(kind, image):
         steps = [
-            lambda: auto_augment.blend(0.0, image, factors[0]),
-            lambda: auto_augment.contrast(image, factors[1]),
-            lambda: auto_augment.color(image, factors[2]),
+            lambda: image_operations.blend(0.0, image, factors[0]),
+            lambda: image_operations.contrast(image, factors[1]),
+            lambda: image_operations.color(image, factors[2]),
         ]
         return tf.ensure_shape(tf.switch_case(kind, steps), image.shape)
 
