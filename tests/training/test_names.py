@@ -12,8 +12,8 @@ import tensorflow as tf
 from PIL import Image
 from rich.console import Console
 
+from training import reporting
 from training.checks import check_same_classes
-from training.classification import figures
 from training.cli.main import _explain, main, unboxed
 from training.config.detection import DetectionRecipe
 from training.data.classification.encoded import FileImages
@@ -152,10 +152,10 @@ def test_names_in_figures_are_no_formulas():
     scenes = detection_figures.scenes({1: np.zeros((16, 16, 3), "uint8")}, {title: found}, {3: "$\\frac$ 猫\n2"})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with figures.any_glyphs():
+        with reporting.any_glyphs():
             for drawn in (figure, scenes):
                 drawn.savefig(io.BytesIO(), dpi=30)
-    assert figures.plain("_a").strip() == "_a" and not figures.plain("_a").startswith("_")
+    assert reporting.plain("_a").strip() == "_a" and not reporting.plain("_a").startswith("_")
     assert scenes.axes[0].texts[0].get_text() == r"$\frac$ 猫\n2"
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 
 import zoo
 from keras_apa import ClassCounts
+from training.classification import describe
 from training.classification import train as classification
 from training.classification.network import model_arguments
 from training.cli import train as experiment
@@ -232,7 +233,7 @@ def test_own_images_are_trained_on_with_one_command(photos, tmp_path, capsys):
 def test_of_many_classes_the_largest_and_the_smallest_are_printed():
     counts = ClassCounts([*range(60, 10, -1)], names=[f"[class {label}]" for label in range(50)])
     images = ArrayImages(np.zeros((50, 2, 2, 3), "uint8"), np.arange(50))
-    table = experiment.class_table(Source("many", images, images, class_counts=counts), counts.shot_groups())
+    table = describe.class_table(Source("many", images, images, class_counts=counts), counts.shot_groups())
     console = Console(file=io.StringIO())
     console.print(table)
     lines = console.file.getvalue().splitlines()
