@@ -83,7 +83,7 @@ def test_objects_stand_out_from_the_clutter(small):
 
 def test_training_and_test_scenes_have_different_source_digits(monkeypatch):
     drawn = []
-    split = digit_scenes._split
+    split = digit_scenes.split_digits
 
     def watched(*arguments):
         parts = split(*arguments)
