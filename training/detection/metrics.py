@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import keras
@@ -12,7 +13,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 
 from training.checks import check_choice, check_whole
 from training.data.detection.coco_fields import LISTS, object_area, segmentation_of
-from training.data.detection.masks import encode_mask
+from training.data.detection.masks import encode_mask, is_finite
 from training.data.detection.source import fitting_scale
 from zoo.detection.transform import resize_image
 from zoo.value_range import values_known, warn_of_range
@@ -150,8 +151,9 @@ def evaluate_detections(
         kinds: `"box"`, `"mask"` or both.
         max_detections: Instead of 100 and 300.
 
-    Raises: ValueError: An unknown style or kind, a result of an image or a category that there is not, masks that are
-        missing in results or annotations, a category without `frequency` (LVIS).
+    Raises: ValueError: An unknown style or kind, a result or an annotation of an image or a category that there is not,
+        boxes and scores that are no finite numbers, masks that are missing in results or annotations, a category
+        without `frequency` (LVIS).
     Source: the metrics of the COCO and LVIS challenges; computed by faster-coco-eval.
     """
     check_choice("style", style, STYLES)
@@ -159,8 +161,9 @@ def evaluate_detections(
         check_choice("kinds", kind, KINDS)
     most = MAX_DETECTIONS[style] if max_detections is None else max_detections
     check_whole("max_detections", most, at_least=1)
-    dataset = _dataset(annotations, style)
     results = list(results)
+    _check_fields(annotations, results, kinds)
+    dataset = _dataset(annotations, style)
     _check_results(dataset, results, kinds)
     if style == "lvis":
         results = _best_of_image(results, most)
@@ -216,14 +219,58 @@ def _dataset(annotations, style):
     return {"info": {}, "images": images, "annotations": objects, "categories": categories}
 
 
+def _check_fields(annotations, results, kinds):
+    """An error that names a field: COCO's code measures nothing with some, and fails without a name on others."""
+    for key, many in (("image_id", "images"), ("category_id", "categories")):
+        known = {each["id"] for each in annotations[many]}
+        if wrong := [number for number in known if not isinstance(number, Real)]:
+            raise ValueError(f"id of {many} must be whole numbers; given: {wrong[0]!r}.")
+        for what, entries in (("an annotation", annotations["annotations"]), ("a result", results)):
+            for value in (each.get(key) for each in entries):
+                if not isinstance(value, Real) or value not in known:
+                    where = f"among the ids of {many}" if what == "an annotation" else "in the annotations"
+                    raise ValueError(f"{key} of {what} must be {where}; given: {value!r:.80}.")
+    for each in annotations["annotations"]:
+        if each.get("iscrowd") not in (None, 0, 1):
+            raise ValueError(f"iscrowd of an annotation must be 0 or 1; given: {each['iscrowd']!r:.80}.")
+    boxes = [each.get("bbox") for each in annotations["annotations"] if "box" in kinds or "bbox" in each]
+    _check_numbers("bbox of an annotation", boxes, 4)
+    _check_numbers("score of a result", [[each.get("score")] for each in results], 1)
+    if "box" in kinds:
+        _check_numbers("bbox of a result", [each.get("bbox") for each in results], 4)
+    if "mask" in kinds:
+        sizes = {image["id"]: [image.get("height"), image.get("width")] for image in annotations["images"]}
+        for each in results:
+            mask = each.get("segmentation", {"size": sizes[each["image_id"]], "counts": ""})  # a missing one is told
+            if not isinstance(mask, Mapping) or not isinstance(mask.get("counts"), str | bytes):
+                raise ValueError(
+                    "segmentation of a result must be run lengths as a text, with size and counts, see coco_results; "
+                    f"given: {mask!r:.80}."
+                )
+            if list(mask.get("size") or ()) != sizes[each["image_id"]]:
+                raise ValueError(
+                    "size of a result's segmentation must be height and width of its image, "
+                    f"{sizes[each['image_id']]}; given: {mask.get('size')!r:.80}."
+                )
+
+
+def _check_numbers(what, values, length):
+    """An error for the first of the values that is not so many finite numbers."""
+    try:
+        array = np.array(values)  # there may be millions of them
+        if array.dtype.kind in "fiu" and array.shape[1:] == (length,) and np.isfinite(array).all():
+            return
+    except (TypeError, ValueError):
+        pass
+    for value in values:
+        numbers = value if isinstance(value, list | tuple | np.ndarray) else [None]
+        right = all(isinstance(x, Real) and not isinstance(x, bool) and is_finite(x) for x in numbers)
+        if len(numbers) != length or not right:
+            meant = "four finite numbers x, y, width, height" if length == 4 else "a finite number"
+            raise ValueError(f"{what} must be {meant}; given: {value[0] if length == 1 else value!r:.80}.")
+
+
 def _check_results(dataset, results, kinds):
-    known = {
-        "image_id": {image["id"] for image in dataset["images"]},
-        "category_id": {category["id"] for category in dataset["categories"]},
-    }
-    for key, allowed in known.items():
-        if strange := {result[key] for result in results} - allowed:
-            raise ValueError(f"a result has the {key} {min(strange)}, which the annotations do not have")
     for kind in kinds:
         key = _RESULT_KEYS[kind]
         if any(key not in result for result in results):
@@ -245,7 +292,7 @@ def _precision(dataset, results, kind, style, most):
     # The area of a result is that of its mask only where it has no box, in COCO's code and here.
     wanted = ("image_id", "category_id", "score", _RESULT_KEYS[kind])
     truth = COCO({**dataset, "annotations": [dict(each) for each in dataset["annotations"]]})
-    found = truth.loadRes([{key: result[key] for key in wanted} for result in results])
+    found = truth.loadRes([{key: _plain(result[key]) for key in wanted} for result in results])
     evaluation = COCOeval_faster(
         truth, found, iouType="bbox" if kind == "box" else "segm", lvis_style=style == "lvis", separate_eval=True
     )
@@ -253,6 +300,10 @@ def _precision(dataset, results, kind, style, most):
     evaluation.evaluate()
     evaluation.accumulate()
     return np.asarray(evaluation.eval["precision"])[..., -1], list(evaluation.params.areaRngLbl)
+
+
+def _plain(value):
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _means(precision):

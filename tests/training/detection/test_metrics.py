@@ -111,7 +111,9 @@ def test_coco_metrics_are_those_of_pycocotools(scene, kind):
 def test_lvis_metrics_of_full_annotations_are_those_of_pycocotools_by_group(scene, kind):
     """Where every class was looked for in every image, LVIS's rule about absent classes changes nothing."""
     truth, results = scene
-    precision = with_pycocotools(truth, results, kind).eval["precision"][:, :, :, 0, -1]
+    # LVIS's code takes crowds for objects.
+    objects = {**truth, "annotations": [{**each, "iscrowd": 0} for each in truth["annotations"]]}
+    precision = with_pycocotools(objects, results, kind).eval["precision"][:, :, :, 0, -1]
     metrics = evaluate_detections(truth, results, style="lvis")
     for letter, k in (("r", 0), ("c", 1), ("f", 2)):
         assert metrics.summary[f"{kind}_AP{letter}"] == pytest.approx(precision[:, :, k].mean(), abs=1e-12)
@@ -166,14 +168,58 @@ def test_results_survive_json_and_the_input_is_left_alone(scene):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 99}, "a result has the image_id 99"),
-        ({"category_id": 4}, "a result has the category_id 4"),
+        ({"image_id": 99}, "image_id of a result must be in the annotations; given: 99"),
+        ({"category_id": 4}, "category_id of a result must be in the annotations; given: 4"),
     ],
 )
 def test_results_of_something_else_are_an_error(scene, change, message):
     truth, results = scene
     with pytest.raises(ValueError, match=message):
         evaluate_detections(truth, [{**results[0], **change}])
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("where", "change", "message"),
+    [
+        ("results", {"image_id": "1"}, r"image_id of a result must be in the annotations; given: '1'\."),
+        ("results", {"image_id": [1]}, r"image_id of a result must be in the annotations; given: \[1\]"),
+        ("results", {"category_id": "rare"}, r"category_id of a result must be in the annotations; given: 'rare'"),
+        ("results", {"bbox": None}, "bbox of a result must be four finite numbers x, y, width, height; given: None"),
+        ("results", {"bbox": [1, 2, 3]}, r"bbox of a result must be four finite .*; given: \[1, 2, 3\]"),
+        ("results", {"bbox": ["1", 2, 3, 4]}, "bbox of a result must be four finite"),
+        ("results", {"score": "a"}, "score of a result must be a finite number; given: 'a'"),
+        ("results", {"score": float("nan")}, "score of a result must be a finite number; given: nan"),
+        ("results", {"segmentation": [[1, 1, 9, 1, 9, 9]]}, "segmentation of a result must be run lengths as a text"),
+        ("results", {"segmentation": {"size": [48, 64], "counts": "1"}}, r"size of a result's .*\[60, 80\]; given: "),
+        (
+            "annotations",
+            {"category_id": "3"},
+            "category_id of an annotation must be among the ids of categories; .*'3'",
+        ),
+        ("annotations", {"image_id": None}, "image_id of an annotation must be among the ids of images; given: None"),
+        ("annotations", {"bbox": None}, "bbox of an annotation must be four finite numbers .*; given: None"),
+        ("annotations", {"iscrowd": "no"}, "iscrowd of an annotation must be 0 or 1; given: 'no'"),
+        ("categories", {"id": "a"}, "id of categories must be whole numbers; given: 'a'"),
+    ],
+)
+def test_fields_that_cannot_be_measured_are_named(scene, where, change, message):
+    """COCO's code gives NaN for some, as an object of no class, and errors without the field's name for others."""
+    truth, results = scene
+    given = {**truth, "results": results}
+    given[where] = [{**given[where][0], **change}, *given[where][1:]]
+    with pytest.raises(ValueError, match=message):
+        evaluate_detections(given, given["results"])
+
+
+@pytest.mark.any_backend
+def test_numbers_may_be_of_numpy(scene):
+    truth, results = scene
+    truth, results = {**truth, "annotations": truth["annotations"][:3]}, results[:3]
+    arrays = [{**each, "bbox": np.array(each["bbox"]), "score": np.float32(each["score"])} for each in results]
+    counted = [{**each, "image_id": np.int64(each["image_id"])} for each in truth["annotations"]]
+    expected = evaluate_detections(truth, results).summary
+    assert repr(evaluate_detections({**truth, "annotations": counted}, arrays).summary) == repr(expected)
 
 
 def test_bad_settings_are_named(scene):
