@@ -58,7 +58,8 @@ def coco_source(
 
     Fields that are missing or null mean what COCO and LVIS define: `iscrowd` 0, `area` the pixels of the segmentation,
     or of the box without one. Told in `notes`: areas that are no number above 0, more crowds than objects, an `ignore`
-    (only LVIS's metrics pass over it), a `frequency` that the training images do not have.
+    (only LVIS's metrics pass over it), a `frequency` that the training images do not have. Test images that
+    are training images are told too.
 
     The labels are the categories in the order of their ids, which may have gaps.
 
@@ -116,6 +117,7 @@ def coco_source(
         if check_images:
             notes += check_image_files(part)
         notes += small_images(part)
+    notes += _trained_on(parts)
     if not _shown(parts["train"]):
         # What was left out tells why.
         raise ValueError("; ".join([f"{os.fspath(train)} has no object to train on", *notes]))
@@ -240,9 +242,10 @@ def _split(part, fraction, seed):
             for category in shown[number]:
                 left[category] -= 1
     if first is None:
+        crowds = sum(each["iscrowd"] for own in part.objects.values() for each in own)
         raise ValueError(
             f"{part.file}: no image with objects can be held out for testing without a class losing its last training "
-            "image; give a file of test images"
+            "image; give a file of test images" + (f". Its {crowds} crowds (iscrowd 1) are no objects" * (crowds > 0))
         )
     held_out = set(held_out)
     return {
@@ -259,6 +262,20 @@ def _part(part, numbers):
         {number: part.objects[number] for number in numbers},
         part.records,
     )
+
+
+def _trained_on(parts):
+    """A note on test images that are training images too."""
+    if "test" not in parts:
+        return []
+    train = {os.path.abspath(image["path"]) for image in parts["train"].images.values()}
+    test = parts["test"]
+    both = [number for number, image in test.images.items() if os.path.abspath(image["path"]) in train]
+    if not both:
+        return []
+    if len(both) == len(test.images):
+        return [f"{test.file}: the test images are training images: the numbers say nothing about other images"]
+    return [f"{test.file}: {len(both)} of {len(test.images)} test images are training images: id {some(both)}"]
 
 
 def _without_empty(part):

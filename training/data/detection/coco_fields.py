@@ -56,6 +56,10 @@ def segmentation_of(annotation: Mapping[str, Any]) -> Any:
     """
     segmentation = annotation.get("segmentation")
     if not isinstance(segmentation, list):
+        if isinstance(segmentation, dict) and isinstance(size := segmentation.get("size"), list | tuple):
+            # As a whole number may have become in a table: 48.0.
+            sides = [int(side) if isinstance(side, float | np.number) and side == side // 1 else side for side in size]
+            segmentation = {**segmentation, "size": sides}
         return None if isinstance(segmentation, dict | str) and not segmentation else segmentation
     if not all(isinstance(part, list | tuple | np.ndarray) for part in segmentation):
         return segmentation
@@ -251,8 +255,8 @@ def federated_notes(annotations: Mapping[str, Any], style: str) -> list[str]:
                 )
         if crowds := [each["id"] for each in annotations["annotations"] if each.get("iscrowd")]:
             notes.append(
-                f"LVIS's metrics measure crowds (iscrowd 1) as objects, as LVIS's code does ({len(crowds)}): annotation "
-                f"{some(crowds)}"
+                f"LVIS's metrics measure crowds (iscrowd 1) as objects, as LVIS's code does ({len(crowds)}): "
+                f"annotation {some(crowds)}"
             )
         return notes
     shown: dict[int, set[int]] = {image["id"]: set() for image in images}

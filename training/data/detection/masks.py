@@ -99,6 +99,8 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> str | None
 
 def _check_run_lengths(segmentation, height, width):
     size, counts = segmentation.get("size"), segmentation.get("counts")
+    if isinstance(size, list) and not all(isinstance(side, int) for side in size):
+        return f"size of its segmentation must be two whole numbers, height and width; given: {size!r:.80}."
     if not isinstance(size, list) or len(size) != 2 or not isinstance(counts, list | str):
         return f"its segmentation must have size [height, width] and counts, got {segmentation!r:.80}"
     if size != [height, width]:

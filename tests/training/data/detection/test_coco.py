@@ -24,6 +24,11 @@ def polygon(x, y, w, h):
     return [[x, y, x + w, y, x + w, y + h, x, y + h]]
 
 
+def notes_of(source):
+    """Without the one on the images of `Place`, which are the same in training and test."""
+    return [note for note in source.notes if "test images are training images" not in note]
+
+
 def annotation(number, image, category, box, segmentation="polygon", **more):
     each = {"id": number, "image_id": image, "category_id": category, "bbox": box, **more}
     if segmentation is not None:
@@ -86,7 +91,7 @@ def test_images_objects_and_classes_are_read(place):
     expected = np.zeros((2, HEIGHT, WIDTH), "uint8")
     expected[0, 3:23, 2:12] = expected[1, 5:15, 20:30] = 1
     np.testing.assert_array_equal(np.asarray(objects.masks), expected)
-    assert source.notes == ()
+    assert notes_of(source) == []
 
 
 def test_compressed_masks_and_crowds(place):
@@ -162,9 +167,9 @@ def test_classes_without_training_image_are_left_out_and_told(place):
     assert source.class_names == ("cat",) and [each["id"] for each in source.test_annotations["categories"]] == [3]
     assert {each["category_id"] for each in source.test_annotations["annotations"]} == {3}
     assert source.test.labels[0].tolist() == [0]
-    assert source.notes == (
+    assert notes_of(source) == [
         "categories without a training image are left out (2): 'yak' (id 4), 'emu' (id 17); with them 2 test objects",
-    )
+    ]
 
 
 def test_boxes_are_cut_to_the_image_and_those_without_area_are_left_out(place):
@@ -177,7 +182,7 @@ def test_boxes_are_cut_to_the_image_and_those_without_area_are_left_out(place):
     source = place.source(value)
     assert source.train.objects(0).boxes.tolist() == [[0, 3, 12, 40], [20, 5, 50, 15]]
     assert len(source.train.objects(2)) == 0
-    flat, cut = source.notes
+    flat, cut = notes_of(source)
     assert re.search(r"a.json: boxes without area are left out \(1\): annotation 104", flat)
     assert re.search(r"boxes that reach beyond their image by more than a pixel are cut \(1\): annotation 100", cut)
 
@@ -342,10 +347,39 @@ def test_one_box_of_corners_among_others_is_found_by_its_polygon(place):
     assert place.source(value).train.objects(0).boxes[0].tolist() == [1, 1, 11, 21]
 
 
+@pytest.mark.any_backend
+def test_test_images_that_are_training_images_are_told(place):
+    path = place.write(contents())
+    whole = f"{path}: the test images are training images: the numbers say nothing about other images"
+    assert coco_source(path, place.folder, path).notes == (whole,)
+    Image.fromarray(pixels(7)).save(place.folder / "7.png")
+    value = contents()
+    value["images"][0]["file_name"] = "7.png"
+    assert place.source(value).notes == (
+        f"{place.folder / 'test.json'}: 2 of 3 test images are training images: id 9, 12",
+    )
+    assert not any("are training images" in note for note in coco_source(path, place.folder).notes)
+
+
+@pytest.mark.any_backend
+def test_sizes_of_run_lengths_may_be_whole_floats_and_no_texts(place):
+    value = contents()
+    for each in value["annotations"]:
+        if isinstance(each["segmentation"], dict):
+            each["segmentation"]["size"] = [float(HEIGHT), float(WIDTH)]
+    path = place.write(value)
+    source = coco_source(path, place.folder, path)
+    assert source.train.objects(0).masks[1].sum() == source.train.objects(1).masks[0].sum() == 100
+    assert evaluate_detections(source.test_annotations, [], kinds=["mask"]).summary["mask_AP"] == 0
+    value["annotations"][1]["segmentation"]["size"] = ["40", "50"]
+    with pytest.raises(ValueError, match=r"annotation 101 of image 5: size of its .* given: \['40', '50'\]"):
+        place.source(value)
+
+
 def test_images_that_share_a_file_are_told(place):
     value = contents()
     value["images"][2]["file_name"] = "5.png"
-    (note,) = place.source(value).notes
+    (note,) = notes_of(place.source(value))
     assert "images with the file of another one (1)" in note and note.endswith("id 12 ('5.png', as 5)")
 
 
@@ -353,7 +387,7 @@ def test_categories_of_one_name_are_told(place):
     value = contents()
     value["categories"][0]["name"] = "cat"
     train = place.write(value)
-    (note,) = coco_source(train, place.folder, train).notes
+    (note,) = notes_of(coco_source(train, place.folder, train))
     assert note == f"{train}: categories of one name are classes of their own (1): 'cat' (ids 17, 3)"
 
 
@@ -426,7 +460,10 @@ def test_large_boxes_as_they_should_be_are_not_taken_for_corners(place):
 def test_a_class_that_would_lose_its_last_image_cannot_be_held_out(place):
     value = contents()
     value["annotations"] = value["annotations"][:2]
-    with pytest.raises(ValueError, match="no image with objects can be held out for testing"):
+    with pytest.raises(ValueError, match=r"no image with objects can be held out for testing.* test images$"):
+        coco_source(place.write(value), place.folder)
+    value["annotations"].append(contents()["annotations"][3])
+    with pytest.raises(ValueError, match=r"give a file of test images\. Its 1 crowds \(iscrowd 1\) are no objects$"):
         coco_source(place.write(value), place.folder)
 
 

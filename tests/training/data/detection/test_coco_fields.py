@@ -139,7 +139,7 @@ def test_what_has_neither_area_nor_mask_is_measured_by_its_box_and_told_among_ot
         each["segmentation"] = []
     read = source(contents(area=700), value, masks=False)
     assert [each["area"] for each in read.test_annotations["annotations"]][:3] == [3600, 12100, 1600]
-    assert not any("area" in note for note in read.notes)
+    assert not any("area" in note.rpartition("/")[2] for note in read.notes)
 
 
 def test_an_area_that_is_given_is_used_and_told_where_the_box_cannot_have_it(source):
@@ -195,7 +195,7 @@ def test_a_polygon_on_a_line_is_told(source):
 
 def test_where_every_object_is_a_crowd_the_error_says_so(source):
     crowds = contents(area=700, iscrowd=1)
-    reason = r"6 of 6 annotations are crowds \(iscrowd 1\), regions that are neither trained on nor measured by COCO's metrics"
+    reason = r"6 of 6 annotations are crowds \(iscrowd 1\), regions that are neither trained on nor measured by COCO's"
     with pytest.raises(ValueError, match=rf"train.json has no object to train on; .*{reason}"):
         source(crowds)
     with pytest.raises(ValueError, match=rf"test.json has no object to measure; .*{reason}"):

@@ -40,6 +40,8 @@ def test_polygons_of_an_object_are_joined():
         ({"size": [8, 4], "counts": [33, -1]}, "whole numbers that add up to 32"),
         ({"size": [8, 4], "counts": "zzzz1"}, "cannot be decoded"),
         ({"size": [8, 4], "counts": "1"}, "cannot be decoded"),
+        ({"size": ["8", "4"], "counts": [32]}, r"size of .* must be two whole numbers, .*; given: \['8', '4'\]"),
+        ({"size": [8.5, 4], "counts": [32]}, "size of .* must be two whole numbers"),
         ({"size": [8, 4]}, "must have size .height, width. and counts"),
         ("a mask", "must be a list of polygons or a dict"),
         ([[1, 2, 3, 4]], "fewer than three points"),
