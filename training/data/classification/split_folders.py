@@ -11,10 +11,12 @@ from training.image_files import FoundImages, folders_in, images_below, is_image
 __all__ = ["ClassFolders", "class_folders", "find_splits", "part_of"]
 
 _WORDS = {
-    "train": ("train", "training", "trainset"),
-    "validation": ("val", "valid", "validation", "dev", "eval", "evaluation", "valset"),
-    "test": ("test", "testing", "testset"),
+    "train": ("train", "training", "trainset", "trn", "tr"),
+    "validation": ("val", "valid", "validation", "dev", "eval", "evaluation", "valset", "vld", "va"),
+    "test": ("test", "testing", "testset", "tst", "te"),
 }
+# Also of languages, countries and much else: such a folder is a split only if it has class folders.
+_SHORT = {"tr", "va", "te"}
 _PARTS = {word: part for part, words in _WORDS.items() for word in words}
 # Words that a split's name may have beside its own.
 _FILLING = {"seg", "set", "data", "dataset", "image", "images", "img", "imgs", "photos", "pictures", "folder", "split"}
@@ -41,8 +43,8 @@ class ClassFolders:
 def part_of(name: str) -> str | None:
     """The part of a data set that a folder's name stands for, in any case; `None` if it is no name of a part.
 
-    >>> [part_of(name) for name in ("TRAIN", "seg_test", "Validation", "train2017", "trainer")]
-    ['train', 'test', 'validation', 'train', None]
+    >>> [part_of(name) for name in ("TRAIN", "seg_test", "Validation", "train2017", "trn", "trainer")]
+    ['train', 'test', 'validation', 'train', 'train', None]
     """
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])|(?:19|20)\d\d$", " ", name).lower())
     if re.search(r"[^A-Za-z_\-. ]", re.sub(r"(?:19|20)\d\d$", "", name)):
@@ -83,7 +85,11 @@ def find_splits(path: Path, found: FoundImages) -> tuple[dict[str, ClassFolders]
     beside = FoundImages()
     names = folders_in(path, beside)
     parts = {name: part for name in names if (part := part_of(name)) is not None}
+    for name in [name for name in parts if name.lower() in _SHORT]:
+        if not class_folders(_inner(path / name, parts[name])).with_images:
+            del parts[name]
     if not parts:
+        _refuse_wrapper(path)
         return None, _look_at_classes(path, names)
     named = {name: class_folders(_inner(path / name, part)) for name, part in parts.items()}
     split = {name for name, own in named.items() if len(own.with_images) >= (2 if parts[name] == "train" else 1)}
@@ -130,6 +136,31 @@ def _inner(path: Path, part: str) -> Path:
         if len(names) != 1 or part_of(names[0]) != part or any(_is_loose(entry) for entry in path.iterdir()):
             return path
         path = path / names[0]
+
+
+def _refuse_wrapper(path):
+    """An error where a single folder has images, with the splits in it or deeper, as `data` or `archive/dataset`."""
+    place, seen = path, set()
+    while (real := place.resolve()) not in seen:  # a link may lead back
+        seen.add(real)
+        inside = [name for name in folders_in(place, FoundImages()) if images_below(place / name).files]
+        if len(inside) != 1 or part_of(inside[0]) is not None:
+            break
+        place = place / inside[0]
+    parts = [name for name in inside if part_of(name)]
+    training = [name for name in parts if part_of(name) == "train"]
+    if place == path or not training:
+        return
+    if not class_folders(_inner(place / training[0], "train")).with_images:
+        raise ValueError(
+            f"path must be a folder with a folder of images for each class; given: {path}. The splits "
+            f"{_listed(parts)} in {place} have no class folders, as in data sets for detection: put the images of each "
+            "class into a folder of its name"
+        )
+    raise ValueError(
+        f"path must be the folder that has the splits; given: {path}. The splits {_listed(parts)} are in {place}: give "
+        f"that folder (--data.path {place})"
+    )
 
 
 def _refuse_unclear(path, parts, named):

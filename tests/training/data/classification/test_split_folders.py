@@ -1,5 +1,7 @@
 """Folders that are splits by their names and by what is in them, and classes that only have such a name."""
 
+import re
+
 import pytest
 from PIL import Image
 
@@ -19,9 +21,21 @@ def fill(root, **counts):
 
 
 NAMES = {
-    "train": ("train", "Train", "TRAINING", "seg_train", "train_set", "TrainSet", "train2017", "train-images"),
-    "validation": ("val", "VALID", "Validation", "dev", "eval", "val2017"),
-    "test": ("test", "Testing", "seg_test", "test set", "testset"),
+    "train": (
+        "train",
+        "Train",
+        "TRAINING",
+        "seg_train",
+        "train_set",
+        "TrainSet",
+        "train2017",
+        "train-images",
+        "trn",
+        "training_set",
+        "Tr",
+    ),
+    "validation": ("val", "VALID", "Validation", "dev", "eval", "val2017", "vld", "va"),
+    "test": ("test", "Testing", "seg_test", "test set", "testset", "tst", "test_set", "te"),
     None: ("trainer", "trains", "contest", "train2", "trainA", "seg_pred", "data", "value", "intrain", "train test"),
 }
 
@@ -32,7 +46,16 @@ def test_names_of_parts_are_known_in_every_case(part):
 
 
 @pytest.mark.parametrize(
-    "names", [("Train", "Test"), ("Training", "Testing"), ("TRAIN", "VAL"), ("train", "validation")]
+    "names",
+    [
+        ("Train", "Test"),
+        ("Training", "Testing"),
+        ("TRAIN", "VAL"),
+        ("train", "validation"),
+        ("trn", "tst"),
+        ("tr", "te"),
+        ("training_set", "test_set"),
+    ],
 )
 def test_splits_are_used_in_any_spelling(tmp_path, names):
     fill(tmp_path / names[0], emu=5, wren=3)
@@ -49,6 +72,38 @@ def test_an_archive_within_a_folder_of_its_name_is_opened(tmp_path):
     source = folder(tmp_path)
     assert (len(source.train), len(source.test)) == (8, 3)
     assert source.notes == ("folders beside 'seg_test', 'seg_train' are left out: 'seg_pred'",)
+
+
+def test_short_names_are_splits_only_with_class_folders(tmp_path):
+    fill(tmp_path, tr=3, te=3, fr=3)  # languages
+    assert (folder(tmp_path).class_names, folder(tmp_path).notes) == (("fr", "te", "tr"), ())
+
+
+@pytest.mark.parametrize("wrapper", ["data", "archive/dataset", "images"])
+def test_splits_in_a_folder_of_their_own_are_named_with_it(tmp_path, wrapper):
+    for part in ("train", "test"):
+        fill(tmp_path / wrapper / part, cat=3, dog=3)
+    (tmp_path / "__MACOSX").mkdir()
+    place = re.escape(str(tmp_path / wrapper))
+    with pytest.raises(ValueError, match=rf"must be the folder that has the splits; .*\(--data\.path {place}\)$"):
+        folder(tmp_path)
+    assert folder(tmp_path / wrapper).class_names == ("cat", "dog")
+
+
+def test_splits_of_a_data_set_for_detection_have_no_classes(tmp_path):
+    for part in ("train", "val"):
+        fill(tmp_path / "images" / part, flat=3)
+        (tmp_path / "labels" / part).mkdir(parents=True)
+        (tmp_path / "labels" / part / "0.txt").touch()
+    with pytest.raises(ValueError, match=r"'train', 'val' in .*images have no class folders, as in .* detection: put"):
+        folder(tmp_path)
+
+
+def test_a_wrapper_with_a_link_to_itself_is_no_endless_search(tmp_path):
+    fill(tmp_path, flat=2)
+    (tmp_path / "again").symlink_to(".")
+    with pytest.raises(ValueError, match="at least two classes"):
+        folder(tmp_path)
 
 
 def test_a_flat_test_folder_beside_training_and_validation_is_left_out_and_told(tmp_path):
