@@ -17,18 +17,33 @@ from zoo.presets import FORMAT as PRESET
 
 # Not every format of Pillow's: PostScript would be run by Ghostscript.
 _FORMATS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
     "WEBP": (".webp",),
     "BMP": (".bmp",),
+    "DIB": (".dib",),
     "GIF": (".gif",),
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-    "JPEG2000": (".jp2", ".j2k"),
-    "AVIF": (".avif",),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "AVIF": (".avif", ".avifs"),
 }
 # Images that cannot be read (here).
-_OTHER_IMAGES = (".heic", ".heif", ".avif", ".jxl", ".webp", ".dng", ".cr2", ".nef", ".arw", ".psd", ".tga", ".svg")
+_OTHER_IMAGES = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".avifs",
+    ".jxl",
+    ".webp",
+    ".dng",
+    ".cr2",
+    ".nef",
+    ".arw",
+    ".psd",
+    ".tga",
+    ".svg",
+)
 _OPTIONAL = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
 FORMATS = tuple(name for name in _FORMATS if name not in _OPTIONAL or features.check(_OPTIONAL[name]))
 ENDINGS = tuple(ending for name in FORMATS for ending in _FORMATS[name])
@@ -38,6 +53,7 @@ MARK = ".keras-apa"
 _OF_A_RUN = ("figures", "checkpoints", "tensorboard")
 _EXPORTED = ("saved_model.pb", "model.onnx", "model.tflite")
 _SHOWN = 5
+_LISTS = ("files", "left_out", "written", "dangling", "closed", "loops")  # of paths, in `FoundImages`
 
 
 @dataclasses.dataclass
@@ -47,7 +63,7 @@ class FoundImages:
     Attributes:
         files: The image files, each once.
         missing: The reasons why nothing was found, by argument.
-        left_out: How many files of each ending are no images that can be read here.
+        left_out: Files whose ending is not that of an image that can be read here.
         written: Folders that this project wrote.
         dangling: Links that lead nowhere. One with the ending of an image is among the `files`: reading it fails.
         closed: Folders that cannot be read.
@@ -57,7 +73,7 @@ class FoundImages:
 
     files: list[str] = dataclasses.field(default_factory=list)
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
-    left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    left_out: list[str] = dataclasses.field(default_factory=list)
     written: list[str] = dataclasses.field(default_factory=list)
     dangling: list[str] = dataclasses.field(default_factory=list)
     closed: list[str] = dataclasses.field(default_factory=list)
@@ -66,26 +82,26 @@ class FoundImages:
 
     def add(self, other: FoundImages) -> None:
         """Takes up what another search found, but for its reasons."""
-        self.files += other.files
-        self.left_out += other.left_out
         self.linked = self.linked or other.linked
-        for name in ("written", "dangling", "closed", "loops"):
+        for name in _LISTS:
             getattr(self, name).extend(getattr(other, name))
 
     def notes(self) -> list[str]:
         """What was left out, a sentence each.
 
-        >>> found = FoundImages(left_out=collections.Counter({".heic": 30, ".txt": 2}), written=["photos/runs/folder"])
+        >>> found = FoundImages(left_out=["a.heic", "a.txt", "b.HEIC"], written=["photos/runs/folder"])
         >>> print(*found.notes(), sep=chr(10))
-        files without the ending of an image that can be read here are left out: 30 .heic, 2 .txt; .heic are images:
+        files without the ending of an image that can be read here are left out: 2 .heic, 1 .txt; .heic are images:
         convert them, to JPEG for example
         what keras-apa wrote itself is left out: photos/runs/folder
         """
         notes = []
         if self.left_out:
-            kinds = [f"{count} {ending or 'without an ending'}" for ending, count in self.left_out.most_common()]
-            notes.append(f"files without the ending of an image that can be read here are left out: {_some(kinds)}")
-            if images := [ending for ending in self.left_out if ending in _OTHER_IMAGES]:
+            endings = collections.Counter(os.path.splitext(file)[1].lower() for file in self.left_out)
+            kinds = [f"{count} {ending or 'without an ending'}" for ending, count in endings.most_common()]
+            # All of them: a format of images may be the rarest.
+            notes.append(f"files without the ending of an image that can be read here are left out: {', '.join(kinds)}")
+            if images := [ending for ending in endings if ending in _OTHER_IMAGES]:
                 notes[-1] += f"; {', '.join(sorted(images))} are images: convert them, to JPEG for example"
         if self.written:
             notes.append(f"what keras-apa wrote itself is left out: {_some(self.written)}")
@@ -111,15 +127,16 @@ def find_images(arguments: Iterable[str | os.PathLike]) -> tuple[list[str], dict
 def search_images(arguments: Iterable[str | os.PathLike]) -> FoundImages:
     """The files that are meant by names of files, folders and patterns, and what was left out.
 
-    A file is taken whatever its ending. A folder stands for all below it that has the ending of an image, in sorted
-    order, without what is hidden (`.name`) and without folders that this project wrote: runs, demos, exports, presets,
-    pictures of detections. Links are followed, each folder is taken once. A name that does not exist is a pattern with
-    `*`, `?`, `[...]` and `**`; it does not reach into folders that this project wrote either.
+    A file is taken whatever its ending; of those that a pattern ending in `*` or `**` stands for, the images are. A
+    folder stands for all below it that has the ending of an image, in sorted order, without what is hidden (`.name`)
+    and without folders that this project wrote: runs, demos, exports, presets, pictures of detections.
+    Links are followed, each folder is taken once. A name that does not exist is a pattern with `*`, `?`, `[...]` and
+    `**`; it does not reach into folders that this project wrote either.
 
     Args:
         arguments: Names as given to a command.
     """
-    result, files, known = FoundImages(), {}, {}
+    result, known = FoundImages(), {}
     for argument in map(os.fspath, arguments):
         found, names = FoundImages(), [argument]
         if not os.path.exists(argument):
@@ -129,18 +146,21 @@ def search_images(arguments: Iterable[str | os.PathLike]) -> FoundImages:
                     names.append(name)
                 elif written not in found.written:
                     found.written.append(written)
+        any_name = not os.path.exists(argument) and os.path.basename(argument) in ("*", "**")
         for name in names:
             if os.path.isdir(name):
                 found.add(images_below(name))
+            elif any_name and not is_image(name):
+                found.left_out.append(name)
             else:
                 found.files.append(name)
-        files.update(dict.fromkeys(found.files))
         if not found.files:
             below = f"no image below it, with the ending {', '.join(ENDINGS)}"
             below += "; what keras-apa wrote itself is left out" if found.written else ""
             result.missing[argument] = below if names or found.written else "no such file, folder or pattern"
         result.add(found)
-    result.files = list(files)
+    for name in _LISTS:  # arguments overlap
+        setattr(result, name, _each_once(getattr(result, name)))
     return result
 
 
@@ -176,7 +196,7 @@ def images_below(folder: str | os.PathLike) -> FoundImages:
             elif entry.is_symlink() and not os.path.exists(entry.path):
                 found.dangling.append(entry.path)
             else:
-                found.left_out[os.path.splitext(entry.name)[1].lower()] += 1
+                found.left_out.append(entry.path)
     if links_to_files:  # to each image once, by its own name if that is here too
         ordered = sorted(found.files, key=lambda file: (os.path.islink(file), file))
         found.files = [*{os.path.realpath(file): file for file in reversed(ordered)}.values()]
@@ -275,6 +295,14 @@ def _written_around(name: str, pattern: str, known: dict[str, bool]) -> str | No
         if known[folder]:
             return folder
     return None
+
+
+def _each_once(paths: list[str]) -> list[str]:
+    """The paths without those that are an earlier one in another spelling, such as `./photos`."""
+    first: dict[str, str] = {}
+    for path in paths:
+        first.setdefault(os.path.abspath(path), path)
+    return list(first.values())
 
 
 def _some(names: list[str]) -> str:

@@ -17,6 +17,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from training.files import atomic_path
+from training.image_files import mark_written
 from training.runtime.output import as_text, visible
 from zoo._markdown import markdown
 
@@ -111,6 +112,7 @@ def _field(value: float | None) -> str:
 def save_figures(folder: Path, drawings: Sequence[tuple[str, str, Callable[[], Figure]]]) -> dict[str, str]:
     """Draws figures, given as name, caption and what draws, as PNG; returns file name -> caption."""
     folder.mkdir(exist_ok=True)
+    mark_written(folder)  # the run folder does not tell of a link to this one, nor when it is moved
     drawn = {}
     for name, caption, draw in drawings:
         # Only for these figures: whoever uses the library keeps the style of their own.

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import zoo
@@ -13,8 +14,9 @@ from training.cli.main import main
 from training.config.classification import DataOptions
 from training.data.classification.folder import folder
 from training.data.classification.registry import load_source
-from training.image_files import ENDINGS, find_images, is_written, mark_written, search_images
+from training.image_files import ENDINGS, FORMATS, find_images, is_written, mark_written, search_images
 from training.recipes import get_recipe
+from training.reporting import save_figures
 from training.runs.ownership import claim
 
 pytestmark = pytest.mark.any_backend  # no backend takes part in finding files
@@ -132,6 +134,56 @@ def test_files_left_out_are_counted_by_their_endings(birds):
     (note,) = folder(birds).notes
     assert "are left out: 2 .heic, 2 .txt, 1 without an ending; .heic are images: convert them" in note
     assert search_images(["birds"]).notes() == [note]
+
+
+def test_every_ending_that_is_left_out_is_named(birds):
+    endings = [f".{letter}" for letter in "abcdefgh"]
+    for ending in endings:
+        (birds / "emu" / f"x{ending}").touch()
+    (note,) = search_images(["birds"]).notes()
+    assert note.endswith(", ".join(f"1 {ending}" for ending in endings))
+
+
+def test_arguments_that_overlap_are_searched_once(birds):
+    (birds / "emu" / "notes.txt").touch()
+    (birds / "emu" / "gone").symlink_to("nowhere")
+    write_run(birds / "runs")
+    arguments = ["birds", "./birds", "birds/emu", str(birds), "birds/**", "birds/*/*", "birds/**/*.png"]
+    assert len(find_images(arguments)[0]) == 8
+    for several in (arguments, ["birds/**"], ["birds/**/*"], ["birds", "birds/*"]):
+        found = search_images(several)
+        assert len(found.files) == 8 and len(found.written) == 1 and len(found.dangling) == 1
+        assert "are left out: 1 .txt" in found.notes()[0]
+    # By its name, or a pattern that says its ending, a file is meant.
+    assert len(find_images(["birds/emu/notes.txt"])[0]) == len(find_images(["birds/emu/*.txt"])[0]) == 1
+
+
+@pytest.mark.parametrize("how", ["linked", "moved"])
+def test_the_figures_of_a_run_are_ours_wherever_they_are(birds, how):
+    save_figures(birds.parent / "figures", [("a", "A", lambda: Figure((1, 1)))])
+    if how == "linked":
+        (birds / "emu" / "pictures").symlink_to(birds.parent / "figures")
+    else:
+        os.rename(birds.parent / "figures", birds / "emu" / "pictures")
+    found = search_images(["birds"])
+    assert len(found.files) == 8 and found.written == ["birds/emu/pictures"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "format"),
+    [
+        *((ending, "JPEG2000") for ending in (".j2c", ".jpc", ".j2k", ".jpx", ".jpf")),
+        *((".apng", "PNG"), (".dib", "DIB"), (".dib", "BMP"), (".mpo", "MPO"), (".mpo", "JPEG"), (".avifs", "AVIF")),
+    ],
+)
+def test_rarer_endings_of_the_formats_are_read(birds, ending, format):
+    if format not in (*FORMATS, "MPO"):
+        pytest.skip(f"Pillow without {format} here")
+    image = Image.new("RGB", (9, 7), (200, 40, 40))
+    several = {"save_all": True, "append_images": [image]} if ending in (".mpo", ".avifs") and format != "JPEG" else {}
+    image.save(birds / "emu" / f"more{ending}", format=format, **several)
+    source = folder(birds)
+    assert len(source.train) + len(source.test) == 9 and source.notes == ()
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

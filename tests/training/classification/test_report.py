@@ -114,7 +114,7 @@ def test_report_is_written_with_figures_that_can_be_read(tmp_path):
     assert text.startswith("# A title\n")
     assert markdown_table(outcomes) in text
     assert "| data | some |" in text
-    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    names = {path.name for path in (tmp_path / "figures").glob("*.png")}
     assert names == {
         "training_curves.png",
         "accuracy_by_class.png",
