@@ -6,6 +6,7 @@ wait for it. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 n
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import io
@@ -28,11 +29,15 @@ EXTRA = 'pip install "keras-apa[training]"'
 
 
 def console() -> int:
-    """The command of the terminal: `main`, and after Ctrl-C the process ends at once.
+    """The command of the terminal: `main`, and the process ends when the last line is out, after Ctrl-C at once.
 
-    Python would take itself down first, and with it what the threads of tf.data and XLA, which an interrupted epoch
-    leaves at work, still use: now and then that is a segmentation fault, and the exit code -11 instead of 130.
+    Python would take itself down first, with the thousands of modules of a backend: seconds, of which nobody has
+    anything. It would also take what the threads of tf.data and XLA, which an interrupted epoch leaves at work, still
+    use: now and then that is a segmentation fault, and the exit code -11 instead of 130.
     """
+    ended: list[int] = []
+    # What is registered first runs last: what libraries register while they are imported comes before it.
+    atexit.register(_end, ended)
     escape_output()  # for good, the text of a traceback too
     code = main()
     if code == 130:
@@ -46,7 +51,17 @@ def console() -> int:
         # `keras-apa list | head`: Python would flush again at its end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = _NO_READER
+    ended.append(code)
     return code
+
+
+def _end(ended: Sequence[int]) -> None:
+    """Ends the process with the exit code, if there is one: an error with a traceback has none."""
+    if ended:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(ended[0])
 
 
 @escaped_output()

@@ -14,6 +14,23 @@ from backends import BLOCK, CURRENT, OTHERS, environment, run
 
 from training.cli.main import main, unboxed, version
 
+# Something that prints when Python takes itself down, and something that a library registers.
+TORN_DOWN = """
+import atexit, sys
+import training.cli.main as cli
+
+class Kept:
+    def __del__(self):
+        print("torn down")
+
+def main():
+    atexit.register(print, "registered")
+    print("last line")
+    return 3
+
+kept, cli.main = Kept(), main
+sys.exit(cli.console())
+"""
 # What the console script of an installed package runs.
 PROGRAM = "import sys; from training.cli.main import console; sys.exit(console())"
 FAST = ["demo", "--data", "digits10_lt", "--epochs", "1", "--backend", CURRENT]
@@ -38,6 +55,13 @@ def demo(tmp_path_factory):
     result = command(*FAST, "--output", folder)
     assert result.returncode == 0, result.stderr[-3000:]
     return folder, result.stdout
+
+
+@pytest.mark.any_backend
+def test_the_process_ends_with_its_last_line():
+    """A backend takes seconds to be torn down."""
+    ended = subprocess.run([sys.executable, "-c", TORN_DOWN], capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "last line\nregistered\n", "")
 
 
 def test_demo_writes_everything_that_it_promises(demo):
