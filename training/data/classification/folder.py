@@ -33,8 +33,8 @@ def folder(
     Either `path/CLASS/…`: a part of each class is held out, at random, and becomes the test images. Or
     `path/train/CLASS/…` with `path/test/CLASS/…` or `path/val/CLASS/…` beside it: these are used as they are; where
     both are there, `val` is the validation set. In any case and also called `training`, `seg_train`, `trn`;
-    `testing`, `seg_test`, `tst`; `valid`, `validation`, `dev`, `eval`. A folder of such a name without class folders is left out where
-    there are splits, and a class where there are none; the `notes` say so.
+    `testing`, `seg_test`, `tst`; `valid`, `validation`, `dev`, `eval`. A folder of such a name without class folders is
+    left out where there are splits, and a class where there are none; the `notes` say so.
 
     Classes are in the order of their names. Images may lie in folders below that of their class; links are followed.
     Left out is what is hidden (`.name`), what has not the ending of an image (the `notes` count these), and folders
