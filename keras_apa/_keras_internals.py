@@ -3,6 +3,7 @@
 * The mask of a loss value, with which `keras.losses.Loss` divides a mean by the number of valid samples.
 * Whether a call is only a symbolic one (shape inference), and which `StatelessScope` is active: the only way
   to tell a compiled step that carries a loss's state from one that would silently drop it.
+* How a loss puts masks and sample weights together, for a mean of the same meaning in float64.
 * Adding state to a model that is already built, as a loaded one is.
 * For which output of a model a metric is, and which others the model has: Keras drops the name of a metric whose result
   is a dictionary, and that of the output with it.
@@ -14,15 +15,18 @@ import sys
 from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.losses.loss import apply_mask, reduce_weighted_values
 from keras.src.trainers.compile_utils import CompileMetrics
 from keras.src.utils.jax_utils import is_in_jax_tracing_scope
 
 __all__ = [
+    "apply_mask",
     "get_keras_mask",
     "has_stateless_scope",
     "in_converter",
     "in_symbolic_scope",
     "metrics_of_calling_model",
+    "reduce_weighted_values",
     "set_attribute_of_built_model",
     "set_keras_mask",
     "state_is_carried",
