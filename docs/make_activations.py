@@ -440,9 +440,9 @@ because -exp(-z) has no bound. `GumbelOptimizedLoss` builds on the same two loss
 at z = -200, kappa = 1, lambda = 0.5 it is {log_apa:.2f}. `log1m_gumbel(z)`, the logarithm of `1 - gumbel(z)`, is {log1m:.1f} at z = 50, where
 `gumbel(z)` is 1 in float32. The gradients are written out, not left to automatic differentiation, whose intermediate
 results overflow or cancel. float16 and bfloat16 inputs are computed in float32 and cast back, float64 inputs in float64
-(on JAX after `jax.config.update("jax_enable_x64", True)`). Keras itself is less exact: on PyTorch and JAX its own layers, which
-the attention gates and `UnbiasedBatchNormalization` contain, compute float64 with the accuracy of float32, and so does the mean
-over samples of a loss on PyTorch; use `reduction="sum"` or `"none"` there.
+(on JAX after `jax.config.update("jax_enable_x64", True)`). That includes every reduction of a loss with `dtype="float64"`.
+Keras itself is less exact: on PyTorch and JAX its own layers, which the attention gates and `UnbiasedBatchNormalization` contain,
+compute float64 with the accuracy of float32.
 
 **Cancellation.** For a small w the two terms of `log(1+w) - w/(1+w)` differ only by about w^2/2: at w = 1e-4 they agree
 to more than four of the seven digits that float32 has. Below w = {series_below:g} the series

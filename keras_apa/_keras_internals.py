@@ -1,6 +1,14 @@
 """What keras_apa needs of Keras 3.15 that has no public name, each with its reason.
 
 `tests/keras_apa/test_keras_internals.py` says in a sentence which of them a new Keras has changed.
+* The mask of a loss value, with which `keras.losses.Loss` divides a mean by the number of valid samples.
+* Whether a call is only a symbolic one (shape inference), and which `StatelessScope` is active: the only way
+  to tell a compiled step that carries a loss's state from one that would silently drop it.
+* How a loss puts masks and sample weights together, for a mean of the same meaning in float64.
+* Adding state to a model that is already built, as a loaded one is.
+* For which output of a model a metric is, and which others the model has: Keras drops the name of a metric whose result
+  is a dictionary, and that of the output with it.
+* Whether `model.export` is converting a model: Keras tells a layer nothing about it.
 """
 
 import functools
@@ -11,11 +19,13 @@ import keras
 from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.losses.loss import apply_mask, reduce_weighted_values
 from keras.src.trainers.compile_utils import CompileMetrics
 from keras.src.utils.jax_utils import is_in_jax_tracing_scope
 
 __all__ = [
     "TrackedVariable",
+    "apply_mask",
     "get_keras_mask",
     "has_stateless_scope",
     "in_converter",
@@ -25,12 +35,14 @@ __all__ = [
     "losses_of_calling_model",
     "metrics_of_calling_model",
     "parts_of",
+    "reduce_weighted_values",
     "set_attribute_of_built_model",
     "set_keras_mask",
     "state_is_carried",
     "tell_when_training",
 ]
 
+# `apply_mask`, `reduce_weighted_values`: what `keras.losses.Loss` does with the values of a loss, as our float64 mean must.
 # `set_keras_mask`: the mask of a loss value, by which `keras.losses.Loss` leaves ignored samples out of a mean.
 # `in_symbolic_scope`: whether a call is shape inference, in which nothing may look at a value.
 

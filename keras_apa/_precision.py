@@ -1,16 +1,17 @@
 """A few operations that keep float64.
 
-Keras computes `maximum`, `minimum` and `matmul` of float64 tensors in float32 on PyTorch, and turns a Python number
-beside them into float32 first; PyTorch's `softplus` is 2e-9 off from 20 on. These functions keep the dtype and the
-accuracy of their tensors.
+For float64 tensors on PyTorch, Keras computes `maximum`, `minimum`, `matmul` and the mean of a loss in float32, and
+turns a Python number beside them into float32 first; PyTorch's `softplus` is 2e-9 off from 20 on. These functions keep
+the dtype and the accuracy of their tensors.
 """
 
 import keras
 from keras import ops
 
+from keras_apa import _keras_internals as internals
 from keras_apa._kernels import softplus_and_sigmoid
 
-__all__ = ["at_least", "at_most", "is_float64", "matmul", "softplus"]
+__all__ = ["at_least", "at_most", "is_float64", "matmul", "mean_loss", "softplus"]
 
 
 def is_float64(x):
@@ -42,3 +43,22 @@ def matmul(x, y):
 def softplus(x):
     """`ops.softplus(x)`, `log(1 + exp(x))`."""
     return softplus_and_sigmoid(x)[0] if is_float64(x) else ops.softplus(x)
+
+
+def mean_loss(losses, sample_weight, mask, by_weight):
+    """The mean of the losses of samples as `keras.losses.Loss` defines it, in their dtype.
+
+    Args:
+        losses: A loss for each sample.
+        sample_weight, mask: Factors, and which samples count; or None.
+        by_weight: Whether to divide by the sum of the weights instead of by the number of samples.
+    """
+    dtype = losses.dtype
+    weights = None if sample_weight is None else ops.convert_to_tensor(sample_weight, dtype=dtype)
+    total = internals.reduce_weighted_values(losses, weights, mask, "sum", dtype)
+    if by_weight and weights is not None:
+        count = ops.sum(internals.apply_mask(weights, mask, dtype, "sum"))
+    else:
+        count = internals.reduce_weighted_values(ops.ones_like(losses), None, mask, "sum", dtype)
+    nothing = ops.equal(count, 0)
+    return ops.where(nothing, ops.zeros_like(total), total / ops.where(nothing, ops.ones_like(count), count))

@@ -9,6 +9,7 @@ from keras_apa._text import as_text
 from zoo.preprocessing import Preprocessing
 from zoo.serving.onnx import unknown_operations
 from zoo.serving.saved_model import plain_convolutions
+from zoo.serving.target import is_installed
 from zoo.value_range import range_after, sees_images
 
 
@@ -114,8 +115,18 @@ class Classifier(keras.Model):
 
         On TensorFlow, ONNX and OpenVINO get grouped convolutions that they can run: Keras's are compiled with XLA.
 
-        Raises: ValueError: If ONNX lacks an operation of TensorFlow's graph. There is no file then.
+        Raises:
+            ValueError: If ONNX lacks an operation of TensorFlow's graph; there is no file then. Or for a SavedModel on
+                PyTorch, which Keras cannot write.
+            ImportError: If OpenVINO is asked for and not installed.
         """
+        if format == "tf_saved_model" and keras.backend.backend() == "torch":
+            raise ValueError(
+                "format='tf_saved_model' of Keras's own export does not work on PyTorch. "
+                'zoo.export(model, folder, format="tf_saved_model") can write it.'
+            )
+        if format == "openvino" and not is_installed("openvino"):
+            raise ImportError("format='openvino' needs a package that is not installed: openvino; pip install openvino")
         arguments = {"format": format, "verbose": verbose, "input_signature": input_signature, **kwargs}
         if keras.backend.backend() != "tensorflow" or format not in ("onnx", "openvino"):
             return super().export(filepath, **arguments)

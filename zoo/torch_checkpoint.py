@@ -36,7 +36,7 @@ def load_authors(model, source, strict=True, skip_classifier=False):
     counters, no_counters = _counters(arrays)
     report["misshapen"] += no_counters
     if strict:
-        check_same(model, report, _hints(report))
+        check_same(model, report, _hints(report, tensors))
     assign(fitting)
     if isinstance(model, Classifier):
         model.batches_tracked = counters or None
@@ -56,11 +56,20 @@ def _counters(arrays):
     return counters, wrong
 
 
-def _hints(report):
+def _hints(report, tensors):
     if all(in_classifier(line) for lines in report.values() for line in lines):  # each begins with the key
         # Named with its function: `zoo.create_model` comes here too, and has no such option.
         way = "zoo.load_torch_checkpoint with skip_classifier=True loads the rest"
         yield f"Only the classifier differs: {way}."
+        return
+    stems = {tensor.key.partition(".")[0] for tensor in tensors}
+    # Not what is in the network's own layers: without it, the network would be another.
+    beside = all(key.partition(".")[0] not in stems for key in report["unexpected"])
+    if beside and not report["missing"] and not report["misshapen"]:
+        yield (
+            "The network is complete. If the others belong to a loss or a metric, zoo.load_torch_checkpoint with "
+            "strict=False leaves them out."
+        )
 
 
 def _is_count(number):

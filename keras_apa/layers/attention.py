@@ -36,6 +36,7 @@ class _Attention(Composite):
         self.data_format = check_name(data_format, ("channels_last", "channels_first"), "data_format")
         # A gate that is only named is made in `build`, so that its weights are named after this layer.
         self.gate = None if isinstance(gate, str) else fitted_gate(gate, self.kappa_range, self._gate_axis)
+        self.adopt()
 
     @property
     def channel_axis(self):
@@ -375,6 +376,7 @@ class CBAM(Composite):
         self.spatial = SpatialAttention(
             kernel_size, spatial_gate, spatial_kernel_initializer, frozen_batch_norm, name="spatial", **common
         )
+        self.adopt()
 
     def build(self, input_shape):
         self.channel.build(input_shape)

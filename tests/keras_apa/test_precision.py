@@ -1,6 +1,7 @@
 """float64 inputs give float64 results of float64 accuracy, on every backend."""
 
 import contextlib
+import functools
 
 import catalog
 import keras
@@ -9,6 +10,7 @@ import pytest
 from gradients import value_and_gradient
 
 from keras_apa import ops
+from keras_apa.losses import BalancedSoftmaxCrossentropy
 
 BACKEND = keras.backend.backend()
 X = np.linspace(-8, 30, 77)
@@ -121,6 +123,50 @@ def test_layers(name):
     if name == "wrapped_cauchy_dense":
         x[:, 0] += 5  # away from its pole, where the third derivative is large
     check_smooth(layer, 0.1 * x if name in OWN else x)
+
+
+def exact_mean(values, weights, valid, reduction):
+    weights = valid if weights is None else weights * valid
+    count = weights.sum() if reduction == "mean_with_sample_weight" else valid.sum()
+    return (values * weights).sum() / count
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean", "mean_with_sample_weight", "sum"])
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3, 1, 0, 2], [0, -1, 2, 3, -1, 0, 2], [-1] * 7])
+def test_every_reduction_of_a_loss(reduction, weighed, labels):
+    labels, generator = np.array(labels), np.random.default_rng(3)
+    logits, weights = generator.standard_normal((7, 4)), generator.uniform(size=7) if weighed else None
+    make = functools.partial(BalancedSoftmaxCrossentropy, [9, 5, 3, 1], dtype="float64")
+    values = np.asarray(keras.ops.convert_to_numpy(make(reduction="none")(labels, logits)))
+    loss, valid = make(reduction=reduction), labels >= 0
+    found = np.asarray(keras.ops.convert_to_numpy(loss(labels, logits, sample_weight=weights)))
+    if not valid.any():
+        exact = 0.0
+    elif reduction == "sum":
+        exact = values @ np.where(valid, 1 if weights is None else weights, 0)
+    else:
+        exact = exact_mean(values, weights, valid, reduction)
+    check(found, exact, 1e-14)
+    if reduction != "sum":
+        half = type(loss).from_config({**loss.get_config(), "dtype": "float32"})(labels, logits, sample_weight=weights)
+        assert keras.backend.standardize_dtype(half.dtype) == "float32"
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(half), exact, rtol=1e-5)
+
+
+def test_reductions_of_pixels_weigh_as_keras_does():
+    generator = np.random.default_rng(4)
+    logits = generator.standard_normal((2, 3, 4))
+    for reduction in ("mean", "mean_with_sample_weight"):
+        for shape in (None, (2, 3), (2, 1)):
+            weights = shape and generator.uniform(size=shape)
+            make = functools.partial(BalancedSoftmaxCrossentropy, [9, 5, 3, 1], reduction=reduction)
+            # Keras takes no weights of another shape than the mask.
+            ignore, label = (None, 0) if shape == (2, 1) else (-1, -1)
+            labels = np.array([[0, label, 2], [3, 1, 1]])
+            made = (make(ignore_class=ignore, dtype=dtype)(labels, logits, weights) for dtype in ("float64", "float32"))
+            ours, theirs = (float(keras.ops.convert_to_numpy(value)) for value in made)
+            assert ours == pytest.approx(theirs, rel=1e-5)
 
 
 # What a random draw changes from call to call cannot be compared.

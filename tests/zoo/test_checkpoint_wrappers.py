@@ -175,6 +175,25 @@ def test_what_stands_beside_a_wrapped_network_is_named_when_it_is_loaded(network
         zoo.load_torch_checkpoint(zoo.create_model("resnet8", classes=5), {"state_dict": state})
 
 
+@pytest.mark.parametrize("key", ["criterion.weight", "loss_fn.pos_weight", "train_acc.tp"])
+def test_buffers_of_losses_and_metrics_can_be_left_out(network, key):
+    source = {"state_dict": {**under("model.", network.state_dict()), key: torch.ones(5)}}
+    model = zoo.create_model("resnet8", classes=5)
+    with pytest.raises(ValueError, match="strict=False"):
+        zoo.load_torch_checkpoint(model, source)
+    report = zoo.load_torch_checkpoint(model, source, strict=False)
+    assert report == {"missing": [], "unexpected": [key], "misshapen": []}
+    loaded, expected = zoo.to_torch_state_dict(model), network.state_dict()
+    np.testing.assert_array_equal(loaded["conv1.weight"], expected["conv1.weight"].numpy())
+
+
+def test_layers_of_another_network_are_not_called_buffers(network):
+    state = {**network.state_dict(), "layer1.0.se.excitation.0.weight": torch.ones(1, 16)}
+    with pytest.raises(ValueError, match="unexpected: layer1.0.se") as error:
+        zoo.load_torch_checkpoint(zoo.create_model("resnet8", classes=5), state)
+    assert "strict=False" not in str(error.value)
+
+
 def test_a_wrapped_detector_keeps_its_own_backbone():
     detector = zoo.FasterRCNN("resnet18", num_classes=2, pyramid_filters=8, box_units=16)
     state = zoo.to_torch_state_dict(detector)

@@ -181,6 +181,18 @@ def test_wrong_arguments_are_named_before_any_work(model, tmp_path):
 
 
 @pytest.mark.any_backend
+def test_keras_s_own_export_names_what_does_not_work(tmp_path, monkeypatch):
+    model = zoo.create_model("resnet8", classes=2)
+    if keras.backend.backend() == "torch":
+        with pytest.raises(ValueError, match=r"does not work on PyTorch.*zoo\.export"):
+            model.export(tmp_path / "saved")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ImportError, match="not installed: openvino; pip install openvino"):
+        model.export(tmp_path / "model.xml", format="openvino")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.any_backend
 def test_missing_package_is_named_with_the_extra(tmp_path):
     program = BLOCK.format(blocked=("tensorflow", "tensorflow_serving", "tf2onnx", "onnxscript")) + (
         "import zoo\n"

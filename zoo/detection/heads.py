@@ -56,6 +56,7 @@ class ProposalHead(Composite):
         self.conv = _conv(filters, 3, _NORMAL_001, "conv", self.dtype_policy)
         self.objectness = _conv(anchors_per_cell, 1, _NORMAL_001, "objectness", self.dtype_policy)
         self.deltas = _conv(4 * anchors_per_cell, 1, _NORMAL_001, "deltas", self.dtype_policy)
+        self.adopt()
 
     def build(self, input_shape):
         shape = tuple(input_shape[0])
@@ -129,6 +130,7 @@ class BoxHead(Composite):
         # As in the zoo's classifiers, logits are float32 also in mixed precision.
         self.classifier = self._make_classifier(classifier)
         self.regressor = layers.Dense(4 * delta_sets, name="regressor", dtype="float32", **uniform)
+        self.adopt()
 
     def _make_classifier(self, classifier):
         if isinstance(classifier, layers.Layer):
@@ -221,6 +223,7 @@ class MaskHead(Composite):
             name="upsample",
         )
         self.predictor = ClassMaps(classes, dtype=self.dtype_policy, name="predictor")
+        self.adopt()
 
     def build(self, input_shape):
         shape = tuple(input_shape)

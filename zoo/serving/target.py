@@ -21,7 +21,7 @@ def check_installed(format):
     running = keras.config.backend()
     able = {backend: packages for (name, backend), packages in PACKAGES.items() if name == format}
     backends = [running] if running in able else list(able)
-    missing = {name: [package for package in able[name] if not _is_installed(package)] for name in backends}
+    missing = {name: [package for package in able[name] if not is_installed(package)] for name in backends}
     for backend in backends:
         if not missing[backend]:
             return backend
@@ -31,7 +31,8 @@ def check_installed(format):
     )
 
 
-def _is_installed(package):
+def is_installed(package):
+    """Whether Python finds a package, without importing it."""
     try:
         return importlib.util.find_spec(package) is not None
     except ValueError:  # imported without a specification

@@ -1,5 +1,7 @@
 """Layers that are made of layers: what is frozen in the original is frozen in copies and files, and nothing else."""
 
+from copy import deepcopy
+
 import keras
 import numpy as np
 import pytest
@@ -30,7 +32,8 @@ MAKERS = {
 
 def states(layer):
     """`trainable` of each layer inside, and of each variable, in order."""
-    inner = [(part.name, part.trainable) for part in layer._flatten_layers(include_self=False)]
+    parts = layer._flatten_layers(include_self=False)
+    inner = [(part.name, part.trainable) for part in parts if not isinstance(part, keras.layers.InputLayer)]
     return [layer.trainable, *inner, *(variable.trainable for variable in layer.weights)]
 
 
@@ -79,6 +82,115 @@ def test_part_frozen_or_thawed_on_its_own_stays_so_in_a_copy(name):
         found.trainable = layer.trainable = True
         assert states(found) == states(layer)
         assert states(copy(found, shape)) == states(layer)
+
+
+def freeze_and_thaw(name):
+    """A layer of the name, and what somebody freezes and thaws before it is built."""
+    given = SqueezeExcite(2, gate=APA(), **LAST)
+    twice = CBAM(2, gate=keras.Sequential([keras.layers.Dense(4, trainable=False), APA()]), **LAST)
+    cases = {
+        "channel": (cbam := CBAM(2, gate="apa", **LAST), [(cbam.channel, False)]),
+        "spatial": (cbam := CBAM(2, gate="apa", **LAST), [(cbam.spatial, False)]),
+        "gate": (given, [(given.gate, False)]),
+        "fitted gate": (gated := ChannelAttention(2, gate=APA(), **LAST), [(gated.gate, False)]),
+        "gate of a part": (cbam := CBAM(2, gate=APA(), **LAST), [(cbam.channel.gate, False)]),
+        "made frozen": (gated := SqueezeExcite(2, gate=APA(trainable=False), **LAST), [(gated.gate, True)]),
+        "all but a gate": (cbam := CBAM(2, gate=APA(), **LAST), [(cbam, False), (cbam.channel.gate, True)]),
+        "inside a gate": (twice, [(twice.channel.gate.layers[0], True), (twice.channel.gate.layers[1], False)]),
+        "frozen and thawed": (cbam := CBAM(2, gate=APA(), **LAST), [(cbam.channel, False), (cbam.channel, True)]),
+        "heads": (head := BoxHead(3, 2, units=4), [(head.classifier, False)]),
+        "maps": (head := MaskHead(2, 4, depth=2), [(head.convs[0], False)]),
+        "proposals": (head := ProposalHead(1, 4), [(head.deltas, False)]),
+    }
+    return cases[name]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    "name",
+    "channel,spatial,gate,fitted gate,gate of a part,made frozen,all but a gate,inside a gate,frozen and thawed,"
+    "heads,maps,proposals".split(","),
+)
+def test_what_is_frozen_before_the_layer_is_built_stays_so(name, frozen, tmp_path):
+    layer, changes = freeze_and_thaw(name)
+    if frozen:
+        layer.trainable = False
+    for part, value in changes:
+        part.trainable = value
+    early = copy(layer, None)
+    if name in ("heads", "maps", "proposals"):
+        shape = {"heads": (None, 2, 2, 4), "maps": IMAGE, "proposals": [IMAGE]}[name]
+        layer.build(shape)
+        expected = states(layer)
+        for made in (copy(layer, shape), copy(copy(early, None), shape)):
+            assert states(made) == expected
+        return
+    inputs = keras.Input(IMAGE[1:])
+    model = keras.Model(inputs, layer(inputs))
+    expected = states(layer)
+    model.save(tmp_path / "model.keras")
+    for made in (
+        keras.saving.load_model(tmp_path / "model.keras"),
+        keras.models.clone_model(model),
+        keras.Model.from_config(model.get_config()),
+        deepcopy(model),
+        keras.models.clone_model(deepcopy(model)),
+    ):
+        assert states(made.layers[-1]) == expected
+        assert len(made.trainable_variables) == len(model.trainable_variables)
+    assert states(copy(copy(early, None), IMAGE)) == expected
+
+
+@keras.saving.register_keras_serializable(package="test_composite")
+class Late(keras.layers.Layer):
+    """A gate of somebody else, whose parts are made when it is built, one of them frozen."""
+
+    def build(self, shape):
+        self.parts = [
+            keras.layers.Dense(shape[-1], name="same"),
+            keras.layers.Dense(shape[-1], name="frozen", trainable=False),
+        ]
+        for part in self.parts:
+            part.build(shape)
+
+    def call(self, x):
+        return self.parts[1](self.parts[0](x))
+
+
+@pytest.mark.parametrize("values", [(False, False), (True, True), (False, True)])
+def test_parts_of_another_s_layer_stay_frozen_and_thawed(values):
+    layer = SqueezeExcite(2, gate=Late(), **LAST)
+    layer.build(IMAGE)
+    for part, value in zip(layer.gate.parts, values, strict=True):
+        part.trainable = value
+    for made in (copy(layer, IMAGE), copy(copy(layer, None), IMAGE)):
+        assert states(made) == states(layer)
+
+
+def test_parts_of_one_name_are_kept_apart():
+    for frozen in ("gate", "norm"):
+        layer = SqueezeExcite(2, gate=APA(name="norm"), normalize=True, **LAST)
+        layer.build(IMAGE)
+        getattr(layer, frozen).trainable = False
+        assert layer.get_config()["trainable_parts"] == {frozen: False}
+        assert states(copy(layer, IMAGE)) == states(layer)
+    late = SqueezeExcite(2, gate=Late(), **LAST)
+    late.build(IMAGE)
+    for part in late.gate.parts:
+        part.name = "same"
+    late.gate.parts[0].trainable = False
+    assert not copy(late, IMAGE).gate.parts[0].trainable
+
+
+def test_files_that_name_parts_by_their_names_are_read():
+    layer, shape = MAKERS["masks"]()
+    found = MaskHead.from_config({**layer.get_config(), "trainable_parts": {"conv2": False}})
+    found.build(shape)
+    assert [part.trainable for part in found.convs] == [True, False]
+    gated = SqueezeExcite(2, gate=APA(name="mine"), **LAST)
+    found = SqueezeExcite.from_config({**gated.get_config(), "trainable_parts": {"mine": False}})
+    found.build(IMAGE)
+    assert [part.trainable for part in (found.gate, found.reduce)] == [False, True]
 
 
 def test_given_gate_that_was_frozen_and_then_thawed_is_trained():
