@@ -30,7 +30,7 @@ IMAGENET = {
 }
 REFERENCES = {**CIFAR, **IMAGENET}
 # These have every kind of layer and are compared on each backend; of the others, each on one.
-EVERYWHERE = ("se_resnet32_gumbel", "cb_resnet32_gumbel", "cb_resnet50_gumbel_cb", "se_resnext50_32x4d_gumbel_cosine")
+EVERYWHERE = ("se_resnet32_gumbel", "cb_resnet50_gumbel_cb", "se_resnext50_32x4d_gumbel_cosine")
 
 
 def each_or_any_backend(names):
