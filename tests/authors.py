@@ -64,9 +64,9 @@ def trainable_parameters(model):
 
 
 def check_outputs(model, arrays, description, stages, odd_size):
-    """Logits and stages at even and, unless it is `None`, an odd size; logits within 20 times the recorded float32 noise.
+    """Logits and stages at even and odd sizes; logits within 20 times the recorded float32 noise.
 
-    `stages`: name in the reference -> name of the layer.
+    `stages`: name in the reference -> name of the layer. `odd_size` may be `None`.
     """
     noise = description["logits_f32_vs_f64_maxabs"]
     probe = keras.Model(model.input, [model.output, *(model.get_layer(layer).output for layer in stages.values())])

@@ -56,6 +56,7 @@ TORCHVISION = {
     "wide_resnet50_2": 68_883_240,
 }
 # A count is the same on every backend; the big networks take seconds each to make.
+
 # JAX compiles every convolution again for another size; the smaller networks have an odd one on it.
 ODD_SIZE = None if CURRENT == "jax" else 75
 
