@@ -30,7 +30,7 @@ IMAGENET = {
 }
 REFERENCES = {**CIFAR, **IMAGENET}
 # These have every kind of layer and are compared on each backend; of the others, each on one.
-EVERYWHERE = ("se_resnet32_gumbel", "cb_resnet32_gumbel", "cb_resnet50_gumbel_cb", "se_resnext50_32x4d_gumbel_cosine")
+EVERYWHERE = ("se_resnet32_gumbel", "cb_resnet32_gumbel", "se_resnext50_32x4d_gumbel_cosine")
 
 
 def each_or_any_backend(names):
@@ -66,7 +66,7 @@ def trainable_parameters(model):
 def check_outputs(model, arrays, description, stages, odd_size):
     """Logits and stages at even and odd sizes; logits within 20 times the recorded float32 noise.
 
-    `stages`: name in the reference -> name of the layer.
+    `stages`: name in the reference -> name of the layer. `odd_size` may be `None`.
     """
     noise = description["logits_f32_vs_f64_maxabs"]
     probe = keras.Model(model.input, [model.output, *(model.get_layer(layer).output for layer in stages.values())])
@@ -79,6 +79,8 @@ def check_outputs(model, arrays, description, stages, odd_size):
         np.testing.assert_allclose(feature.mean((1, 2)), arrays[f"gap_{stage}"], atol=1e-5 * scale)
         statistics = [feature.mean(), feature.std(), np.sqrt((feature.astype("float64") ** 2).sum())]
         np.testing.assert_allclose(statistics, arrays[f"stage_{stage}"], rtol=1e-5)
+    if odd_size is None:
+        return
     odd = keras.ops.convert_to_tensor(nhwc(fill_rule.images(1, odd_size)))
     logits, *features = (keras.ops.convert_to_numpy(v) for v in probe(odd, training=False))
     assert np.abs(logits - arrays["logits_odd"]).max() <= 20 * noise

@@ -13,7 +13,7 @@ OTHERS = tuple(name for name in ALL if name != CURRENT)
 # With three suites, of which each takes the next, every backend reads and is read once.
 NEXT = ALL[(ALL.index(CURRENT) + 1) % len(ALL)]
 # Of a property's test: JAX compiles every operation again for every shape that is drawn.
-EXAMPLES = 8 if CURRENT == "jax" else 25
+EXAMPLES = 4 if CURRENT == "jax" else 25
 
 
 def convolves_channels_first():

@@ -51,7 +51,7 @@ def brute_force(predictions, labels, weights, counts, many=100, few=20):
     }
 
 
-@pytest.mark.parametrize("batch", [1000, 7])
+@pytest.mark.parametrize("batch", [pytest.param(1000, marks=pytest.mark.any_backend), 7])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.smoke
 def test_equals_authors_shot_acc(case, batch):

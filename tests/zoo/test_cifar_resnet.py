@@ -72,7 +72,7 @@ def torch_gradients(model, x, labels, training):
     return value, by_key
 
 
-@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("mode", [pytest.param("eval", marks=pytest.mark.any_backend), "train"])
 def test_gradients_equal_the_authors(mode):
     """Cross entropy against labels [3, 7], dropout 0; the authors' backward drops a term of d lambda (`paper`)."""
     reference = load("models/train_se_resnet32_gumbel.npz")
@@ -98,6 +98,7 @@ def test_gradients_equal_the_authors(mode):
     assert checked > 100
 
 
+@pytest.mark.any_backend  # on each for the function alone, in test_ops.py
 def test_exact_lambda_gradients_equal_autograd():
     reference = load("models/train_se_resnet32_gumbel.npz")
     model, _ = filled("se_resnet32_gumbel", gate_dropout=0.0, gate_normalization=True)

@@ -17,6 +17,7 @@ from zoo.export import export
 from zoo.serving.target import FORMATS
 
 TOLERANCE = 1e-4
+_SERVED = pytest.mark.skipif(CURRENT == "torch", reason="JAX's way, through TensorFlow; on PyTorch a detector goes it")
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,7 @@ def folder(model, tmp_path_factory):
     return export(model, tmp_path_factory.mktemp("models") / "birds", top_k=3)
 
 
+@_SERVED
 def test_served_outputs_equal_those_of_keras(model, folder):
     pixels = images(4)
     # Of the size that the shorter side is resized to: the crop takes it as it is.
@@ -73,12 +75,14 @@ def test_served_outputs_equal_those_of_keras(model, folder):
     assert results[6]["logits"].shape == (1, 5) and results[7]["classes"].shape == (1, 3)
 
 
+@_SERVED
 def test_saved_model_says_what_the_graph_does_not(folder):
     description = json.loads((folder / "assets.extra" / "model.json").read_text())
     assert tuple(description["class_names"]) == exported.CLASS_NAMES
     assert zoo.Preprocessing.from_config(description["preprocessing"]) == PREPROCESSING
 
 
+@_SERVED
 def test_saved_model_needs_no_xla(folder):
     graph = (folder / "saved_model.pb").read_bytes()
     assert b"XlaCallModule" not in graph and b"_XlaMustCompile" not in graph

@@ -20,6 +20,8 @@ from zoo.download import DownloadError
 from zoo.preprocessing import Preprocessing
 from zoo.presets import from_preset, list_presets, preset_config, save_preset
 
+pytestmark = pytest.mark.any_backend  # folders and files; each backend writes and reads one
+
 NAMES = ["cat", "dog", "emu"]
 PREPROCESSING = Preprocessing(image_size=(16, 16), resize_size=20, channels=1, mean=(0.5,), std=(0.25,))
 
@@ -62,6 +64,7 @@ def saved(tmp_path):
 
 @pytest.mark.parametrize("weights_format", ["h5", "safetensors"])
 @pytest.mark.smoke
+@pytest.mark.every_backend
 def test_a_preset_is_the_same_model_again(weights_format, tmp_path):
     model = network("softmax")
     model.compile("adam", "sparse_categorical_crossentropy")
@@ -118,6 +121,7 @@ def test_without_weights_the_network_has_its_start_values(saved):
         from_preset(folder)
 
 
+@pytest.mark.every_backend
 def test_a_preset_of_this_backend_loads_on_the_next(saved, tmp_path):
     model, folder = saved
     program = (

@@ -10,6 +10,8 @@ import keras_apa
 import zoo
 from keras_apa.layers import CosineDense
 
+pytestmark = pytest.mark.any_backend  # names and options
+
 
 def test_list_models_matches_patterns():
     assert len(zoo.list_models()) == 24 + 40
@@ -76,6 +78,7 @@ def test_two_networks_of_a_kind_stand_in_one_model_under_their_names(tmp_path):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, atol=1e-6)
 
 
+@pytest.mark.every_backend
 def test_a_network_starts_from_a_tensor():
     images = keras.Input((16, 24, 3), name="photos")
     model = zoo.se_resnet8(classes=2, input_tensor=images)
@@ -124,6 +127,7 @@ def test_classes_may_be_an_integer_of_numpy():
     assert zoo.create_model("resnet8", classes=np.arange(3).max() + 1).output_shape == (None, 3)
 
 
+@pytest.mark.every_backend
 def test_the_gumbel_function_may_end_a_model_that_is_saved(tmp_path):
     model = zoo.resnet8(classes=3, classifier_activation=keras_apa.ops.gumbel)
     model.save(tmp_path / "net.keras")

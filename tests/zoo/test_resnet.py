@@ -13,7 +13,7 @@ from authors import (
     filled,
     trainable_parameters,
 )
-from backends import convolves_channels_first
+from backends import CURRENT, convolves_channels_first
 from reference import load
 
 import zoo
@@ -57,6 +57,9 @@ TORCHVISION = {
 }
 # A count is the same on every backend; the big networks take seconds each to make.
 
+# JAX compiles every convolution again for another size; the smaller networks have an odd one on it.
+ODD_SIZE = None if CURRENT == "jax" else 75
+
 
 @pytest.mark.parametrize("reference", each_or_any_backend(IMAGENET))
 def test_logits_and_stages_equal_the_authors(reference):
@@ -64,7 +67,7 @@ def test_logits_and_stages_equal_the_authors(reference):
     check_state_dict(model, description)
     stages = {"stem_act": "stem_activation", "stem_pool": "stem_pool"}
     stages |= {f"layer{i}": f"stage{i}_block{n}_activation3" for i, n in enumerate((3, 4, 6, 3), start=1)}
-    check_outputs(model, load(f"models/{reference}.npz"), description, stages, 75)
+    check_outputs(model, load(f"models/{reference}.npz"), description, stages, ODD_SIZE)
 
 
 @pytest.mark.any_backend("torch")

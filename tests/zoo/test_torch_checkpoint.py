@@ -18,6 +18,8 @@ import zoo
 from keras_apa.layers import AGLU, APA
 from zoo.checkpoint_files import read_state_dict, write_state_dict
 
+pytestmark = pytest.mark.any_backend  # keys and files; each backend writes and reads one of each kind
+
 OPTIONS = {"classes": 5, "input_shape": (None, None, 3)}
 
 
@@ -86,6 +88,7 @@ def test_tensors_without_plain_numbers_are_named(kind):
 
 @pytest.mark.parametrize("ending", [".pth", ".pt", ".safetensors"])
 @pytest.mark.smoke
+@pytest.mark.every_backend
 def test_files_there_and_back_are_exact_buffers_included(ending, tmp_path):
     model = zoo.create_model("cb_resnet8", **FULL, **OPTIONS)
     state = zoo.to_torch_state_dict(model)

@@ -21,6 +21,8 @@ from zoo.weight_files import SUFFIXES
 from zoo.weight_files import load_weights as load
 from zoo.weights import IMAGENET_LT_COUNTS, WEIGHTS, WeightSet, create_with_weights, get_weights, list_weights
 
+pytestmark = pytest.mark.any_backend  # tables, files and messages; each backend loads one of each kind
+
 APA = {"activation": "aglu", "gate": "apa", "classifier": "cosine"}
 APA_LAYER = keras_apa.layers.APA()
 NORMALIZED = keras_apa.layers.NormalizedDense(3, temperature=20.0, unused_bias=True)
@@ -168,6 +170,7 @@ def test_the_prior_correction_of_the_published_number_stands_behind_the_logits(p
     np.testing.assert_array_equal(outputs(layer, logits, training=True), logits)
 
 
+@pytest.mark.every_backend
 def test_the_prior_correction_stands_before_the_activation(published):
     model = create("se_resnet8", "digits_lt", classifier_activation="softmax")
     logits = outputs(published, images()) + np.log(sum(COUNTS) / np.array(COUNTS))
@@ -200,6 +203,7 @@ def test_an_assumed_option_may_be_given_and_the_file_decides(published):
         create("se_resnet8", "digits_lt", classifier="learned_cosine")
 
 
+@pytest.mark.every_backend
 def test_another_number_of_classes_makes_a_new_head_and_says_so(published):
     with pytest.warns(UserWarning, match="se_resnet8: a new classifier for 7 classes, since 'digits_lt' has 4") as seen:
         model = create("se_resnet8", "digits_lt", classes=7)
@@ -235,6 +239,7 @@ def test_preprocessing_follows_the_image_size_that_is_chosen(published):
     assert module._fitted(imagenet, small).resize_size == 116
 
 
+@pytest.mark.every_backend
 def test_preprocess_input_takes_pixels_from_0_to_255():
     weight_set = get_weights("se_resnet50", "imagenet_lt")
     pixels = np.full((1, 2, 2, 3), 255, "uint8")
@@ -323,6 +328,7 @@ def test_a_file_of_balanced_meta_softmax_loads(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".pth", ".safetensors"])
+@pytest.mark.every_backend
 def test_a_file_of_every_kind_loads_whole_or_its_backbone(ending, tmp_path):
     path, model = tmp_path / f"net{ending}", zoo.create_model("se_resnet8", classes=3, **APA)
     if ending == ".weights.h5":

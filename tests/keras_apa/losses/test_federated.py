@@ -58,6 +58,7 @@ def test_soft_and_multi_hot_targets_ask_all_their_classes():
     )
 
 
+@pytest.mark.any_backend  # 500 calls; the draws are Keras's, the equation is tested on each
 def test_draws_are_without_replacement_with_weights_of_a_power_of_the_counts():
     counts, draws = np.array([81, 16, 4, 1]), 500
     loss = FederatedLoss(np.append(counts, 7), 3, power=0.5, seed=1, reduction=None)

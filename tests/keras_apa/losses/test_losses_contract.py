@@ -45,6 +45,18 @@ LOSSES = {
 FIXED = {name: make for name, make in LOSSES.items() if not make().state}
 EVERY = pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
 EVERY_FIXED = pytest.mark.parametrize("make", FIXED.values(), ids=FIXED.keys())
+# What the losses inherit: some of each kind on each backend, all on one.
+SOME = ("balanced_softmax", "gumbel", "drop", "seesaw_fixed", "federated")
+
+
+def _some_on_each_backend(losses):
+    marks = {name: [] if name in SOME else [pytest.mark.any_backend] for name in losses}
+    cases = [pytest.param(make, id=name, marks=marks[name]) for name, make in losses.items()]
+    return pytest.mark.parametrize("make", cases)
+
+
+INHERITED = _some_on_each_backend(LOSSES)
+INHERITED_FIXED = _some_on_each_backend(FIXED)
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 2, (6, 4)).astype("float32")
@@ -55,7 +67,7 @@ def numbers(tensor):
     return ops.convert_to_numpy(tensor)
 
 
-@EVERY
+@INHERITED
 @pytest.mark.smoke
 def test_reductions_are_those_of_keras(make):
     rows = numbers(make(reduction=None)(LABELS, LOGITS))
@@ -103,7 +115,7 @@ def test_ignored_samples_weigh_nothing_and_are_not_counted(make):
     assert float(make()(np.full(6, -1), LOGITS)) == 0
 
 
-@EVERY_FIXED
+@INHERITED_FIXED
 def test_a_mask_of_the_logits_and_ignored_labels_count_together(make):
     layer = keras.layers.Masking()
     x = np.ones((1, 6, 4), "float32") * np.array([1, 1, 1, 0, 0, 1], "float32")[None, :, None]
@@ -113,7 +125,7 @@ def test_a_mask_of_the_logits_and_ignored_labels_count_together(make):
     assert float(make()(labels, masked)) == pytest.approx(rows[[0, 1, 5]].mean(), rel=1e-5)
 
 
-@EVERY_FIXED
+@INHERITED_FIXED
 def test_label_layouts_agree(make):
     loss = make(reduction=None)
     want = numbers(loss(LABELS, LOGITS))
@@ -131,7 +143,7 @@ def test_label_layouts_agree(make):
         np.testing.assert_allclose(numbers(loss(targets, logits)).reshape(-1), want, rtol=1e-6)
 
 
-@EVERY_FIXED
+@INHERITED_FIXED
 def test_half_precision_is_computed_in_float32(make):
     want = float(make()(LABELS, LOGITS.astype("float16")))
     for dtype in ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16"):

@@ -22,8 +22,9 @@ from keras_apa.losses import (
 BACKEND = keras.backend.backend()
 # Explicit: TensorFlow's "auto" does not compile on a CPU; one torch compilation takes a minute.
 COMPILE = {"jit_compile": BACKEND != "torch"}
+TRACED = {"jit_compile": BACKEND == "jax"}
 # Where the loss in the compiled step is not what is tested; JAX always compiles.
-QUICK = {"jit_compile": BACKEND == "jax"}
+QUICK = {**TRACED, "run_eagerly": BACKEND == "tensorflow"}
 COUNTS = [60, 25, 10, 5]
 IMAGES = dict(image_counts=COUNTS, num_images=100, frequency_threshold=0.2)
 RANDOM = {
@@ -145,7 +146,7 @@ def test_an_attached_seesaw_counts_in_training_and_not_in_validation():
 def test_without_the_model_a_compiled_step_on_jax_is_an_error_and_elsewhere_works(make):
     model, loss = functional(), make()
     before = [ops.convert_to_numpy(variable.value) for variable in loss.state]
-    model.compile("sgd", loss=loss, **QUICK)
+    model.compile("sgd", loss=loss, **TRACED)
     if BACKEND == "jax":
         with pytest.raises(ValueError, match="attach_loss_state"):
             model.fit(X, Y, verbose=0)

@@ -84,7 +84,7 @@ def test_training_learns():
     assert outcome.accuracies["all"] > 0.35  # chance is 0.1
 
 
-@pytest.mark.every_backend
+@pytest.mark.any_backend("jax")
 def test_losses_with_state_train_too():
     """Seesaw counts what it sees; on JAX only a state that belongs to the model does."""
     recipe = small(loss={"name": "SeesawLoss", "options": {"class_counts": None}}, epochs=1)

@@ -11,7 +11,9 @@ import zoo
 from zoo.detection import FasterRCNN, MaskRCNN, load_torchvision, matching, paste_masks
 from zoo.detection.checkpoint import torchvision_tensors
 
-pytestmark = pytest.mark.slow  # a ResNet-50 with 1000 regions an image: a minute and more for a test
+# A ResNet-50 with 1000 regions an image: a minute and more for a test. Each backend computes every stage once; the
+# gradient, which takes minutes to compile, is PyTorch's, and each backend has those of the blocks in the other files.
+pytestmark = pytest.mark.slow
 
 EVAL = load_json("detection/maskrcnn_eval.json")
 SET = EVAL["sets"]["A"]
@@ -115,6 +117,7 @@ def summary_close(actual, name):
         assert abs(value - wanted) <= 1e-5 * max(abs(wanted), x.std()), name
 
 
+@pytest.mark.any_backend
 def test_from_torch_reads_the_checkpoint_alone(detector, state):
     assert detector.num_classes == 90 and detector.mask_filters == 256 and detector.backbone.name == "resnet50"
     assert detector.count_params() == EVAL["params_total"] + EVAL["buffers_total"] - 256 - 257 - 4 * 1024 - 4 + 256
@@ -193,6 +196,7 @@ def test_mask_head(stages, recorded, image):
     close(stages["detected_masks"][image][:10], 1 / (1 + np.exp(-own.astype("float64"))), "mask_probs")
 
 
+@pytest.mark.any_backend
 def test_pasted_masks(detector, recorded, stages):
     """Through `predict_images`, with whole masks; a pixel may flip where the mask is 0.5 but for the noise."""
     images = [recorded["A/image_u8_0"], recorded["A/image_u8_1"]]
@@ -307,9 +311,8 @@ ONE_UNIT = 3e-3
 
 
 @pytest.mark.parametrize("name", ["maskrcnn", "maskrcnn_stride", "fasterrcnn"])
+@pytest.mark.any_backend
 def test_losses_and_gradients(state, name):
-    if keras.backend.backend() != "torch" and name != "maskrcnn":
-        pytest.skip("the gradient of this network compiles for minutes: one of the three cases, all on PyTorch")
     recorded, expected = load("detection/train.npz"), TRAIN["models"][name]
     with_masks = name.startswith("maskrcnn")
     if with_masks:
@@ -344,6 +347,7 @@ def test_losses_and_gradients(state, name):
             np.testing.assert_allclose(gradient, wanted, rtol=0, atol=atol, err_msg=key)
 
 
+@pytest.mark.any_backend
 def test_a_checkpoint_that_does_not_fit_is_named(detector, state):
     missing = {key: value for key, value in state.items() if key != "rpn.head.conv.0.0.bias"}
     with pytest.raises(ValueError, match=r"missing: rpn\.head\.conv\.0\.0\.bias"):
