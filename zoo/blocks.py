@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_apa._names import check_bool, check_name
+from keras_apa._checks import check_bool, check_name
 from keras_apa.layers import (
     AGLU,
     CBAM,

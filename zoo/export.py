@@ -8,7 +8,7 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_apa._names import check_name
+from keras_apa._checks import check_name
 from keras_apa._text import as_text
 from zoo.detection.export import DetectorSettings, export_detector, write_detector
 from zoo.detection.rcnn import FasterRCNN

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apa._names import check_name
+from keras_apa._checks import check_name
 from zoo.value_range import warn_of_range
 
 INTERPOLATIONS = ("bilinear", "bicubic")

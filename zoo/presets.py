@@ -20,7 +20,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_apa._names import check_name
+from keras_apa._checks import check_name
 from keras_apa._text import visible
 from keras_apa._version import __version__
 from keras_apa.layers import PriorCorrection

@@ -5,7 +5,7 @@ import functools
 import inspect
 import numbers
 
-from keras_apa._names import check_name
+from keras_apa._checks import check_name
 from zoo.cifar_resnet import CIFAR_RESNETS
 from zoo.resnet import IMAGENET_RESNETS, build_resnet
 from zoo.weights import create_with_weights
@@ -83,7 +83,7 @@ def create_model(name, /, weights=None, **options):
     """
     architecture = ARCHITECTURES[check_name(name, ARCHITECTURES, "model")]
     for option in options:
-        check_name(option, OPTIONS, f"option of {name}:")
+        check_name(option, OPTIONS, f"an option of {name}")
     if isinstance(options.get("classes"), numbers.Integral) and not isinstance(options["classes"], bool):
         options["classes"] = int(options["classes"])  # `labels.max() + 1` is NumPy's, which Keras does not take
     build = functools.partial(build_resnet, name, architecture)

@@ -10,7 +10,7 @@ import numbers
 import keras
 from keras import layers
 
-from keras_apa._names import check_bool, check_name
+from keras_apa._checks import check_bool, check_name
 from keras_apa.layers.attention import KAIMING_NORMAL
 from zoo import blocks
 from zoo.classifier import Classifier

@@ -268,9 +268,11 @@ def get_weights(model, weights):
     parts = [
         f"Published weights of {model}: {', '.join(own)}." if own else f"There are no published weights of {model}.",
         f"Nearest: {', '.join(near)}." if near else "",
-        f"Otherwise weights must be a path that ends in {', '.join(SUFFIXES)}.",
     ]
-    raise ValueError(f"Unknown weights {weights!r} for {model}. " + " ".join(part for part in parts if part))
+    raise ValueError(
+        f"weights must be published ones of {model} or a path that ends in {', '.join(SUFFIXES)}; given: {weights!r}. "
+        + " ".join(part for part in parts if part)
+    )
 
 
 def create_with_weights(name, build, weights, options):

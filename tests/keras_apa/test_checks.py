@@ -14,7 +14,6 @@ PACKAGE = pathlib.Path(keras_apa.__file__).parent
 OTHERS = {
     "__init__.py": "module ",  # Python's own words for an attribute that a module lacks
     "_moved.py": "module ",
-    "_names.py": "Unknown ",  # what zoo imports
     "_siblings.py": "Keras registers no class",  # for the developer of a method that nobody calls
 }
 

@@ -147,9 +147,9 @@ def test_wrong_arguments_are_named_before_any_work(model, tmp_path):
     vector = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     wide = zoo.Preprocessing(image_size=(16, 16))
     cases = (
-        (model, {"format": "tflite"}, "Unknown format 'tflite'.*Nearest: .*litert"),
+        (model, {"format": "tflite"}, "format must be one of .*; given: 'tflite'. Nearest: .*litert"),
         (model, {"quantization": "float16"}, "quantization='float16' has no place in format 'tf_saved_model'"),
-        (model, {"format": "litert", "quantization": "int4"}, "Unknown quantization 'int4'"),
+        (model, {"format": "litert", "quantization": "int4"}, "quantization must be one of .*; given: 'int4'"),
         (model, {"format": "litert", "quantization": "int8"}, "needs representative_images"),
         (
             model,
@@ -159,7 +159,7 @@ def test_wrong_arguments_are_named_before_any_work(model, tmp_path):
         (model, {"representative_images": images(1)}, "no place without quantization='int8'"),
         (model, {"top_k": 0}, "top_k must be a whole number of at least 1; given: 0"),
         (model, {"class_names": ["a"]}, "class_names must have 5 names, one a class"),
-        (model, {"activation": "tanh"}, "Unknown activation 'tanh'"),
+        (model, {"activation": "tanh"}, "activation must be one of .*; given: 'tanh'"),
         (model, {"preprocessing": wide}, r"preprocessing makes images of \(16, 16\)"),
         (model, {"preprocessing": exported.GREY}, r"preprocessing makes 1 channels, but .* \(None, 16, 12, 3\)"),
         (model, {"preprocessing": {"mean": 0}}, "preprocessing must be a zoo.Preprocessing or None"),

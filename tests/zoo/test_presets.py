@@ -203,7 +203,7 @@ def test_nothing_is_left_when_writing_fails(saved, tmp_path):
         ({"metrics": {"top1": "high"}}, "metrics must be finite numbers; given: top1 = 'high'"),
         ({"metrics": {"top1": None}}, "metrics must be finite numbers; given: top1 = None"),
         ({"metrics": [1]}, "metrics must be a mapping"),
-        ({"weights_format": "npz"}, "Unknown weights_format 'npz'"),
+        ({"weights_format": "npz"}, "weights_format must be one of .*; given: 'npz'"),
         ({"class_names": ["one"]}, "3 names"),
         ({"preprocessing": "imagenet"}, "preprocessing must be a zoo.Preprocessing"),
     ],

@@ -169,7 +169,7 @@ def test_layer_names_tell_stage_block_and_role():
         ({"input_shape": (7, 8, 3), "stem": "cifar"}, ["input_shape must be at least 8"]),
         ({"input_shape": (64, 64, None)}, ["input_shape must say the number of channels"]),
         ({"input_shape": (64, -1, 3)}, ["input_shape must hold positive integers"]),
-        ({"stem": "imagnet"}, ["Unknown stem 'imagnet'", "imagenet"]),
+        ({"stem": "imagnet"}, ["stem must be one of imagenet, cifar; given: 'imagnet'."]),
         ({"pyramid": True, "pooling": "avg"}, ["pyramid=True", "pooling"]),
         ({"data_format": "channels_middle"}, ["data_format"]),
         ({"gate": "apa"}, ["resnet50 has no place for gate", "se_resnet50 or cb_resnet50"]),

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from keras_apa._names import check_name
+from keras_apa._checks import check_name
 from keras_apa._text import as_text
 from zoo.serving.graph import in_float32
 from zoo.serving.process import write_on_able_backend

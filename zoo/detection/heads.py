@@ -3,7 +3,7 @@
 import keras
 from keras import initializers, layers, ops
 
-from keras_apa._names import check_name
+from keras_apa._checks import check_name
 from keras_apa.layers import CosineDense, NormalizedDense
 from keras_apa.layers.composite import Composite
 from zoo.blocks import clone

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apa._names import check_name
+from keras_apa._checks import check_name
 from zoo.detection.heads import MaskHead
 from zoo.detection.losses import mask_loss
 from zoo.detection.masks import mask_targets, paste_masks

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import numbers
 
-from keras_apa._names import check_name
+from keras_apa._checks import check_name
 from zoo.detection.boxes import MAX_LOG_SCALE
 
 
@@ -157,5 +157,5 @@ def make_options(conventions, changes):
     check_name(conventions, CONVENTIONS, "conventions")
     names = [field.name for field in dataclasses.fields(Options)]
     for name in changes:
-        check_name(name, names, "option of a detector:")
+        check_name(name, names, "an option of a detector")
     return Options(**{**CONVENTIONS[conventions], **changes})

@@ -5,7 +5,7 @@ from keras import initializers, ops
 
 from keras_apa import losses
 from keras_apa import ops as apa_ops
-from keras_apa._names import check_name
+from keras_apa._checks import check_name
 from zoo.detection.losses import binary_crossentropy
 from zoo.resnet import UNIFORM_FAN_IN
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apa._names import check_name
+from keras_apa._checks import check_name
 
 MASK_FORMATS = ("image", "box")
 

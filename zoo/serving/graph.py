@@ -11,7 +11,7 @@ from keras import layers, ops
 import keras_apa
 from keras_apa import _keras_internals as internals
 from keras_apa import _kernels
-from keras_apa._names import check_name
+from keras_apa._checks import check_name
 from zoo.preprocessing import Preprocessing
 from zoo.value_range import values_known
 

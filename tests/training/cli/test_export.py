@@ -49,7 +49,7 @@ def test_wrong_use_is_named(file, tmp_path):
         ("missing.keras", {}, "the model must be a file that is there; given: 'missing.keras'"),
         (tmp_path / "model.pth", {}, "the model must be a .keras file; .* keras-apa convert"),
         (tmp_path / "broken.keras", {}, "cannot load '.*broken.keras'"),
-        (file, {"format": "tensorflow"}, "Unknown format 'tensorflow'.*Allowed: tf_saved_model, onnx, litert"),
+        (file, {"format": "tensorflow"}, "format must be one of tf_saved_model, onnx, litert; given: 'tensorflow'"),
         (file, {"top_k": 0}, "top_k must be a whole number"),
         (
             file,
