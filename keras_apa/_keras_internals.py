@@ -42,7 +42,8 @@ __all__ = [
     "tell_when_training",
 ]
 
-# `apply_mask`, `reduce_weighted_values`: what `keras.losses.Loss` does with the values of a loss, as our float64 mean must.
+# `apply_mask`, `reduce_weighted_values`: what `keras.losses.Loss` does with the values of a loss; so does our float64
+# mean.
 # `set_keras_mask`: the mask of a loss value, by which `keras.losses.Loss` leaves ignored samples out of a mean.
 # `in_symbolic_scope`: whether a call is shape inference, in which nothing may look at a value.
 
