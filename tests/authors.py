@@ -4,6 +4,7 @@ import fill_rule
 import keras
 import numpy as np
 import pytest
+from backends import forward
 from reference import load_json
 
 import zoo
@@ -70,7 +71,7 @@ def check_outputs(model, arrays, description, stages, odd_size):
     """
     noise = description["logits_f32_vs_f64_maxabs"]
     probe = keras.Model(model.input, [model.output, *(model.get_layer(layer).output for layer in stages.values())])
-    logits, *features = (keras.ops.convert_to_numpy(v) for v in probe(nhwc(arrays["x"]), training=False))
+    logits, *features = forward(probe, nhwc(arrays["x"]))
     assert np.abs(logits - arrays["logits_f64"]).max() <= 20 * noise
     for feature, stage in zip(features, stages, strict=True):
         scale = np.abs(arrays[f"corner_{stage}"]).max()
@@ -81,8 +82,7 @@ def check_outputs(model, arrays, description, stages, odd_size):
         np.testing.assert_allclose(statistics, arrays[f"stage_{stage}"], rtol=1e-5)
     if odd_size is None:
         return
-    odd = keras.ops.convert_to_tensor(nhwc(fill_rule.images(1, odd_size)))
-    logits, *features = (keras.ops.convert_to_numpy(v) for v in probe(odd, training=False))
+    logits, *features = forward(probe, nhwc(fill_rule.images(1, odd_size)))
     assert np.abs(logits - arrays["logits_odd"]).max() <= 20 * noise
     assert set(description["stages_odd"]) == set(stages)
     for feature, stage in zip(features, stages, strict=True):

@@ -16,6 +16,13 @@ NEXT = ALL[(ALL.index(CURRENT) + 1) % len(ALL)]
 EXAMPLES = 4 if CURRENT == "jax" else 25
 
 
+def forward(model, x):
+    """`model(x)` at inference as numpy arrays; on JAX in one program, as it compiles each operation alone otherwise."""
+    if CURRENT == "jax":
+        return model.predict_on_batch(x)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(x, training=False))
+
+
 def convolves_channels_first():
     """TensorFlow does on a GPU, and on those CPUs for which it takes oneDNN's kernels; the others always do."""
     try:

@@ -6,6 +6,8 @@ import demo_seeds
 import detection_seeds
 import pytest
 
+pytestmark = pytest.mark.any_backend
+
 RESULTS = {
     "runs": {
         f"{title} | {seed}": {

@@ -3,8 +3,11 @@
 import re
 
 import make_recipes
+import pytest
 
 from training.recipes import recipes
+
+pytestmark = pytest.mark.any_backend
 
 README = make_recipes.README.read_text(encoding="utf-8")
 

@@ -98,6 +98,7 @@ def test_the_demo_command_runs(tmp_path):
         assert outcome["history"]["loss"][-1] < 0.9 * outcome["history"]["loss"][0]
 
 
+@pytest.mark.any_backend
 def test_the_table_is_the_measured_one():
     results = json.loads(demo_seeds.RESULTS.read_text())
     assert len(results["runs"]) == 5 * len(demo_seeds.SETTINGS)
