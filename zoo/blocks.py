@@ -237,7 +237,9 @@ def check_attention(name, attention, gate, spatial_gate, gate_normalization, gat
     )
     for argument, value, has_place, other in places:
         if value is not None and not has_place:
-            raise ValueError(f"{name} has no place for {argument}={value!r}; use {other}, or leave {argument} out.")
+            raise ValueError(
+                f"{argument} must be left out for {name}, which has no place for it; given: {value!r}. Use {other}."
+            )
     if gate_normalization is not None:
         check_bool(gate_normalization, "gate_normalization")
     if gate_dropout is not None:

@@ -49,7 +49,9 @@ def read_state_dict(source):
             arrays[key] = _to_numpy(value)
         except (TypeError, RuntimeError, NotImplementedError) as error:
             # Sparse, quantized and meta tensors.
-            raise ValueError(f"source: {key!r} is no plain tensor of numbers ({first_line(error)})") from error
+            raise ValueError(
+                f"source must hold plain tensors of numbers; given: {key!r} ({first_line(error)})."
+            ) from error
     return arrays
 
 
@@ -97,7 +99,7 @@ def check_ending(path):
     """The ending of `path`, if it is one that holds PyTorch tensors; a ValueError otherwise."""
     ending = pathlib.Path(path).suffix.lower()
     if ending not in ENDINGS:
-        raise ValueError(f"a PyTorch checkpoint ends in {', '.join(ENDINGS)}; given: {str(path)!r}.")
+        raise ValueError(f"a PyTorch checkpoint must end in {', '.join(ENDINGS)}; given: {str(path)!r}.")
     return ending
 
 

@@ -96,7 +96,10 @@ def export(
     check_name(format, FORMATS, "format")
     _check_model(model)
     if image_size is not None:
-        raise ValueError("image_size is for detectors; that of other models is in their preprocessing.")
+        raise ValueError(
+            f"image_size must be left out for a model that is no detector; given: {image_size!r}. "
+            "The size is in the model's preprocessing."
+        )
     settings = Settings(
         format=format,
         name=model_name(folder, format),
@@ -150,11 +153,16 @@ def _check_model(model):
     if not isinstance(model, keras.Model):
         raise ValueError(f"model must be a keras.Model; given: {model!r}.")
     if not model.built:
-        raise ValueError(f"model {model.name!r} is not built; call it on a batch first, or give it an input shape.")
+        raise ValueError(
+            f"model must be built; given: {model.name!r}, which is not. "
+            "Call it on a batch first, or give it an input shape."
+        )
     if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
-        raise ValueError(f"model must be functional or Sequential; {type(model).__name__} overrides call().")
+        raise ValueError(
+            f"model must be functional or Sequential; given: {type(model).__name__}, which overrides call()."
+        )
     if not isinstance(model.input_shape, tuple) or len(model.input_shape) != 4:
-        raise ValueError(f"model must take one batch of images; its input shape is {model.input_shape}.")
+        raise ValueError(f"model must take one batch of images; given: the input shape {model.input_shape}.")
 
 
 def _check_preprocessing(model, preprocessing):
@@ -162,16 +170,17 @@ def _check_preprocessing(model, preprocessing):
         preprocessing = getattr(model, "preprocessing", None)
     if preprocessing is None:
         raise ValueError(
-            f"model {model.name!r} does not say how its images are prepared; give "
-            "preprocessing=zoo.Preprocessing(image_size=(height, width), mean=..., std=...). For a network that takes "
-            "pixels from 0 to 255 itself, std is 1/255 for each channel."
+            f"preprocessing must be given for {model.name!r}, which does not say how its images are prepared; given: "
+            "None. Give preprocessing=zoo.Preprocessing(image_size=(height, width), mean=..., std=...). For a network "
+            "that takes pixels from 0 to 255 itself, std is 1/255 for each channel."
         )
     if not isinstance(preprocessing, Preprocessing):
         raise ValueError(f"preprocessing must be a zoo.Preprocessing or None; given: {preprocessing!r}.")
     sizes = image_shape(model, preprocessing.channels)[:2]
     if any(size not in (None, wanted) for size, wanted in zip(sizes, preprocessing.image_size, strict=True)):
         raise ValueError(
-            f"preprocessing makes images of {preprocessing.image_size}, but the model's input has the size {sizes}."
+            f"preprocessing must make images of the size of the model's input, {sizes}; given: "
+            f"{preprocessing.image_size}."
         )
     return preprocessing
 
@@ -180,7 +189,9 @@ def _check_class_names(model, class_names):
     classes = num_classes(model)
     if classes is None:
         if class_names is not None:
-            raise ValueError(f"class_names has no place: model {model.name!r} has no classifier.")
+            raise ValueError(
+                f"class_names must be left out for {model.name!r}, which has no classifier; given: {class_names!r}."
+            )
         return None
     if class_names is None:
         class_names = getattr(model, "class_names", None) or range(classes)
@@ -201,14 +212,21 @@ def _check_quantization(model, settings, images):
         check_name(quantization, QUANTIZATIONS, "quantization")
         if settings.format != "litert":
             raise ValueError(
-                f"quantization={quantization!r} has no place in format {settings.format!r}; it is for litert."
+                f"quantization must be left out unless format='litert'; given: {quantization!r} with "
+                f"{settings.format!r}."
             )
     if quantization != "int8":
         if images is not None:
-            raise ValueError("representative_images has no place without quantization='int8'.")
+            raise ValueError(
+                "representative_images must be left out unless quantization='int8'; "
+                f"given: {type(images).__name__} with quantization={quantization!r}."
+            )
         return None
     if images is None:
-        raise ValueError("quantization='int8' needs representative_images: some 100 images, pixels from 0 to 255.")
+        raise ValueError(
+            "representative_images must be given with quantization='int8'; given: None. "
+            "Give some 100 images, pixels from 0 to 255."
+        )
     images = np.asarray(images, "float32")
     shape = image_shape(model, settings.preprocessing.channels)
     if (

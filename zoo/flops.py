@@ -36,7 +36,7 @@ def count_flops(model, input_shape=None):
     """
     shape = tuple(input_shape or model.input_shape[1:])
     if None in shape:
-        raise ValueError(f"input_shape must say the size of the image for a model with input shape {shape}.")
+        raise ValueError(f"input_shape must say the size of the image, which the model leaves open; given: {shape}.")
     shapes = {model.input.name: (1, *shape)}
     total = 0
     # The layers of a functional model stand in the order in which they are called.

@@ -133,7 +133,9 @@ def _as_batch(images):
         try:
             images = np.asarray(images, "float32")
         except (ValueError, TypeError) as error:
-            raise ValueError(f"images must be numbers, and all of one size ({error}).") from error
+            raise ValueError(
+                f"images must be numbers, and all of one size; given: {type(images).__name__} ({error})."
+            ) from error
     if len(images.shape) not in (3, 4):
         raise ValueError(f"images must have 3 axes, or 4 with the batch; given: {tuple(images.shape)}.")
     return images

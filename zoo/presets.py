@@ -260,7 +260,7 @@ def _find(preset):
         return Path(name).expanduser()
     near = difflib.get_close_matches(name, list_presets(), n=3)
     raise ValueError(
-        f"There is no preset and no folder {name!r}."
+        f"preset must be the name of a preset or a folder; given: {name!r}."
         + (f" Nearest: {', '.join(near)}." if near else "")
         + f" Presets: {', '.join(list_presets()) or 'none in this installation'}."
     )
@@ -269,7 +269,9 @@ def _find(preset):
 def _fetch(handle):
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", handle)
     if match is None:
-        raise ValueError(f"preset must look like hf://user/repository or hf://user/repository@revision: {handle!r}.")
+        raise ValueError(
+            f"preset must look like hf://user/repository or hf://user/repository@revision; given: {handle!r}."
+        )
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:

@@ -174,7 +174,9 @@ def build_resnet(
     if include_top:
         x = blocks.classify(x, classes, classifier, classifier_activation, architecture.dense_initializer)
         if given_classes is not None and x.shape[-1] != classes:
-            raise ValueError(f"classes is {classes}, but the classifier {classifier.name!r} has {x.shape[-1]} outputs.")
+            raise ValueError(
+                f"classes must be {x.shape[-1]}, the outputs of the classifier {classifier.name!r}; given: {classes}."
+            )
     return Classifier(inputs, x, name=name)
 
 
@@ -216,9 +218,14 @@ def _check(
     check_bool(pyramid, "pyramid")
     check_name(pooling, (None, "avg", "max"), "pooling")
     if pyramid and pooling is not None:
-        raise ValueError(f"pyramid=True gives the stages as they are; leave out pooling={pooling!r}.")
+        raise ValueError(
+            f"pooling must be left out with pyramid=True, which gives the stages as they are; given: {pooling!r}."
+        )
     if pyramid and classifier_activation is not None:
-        raise ValueError(f"pyramid=True has no classifier; leave out classifier_activation={classifier_activation!r}.")
+        raise ValueError(
+            "classifier_activation must be left out with pyramid=True, which has no classifier; "
+            f"given: {classifier_activation!r}."
+        )
     stem = check_name(stem or architecture.stem, ("imagenet", "cifar"), "stem")
     options = blocks.Options(
         architecture=architecture,
@@ -248,7 +255,9 @@ def _shape_of(tensor, input_shape):
         raise ValueError(f"input_tensor must be a batch of images, of rank 4; given: shape {tuple(tensor.shape)}.")
     shape = tuple(tensor.shape[1:])
     if input_shape is not None and tuple(input_shape) != shape:
-        raise ValueError(f"input_shape {tuple(input_shape)!r} differs from that of input_tensor, {shape!r}; give one.")
+        raise ValueError(
+            f"input_shape must be that of input_tensor, {shape!r}, or left out; given: {tuple(input_shape)!r}."
+        )
     return shape
 
 

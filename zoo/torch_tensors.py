@@ -104,7 +104,9 @@ def _torch_prefix(name, names):
         return fixed[name]
     match = re.fullmatch(r"stage(\d+)_block(\d+)_(conv|norm|activation|gate|shortcut_conv|shortcut_norm)(\d?)", name)
     if match is None:
-        raise ValueError(f"Layer {name!r} has no place in the authors' checkpoints.")
+        raise ValueError(
+            f"the model must have the layers of the authors' checkpoints and no others; given: layer {name!r}."
+        )
     stage, block, role, number = match.groups()
     role = {
         "conv": "conv",
@@ -163,7 +165,9 @@ def _spatial_gate(layer, prefix):
 def _variables(layer, prefix, **names):
     for variable in layer.weights:
         if variable.name not in names:
-            raise ValueError(f"Weight {variable.path!r} has no place in the authors' checkpoints.")
+            raise ValueError(
+                f"the model must have the weights of the authors' checkpoints and no others; given: {variable.path!r}."
+            )
         key, *layout = names[variable.name]
         yield TorchTensor(f"{prefix}.{key}", variable, *layout)
 

@@ -31,7 +31,7 @@ def check_path(weights):
     if not has_suffix(path):
         raise ValueError(f"weights must be a path that ends in {', '.join(SUFFIXES)}; given: {str(path)!r}.")
     if not path.is_file():
-        raise ValueError(f"weights: there is no file {str(path)!r}.")
+        raise ValueError(f"weights must be a file that is there; given: {str(path)!r}.")
     return path
 
 

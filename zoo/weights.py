@@ -357,7 +357,8 @@ def _merge(weight_set, options):
         free = key in weight_set.assumed or _is_such_a_layer(chosen, value)
         if chosen != value and not free and not (key == "classifier" and new_head):
             raise ValueError(
-                f"The weights {weight_set.name!r} of {weight_set.model} need {key}={value!r}; given: {chosen!r}. "
+                f"{key} must be {value!r} for the weights {weight_set.name!r} of {weight_set.model}; given: "
+                f"{chosen!r}. "
                 f"Leave out {key}, or leave out weights."
             )
     return {**own, **given}

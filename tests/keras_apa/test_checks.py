@@ -1,4 +1,4 @@
-"""Every error of keras_apa has one form: what must be, and what was given."""
+"""Every error of keras_apa and zoo has one form: what must be, and what was given."""
 
 import ast
 import pathlib
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_apa
+import zoo
 from keras_apa._checks import check_bool, check_integer, check_name, check_number
 
 PACKAGE = pathlib.Path(keras_apa.__file__).parent
@@ -16,6 +17,25 @@ OTHERS = {
     "_moved.py": "module ",
     "_siblings.py": "Keras registers no class",  # for the developer of a method that nobody calls
 }
+ZOO = pathlib.Path(zoo.__file__).parent
+# What a ValueError of zoo says about the state of a file, or why an export failed, in a plain sentence.
+STATES = (
+    "The checkpoint ",
+    "of this checkpoint",
+    "The preset ",
+    "of the preset ",
+    "There is no file ",
+    "cannot be read",
+    "cannot be written",
+    "cannot write",
+    "was not opened",
+    "does not fit",
+    "a preset",
+    "holds a ",
+    "cannot run this model",
+    "ONNX has no operation",
+    "needs XLA",
+)
 
 
 @pytest.mark.parametrize(
@@ -51,12 +71,24 @@ def test_what_is_right_comes_back():
     assert check_integer(np.int64(3), "a", low=3, high=3) == 3 and check_integer(None, "a", or_none=True) is None
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_every_error_has_that_form(path):
+def texts_of_errors(path):
+    """The exception, line and text of each `raise` of a file that has its text there."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             parts = [each.value for each in ast.walk(node.exc) if isinstance(each, ast.Constant)]
-            text = "".join(part for part in parts if isinstance(part, str))
-            if not text or text.startswith(OTHERS.get(str(path.relative_to(PACKAGE)), "\0")):
-                continue  # of a text that is made elsewhere
-            assert " must " in text and "; given: " in text, f"{path.name}:{node.lineno}: {text}"
+            if text := "".join(part for part in parts if isinstance(part, str)):
+                yield ast.unparse(node.exc.func), node.lineno, text
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_error_has_that_form(path):
+    for _, line, text in texts_of_errors(path):
+        if not text.startswith(OTHERS.get(str(path.relative_to(PACKAGE)), "\0")):
+            assert " must " in text and "; given: " in text, f"{path.name}:{line}: {text}"
+
+
+@pytest.mark.parametrize("path", sorted(ZOO.rglob("*.py")), ids=lambda path: str(path.relative_to(ZOO)))
+def test_so_has_every_error_of_zoo_about_an_argument(path):
+    for kind, line, text in texts_of_errors(path):
+        if kind in ("ValueError", "TypeError") and not any(state in text for state in STATES):
+            assert " must " in text and "; given: " in text, f"{path.name}:{line}: {text}"

@@ -135,7 +135,9 @@ def test_layer_of_a_user_s_module_goes_to_the_fresh_process(tmp_path, monkeypatc
 
     Here.__module__ = "__main__"
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(Here()(inputs)))
-    with pytest.raises(ValueError, match=r"Here is defined in the program itself.*put it into a module"):
+    with pytest.raises(
+        ValueError, match=r"Here must be in a module.*defined in the program itself.*Put it into a module"
+    ):
         export(model, tmp_path / "out", format="litert", preprocessing=PREPROCESSING)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["1"]
 
@@ -148,26 +150,38 @@ def test_wrong_arguments_are_named_before_any_work(model, tmp_path):
     wide = zoo.Preprocessing(image_size=(16, 16))
     cases = (
         (model, {"format": "tflite"}, "format must be one of .*; given: 'tflite'. Nearest: .*litert"),
-        (model, {"quantization": "float16"}, "quantization='float16' has no place in format 'tf_saved_model'"),
+        (
+            model,
+            {"quantization": "float16"},
+            "quantization must .* format='litert'; given: 'float16' with 'tf_saved_model'",
+        ),
         (model, {"format": "litert", "quantization": "int4"}, "quantization must be one of .*; given: 'int4'"),
-        (model, {"format": "litert", "quantization": "int8"}, "needs representative_images"),
+        (
+            model,
+            {"format": "litert", "quantization": "int8"},
+            "representative_images must be given with quantization='int8'",
+        ),
         (
             model,
             {"format": "litert", "quantization": "int8", "representative_images": np.zeros((2, 8, 8, 3))},
             r"must have the shape \(count, 16, 12, 3\); given: \(2, 8, 8, 3\)",
         ),
-        (model, {"representative_images": images(1)}, "no place without quantization='int8'"),
+        (
+            model,
+            {"representative_images": images(1)},
+            "representative_images must be left out unless quantization='int8'",
+        ),
         (model, {"top_k": 0}, "top_k must be a whole number of at least 1; given: 0"),
         (model, {"class_names": ["a"]}, "class_names must have 5 names, one a class"),
         (model, {"activation": "tanh"}, "activation must be one of .*; given: 'tanh'"),
-        (model, {"preprocessing": wide}, r"preprocessing makes images of \(16, 16\)"),
-        (model, {"preprocessing": exported.GREY}, r"preprocessing makes 1 channels, but .* \(None, 16, 12, 3\)"),
+        (model, {"preprocessing": wide}, r"preprocessing must make images .*; given: \(16, 16\)"),
+        (model, {"preprocessing": exported.GREY}, r"preprocessing must .* \(None, 16, 12, 3\); given: 1 channels"),
         (model, {"preprocessing": {"mean": 0}}, "preprocessing must be a zoo.Preprocessing or None"),
-        (plain, {}, r"does not say how its images are prepared; give preprocessing=zoo.Preprocessing"),
-        (plain, {"preprocessing": PREPROCESSING, "class_names": "abc"}, "class_names has no place"),
-        (unbuilt, {}, "is not built"),
-        (subclass(), {}, "is not built"),
-        (vector, {}, r"must take one batch of images; its input shape is \(None, 4\)"),
+        (plain, {}, r"does not say how its images are prepared; given: None. Give preprocessing=zoo.Preprocessing"),
+        (plain, {"preprocessing": PREPROCESSING, "class_names": "abc"}, "class_names must be left out"),
+        (unbuilt, {}, "model must be built"),
+        (subclass(), {}, "model must be built"),
+        (vector, {}, r"must take one batch of images; given: the input shape \(None, 4\)"),
         ("model.keras", {}, "model must be a keras.Model; given: 'model.keras'"),
     )
     for given, options, message in cases:
@@ -176,7 +190,7 @@ def test_wrong_arguments_are_named_before_any_work(model, tmp_path):
     with pytest.raises(ValueError, match=r"folder must name a folder, in which VERSION/model.onnx is made"):
         export(model, tmp_path / "birds.onnx", format="onnx")
     (tmp_path / "taken" / "3").mkdir(parents=True)
-    with pytest.raises(ValueError, match="version 3 exists"):
+    with pytest.raises(ValueError, match="version must be new; given: 3"):
         export(model, tmp_path / "taken" / "3")
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is a file"):

@@ -224,7 +224,7 @@ def test_names_of_the_package_are_found_and_unknown_ones_are_explained(saved, mo
     monkeypatch.setattr(presets, "FOLDER", folder.parent)
     assert list_presets() == ["pets"] and list_presets("cars*") == []
     np.testing.assert_array_equal(outputs(from_preset("pets")), outputs(model))
-    with pytest.raises(ValueError, match=r"no preset and no folder 'pest'\. Nearest: pets\. Presets: pets\."):
+    with pytest.raises(ValueError, match=r"preset must be .*; given: 'pest'\. Nearest: pets\. Presets: pets\."):
         from_preset("pest")
 
 

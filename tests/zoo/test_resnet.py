@@ -172,7 +172,7 @@ def test_layer_names_tell_stage_block_and_role():
         ({"stem": "imagnet"}, ["stem must be one of imagenet, cifar; given: 'imagnet'."]),
         ({"pyramid": True, "pooling": "avg"}, ["pyramid=True", "pooling"]),
         ({"data_format": "channels_middle"}, ["data_format"]),
-        ({"gate": "apa"}, ["resnet50 has no place for gate", "se_resnet50 or cb_resnet50"]),
+        ({"gate": "apa"}, ["gate must be left out for resnet50", "se_resnet50 or cb_resnet50"]),
     ],
 )
 def test_bad_options_are_clear_errors(options, parts):

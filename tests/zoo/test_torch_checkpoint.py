@@ -82,7 +82,7 @@ def test_tensors_of_another_rank_are_refused(key, shape, said):
 @pytest.mark.parametrize("kind", ["sparse", "meta"])
 def test_tensors_without_plain_numbers_are_named(kind):
     tensor = torch.zeros(2, 2).to_sparse() if kind == "sparse" else torch.zeros(2, device="meta")
-    with pytest.raises(ValueError, match="'fc.bias' is no plain tensor of numbers"):
+    with pytest.raises(ValueError, match="source must hold plain tensors of numbers; given: 'fc.bias'"):
         zoo.detect_architecture({"fc.bias": tensor})
 
 
@@ -323,7 +323,7 @@ class _Code:
         ("absent", "There is no file"),
         ("list", "source must be a path or a mapping"),
         ("numbers", "source must map names to tensors"),
-        ("ending", "ends in .pth, .pt, .safetensors"),
+        ("ending", "must end in .pth, .pt, .safetensors; given: "),
         ("safetensors", "cannot be read as safetensors"),
     ],
 )

@@ -145,7 +145,7 @@ def test_counts_of_imagenet_lt_are_the_published_ones():
         ("se_resnet50", "imagenet_tl", ["or a path", "given: 'imagenet_tl'. Pub", "Nearest: se_resnet50/imagenet_lt"]),
         ("se_resnet8", "imagenet", ["no published weights of se_resnet8", "Nearest", "weights must be"]),
         ("se_resnet8", "folder/net.onnx", ["weights must be a path that ends in .weights.h5"]),
-        ("se_resnet8", "missing.weights.h5", ["there is no file 'missing.weights.h5'"]),
+        ("se_resnet8", "missing.weights.h5", ["must be a file that is there; given: 'missing.weights.h5'"]),
     ],
 )
 def test_unknown_weights_are_clear_errors(name, weights, parts):
@@ -180,7 +180,9 @@ def test_the_prior_correction_stands_before_the_activation(published):
 
 def test_a_contradicting_option_is_an_error_before_anything_is_fetched(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_APA_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match="'imagenet_lt' of se_resnet50 need activation='aglu'; given: 'relu'"):
+    with pytest.raises(
+        ValueError, match="activation must be 'aglu' for .* 'imagenet_lt' of se_resnet50; given: 'relu'"
+    ):
         create("se_resnet50", "imagenet_lt", activation="relu")
     assert list(tmp_path.iterdir()) == []
 
@@ -194,7 +196,7 @@ def test_an_own_layer_and_none_do_not_contradict(published):
     "options", [{"activation": keras.layers.Activation("silu")}, {"gate": AGLU()}, {"activation": APA_LAYER}], ids=str
 )
 def test_a_layer_of_another_kind_contradicts(options, published):
-    with pytest.raises(ValueError, match="'digits_lt' of se_resnet8 need"):
+    with pytest.raises(ValueError, match="must be .* for the weights 'digits_lt' of se_resnet8"):
         create("se_resnet8", "digits_lt", **options)
 
 
@@ -216,7 +218,7 @@ def test_another_number_of_classes_makes_a_new_head_and_says_so(published):
 @pytest.mark.parametrize("classifier", ["linear", "learned_cosine"])
 def test_a_new_head_may_be_of_another_kind(classifier, monkeypatch, published):
     monkeypatch.setitem(module._BY_NAME, (SET.model, SET.name), dataclasses.replace(SET, assumed=()))
-    with pytest.raises(ValueError, match="need classifier='cosine'"):
+    with pytest.raises(ValueError, match="classifier must be 'cosine'"):
         create("se_resnet8", "digits_lt", classifier=classifier)
     with pytest.warns(UserWarning, match="a new classifier for 7 classes"):
         model = create("se_resnet8", "digits_lt", classes=7, classifier=classifier)

@@ -54,7 +54,7 @@ def stages_of(backbone):
     shapes = [shapes[name] for name in sorted(shapes)]
     strides = [side // shape[1 if last else 2] for shape in shapes]
     if any(b != 2 * a for a, b in itertools.pairwise(strides)) or not math.log2(strides[0]).is_integer():
-        raise ValueError(f"backbone must double its stride from stage to stage; given strides: {strides}.")
+        raise ValueError(f"backbone must double its stride from stage to stage; given: strides {strides}.")
     return strides, [shape[-1 if last else 1] for shape in shapes]
 
 

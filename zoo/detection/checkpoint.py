@@ -78,14 +78,14 @@ def _check_classifier(detector):
     head = detector.box_head
     if detector.region_loss.link != "softmax" or not isinstance(head.classifier, keras.layers.Dense):
         raise ValueError(
-            "torchvision's checkpoints have a linear classifier with softmax and a background class; the detector has "
-            f"roi_loss={detector.region_loss.given!r} and classifier={head.classifier_option!r}; "
-            "skip_classifier=True leaves the layers of the classes out."
+            "the detector must have a linear classifier with softmax and a background class, as torchvision's "
+            f"checkpoints have; given: roi_loss={detector.region_loss.given!r} and "
+            f"classifier={head.classifier_option!r}. skip_classifier=True leaves the layers of the classes out."
         )
     if head.delta_sets != detector.num_classes:
         raise ValueError(
-            "torchvision's checkpoints have deltas of each class; the detector has class_agnostic_boxes; "
-            "skip_classifier=True leaves the layers of the classes out."
+            "the detector must have deltas of each class, as torchvision's checkpoints have; given: "
+            "class_agnostic_boxes. skip_classifier=True leaves the layers of the classes out."
         )
 
 
@@ -200,7 +200,8 @@ def build_from_torchvision(cls, source, batch_norm_epsilon, frozen_stages, argum
     decided = {"backbone", "num_classes", "pyramid_filters", "box_units", "mask_filters"} & set(arguments)
     if decided:
         raise ValueError(
-            f"{min(decided)} is what the checkpoint has; load_torch_checkpoint loads into other detectors."
+            f"{min(decided)} must be left out, since the checkpoint decides it; given: {arguments[min(decided)]!r}. "
+            "load_torch_checkpoint loads into other detectors."
         )
     number = isinstance(batch_norm_epsilon, (int, float)) and not isinstance(batch_norm_epsilon, bool)
     if not number or not 0 <= batch_norm_epsilon < 1:

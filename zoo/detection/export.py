@@ -59,7 +59,7 @@ def detector_settings(detector, format, name, image_size=None, class_names=None,
         )
     for argument, value in others.items():
         if value is not None:
-            raise ValueError(f"{argument} has no place in the export of a detector; given: {value!r}.")
+            raise ValueError(f"{argument} must be left out of the export of a detector; given: {value!r}.")
     transform = detector.preprocessing
     if image_size is None:
         image_size = transform.padded([(transform.max_size, transform.max_size)])

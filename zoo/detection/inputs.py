@@ -60,8 +60,8 @@ def check_image_size(size, shape):
     wrong = np.flatnonzero(((size < 1) | (size > np.array(shape[1:3]))).any(axis=1))
     if len(wrong):
         raise ValueError(
-            f"image_size must be a height and a width within the batch, {shape[1:3]}; image {wrong[0]} has "
-            f"{size[wrong[0]].tolist()}."
+            f"image_size must be a height and a width within the batch, {shape[1:3]}; given: "
+            f"{size[wrong[0]].tolist()} for image {wrong[0]}."
         )
 
 

@@ -66,7 +66,9 @@ class MaskRCNN(FasterRCNN):
 
     def _more_losses(self, maps, regions, targets):
         if targets.masks is None:
-            raise ValueError('targets must have the key "masks" for MaskRCNN; use FasterRCNN for boxes alone.')
+            raise ValueError(
+                "targets must have the key 'masks' for MaskRCNN; given: none. Use FasterRCNN for boxes alone."
+            )
         # The positives come first, and there are never more.
         most = int(self.options.roi_samples * self.options.roi_positive_fraction)
         regions = {key: value[:, :most] for key, value in regions.items()}

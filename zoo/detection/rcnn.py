@@ -284,8 +284,8 @@ class FasterRCNN(DetectorTrainer):
             image = np.asarray(image)
             if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or 0 in image.shape:
                 raise ValueError(
-                    f"images must be uint8 arrays (height, width, 3); image {index} has the shape {image.shape} and "
-                    f"the dtype {image.dtype}."
+                    f"images must be uint8 arrays (height, width, 3); given: shape {image.shape} and "
+                    f"dtype {image.dtype} for image {index}."
                 )
             pixels, sizes = transform.batch([image], resize=resize is not False)
             # Small images are padded up to what the network needs.
@@ -314,7 +314,10 @@ class FasterRCNN(DetectorTrainer):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The sum of the losses of a batch; each is logged by its name."""
         if sample_weight is not None:
-            raise ValueError("sample_weight is not used by detectors; mark objects as ignored instead.")
+            raise ValueError(
+                f"sample_weight must be None for detectors; given: {type(sample_weight).__name__}. "
+                "Mark objects as ignored instead."
+            )
         losses = self.detection_losses(x, y, y_pred, training)
         for tracker in self.loss_trackers:
             tracker.update_state(losses[tracker.name])

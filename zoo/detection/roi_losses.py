@@ -66,12 +66,14 @@ class RegionLoss:
         if isinstance(loss, losses.SeesawLoss) and loss.objectness:
             return "seesaw"
         if getattr(loss, "base", "softmax") != "softmax":
-            raise ValueError(f"roi_loss cannot tell regions of background with base={loss.base!r}; allowed: 'softmax'.")
+            raise ValueError(
+                f"base of roi_loss must be 'softmax', which can tell regions of background; given: {loss.base!r}."
+            )
         if not hasattr(loss, "background"):
             return "softmax"
         if not loss.background:
             raise ValueError(
-                f"roi_loss must know regions of background: give {type(loss).__name__} the argument background=True."
+                f"roi_loss must know regions of background; given: {type(loss).__name__} without background=True."
             )
         if isinstance(loss, losses.GumbelCrossentropy):
             return "gumbel"
@@ -93,14 +95,16 @@ class RegionLoss:
         """A loss of Keras or of the user's own is tried; those of `keras_apa` draw and count."""
         if type(loss).__module__.startswith("keras_apa."):
             return
-        given = f"{type(loss).__name__} cannot be roi_loss: it must take whole labels (N,) and logits (N, classes)"
+        wanted = "whole labels (N,) and logits (N, classes), and give one value a row"
+        given = type(loss).__name__
         try:
             shape = tuple(loss.call(ops.zeros((2,), "int32"), ops.zeros((2, self.num_classes + 1))).shape)
         except Exception as error:
             first = next(iter(str(error).splitlines()), "")
-            raise ValueError(f"{given}. It failed with {type(error).__name__}: {first}") from error
+            failed = f"{type(error).__name__}: {first}"
+            raise ValueError(f"roi_loss must take {wanted}; given: {given}, which failed with {failed}") from error
         if shape != (2,):
-            raise ValueError(f"{given} and give one value a row; given for 2 rows: the shape {shape}.")
+            raise ValueError(f"roi_loss must take {wanted}; given: {given}, which gives the shape {shape} for 2 rows.")
 
     @property
     def classifier_initializer(self):

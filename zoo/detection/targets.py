@@ -142,7 +142,7 @@ def check_targets(targets, num_classes, padded_size=None, mask_format=None, name
     if len(wrong):
         image, index = wrong[0]
         raise ValueError(
-            f"labels must be 0..{num_classes - 1}, or -1 for padding; {name(image)} has {labels[image, index]}."
+            f"labels must be 0..{num_classes - 1}, or -1 for padding; given: {labels[image, index]} in {name(image)}."
         )
     _refuse_shares(boxes[present], padded_size)
     for image in range(len(boxes)):
@@ -171,7 +171,7 @@ def _numbers(value, key):
 def _check_boxes(boxes, size, name):
     for box in boxes:
         if not np.isfinite(box).all():
-            raise ValueError(f"boxes must be finite numbers; {name} has {box.tolist()}.")
+            raise ValueError(f"boxes must be finite numbers; given: {box.tolist()} in {name}.")
     flat = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
     if flat.any():
         # One that is reversed tells more than one without a side, and one that fits as xywh tells most:
@@ -180,15 +180,16 @@ def _check_boxes(boxes, size, name):
         xywh = [index for index in np.flatnonzero(turned) if _fits_as_xywh(boxes[index], size)]
         box = boxes[xywh[0] if xywh else np.flatnonzero(turned if turned.any() else flat)[0]]
         raise ValueError(
-            f"boxes must be (x1, y1, x2, y2) with x2 > x1 and y2 > y1; {name} has {box.tolist()}{_why_flat(box, size)}"
+            f"boxes must be (x1, y1, x2, y2) with x2 > x1 and y2 > y1; given: {box.tolist()} in {name}. "
+            + _why_flat(box, size)
         )
     if size is not None:
         height, width = float(size[0]), float(size[1])
         outside = boxes[(boxes[:, 0] >= width) | (boxes[:, 1] >= height) | (boxes[:, 2] <= 0) | (boxes[:, 3] <= 0)]
         if len(outside):
             raise ValueError(
-                f"boxes must lie in the image, in pixels; {name} is {height:g} pixels high and {width:g} wide and has "
-                f"{outside[0].tolist()}."
+                f"boxes must lie in the image, in pixels; given: {outside[0].tolist()} in {name}, which is {height:g} "
+                f"pixels high and {width:g} wide."
             )
 
 
@@ -203,16 +204,16 @@ def _fits_as_xywh(box, size):
 
 
 def _why_flat(box, size):
-    """What is wrong with a box without area, and what to do about it: the rest of a sentence."""
+    """What is wrong with a box without area, and what to do about it."""
     x1, y1, x2, y2 = box.tolist()
     if x2 < x1 or y2 < y1:
         if _fits_as_xywh(box, size):
-            return ". It looks like (x, y, width, height): add x and y to the last two."
+            return "It looks like (x, y, width, height): add x and y to the last two."
         sides = [name for name, turned in (("x1 and x2", x2 < x1), ("y1 and y2", y2 < y1)) if turned]
-        return f". Are {' and '.join(sides)} exchanged?"
+        return f"Are {' and '.join(sides)} exchanged?"
     sides = [name for name, none in (("width", x2 == x1), ("height", y2 == y1)) if none]
     verb = "is" if len(sides) == 1 else "are"
-    return f", whose {' and '.join(sides)} {verb} 0. Leave it out, or give it the label -1."
+    return f"Its {' and '.join(sides)} {verb} 0: leave it out, or give it the label -1."
 
 
 def _refuse_shares(boxes, padded_size):
@@ -225,8 +226,8 @@ def _refuse_shares(boxes, padded_size):
     if solid or not np.array_equal(boxes, np.round(boxes)):  # all zeros are boxes without area
         order = "" if solid else " Give x1, y1, x2, y2, with x2 > x1 and y2 > y1."
         raise ValueError(
-            f"boxes must be in pixels, but all {len(boxes)} look like shares of the image, 0 to 1; the first is "
-            f"{boxes[0].tolist()}. Multiply x by the width of the image and y by its height.{order}"
+            f"boxes must be in pixels; given: {len(boxes)} boxes that all look like shares of the image, 0 to 1, such "
+            f"as {boxes[0].tolist()}. Multiply x by the width of the image and y by its height.{order}"
         )
 
 

@@ -37,7 +37,10 @@ class DetectorTrainer(keras.Model):
     def fit(self, x=None, y=None, *args, **kwargs):
         self._check_compiled()
         if kwargs.get("class_weight") is not None:
-            raise ValueError("class_weight is not used by detectors; give roi_loss a loss that knows the class counts.")
+            raise ValueError(
+                f"class_weight must be None for detectors; given: {kwargs['class_weight']!r}. "
+                "Give roi_loss a loss that knows the class counts."
+            )
         self._check_arrays(x, y)
         validation = kwargs.get("validation_data")
         if isinstance(validation, (tuple, list)):
@@ -103,12 +106,13 @@ class DetectorTrainer(keras.Model):
         loss, metrics = internals.take_compiled_loss(self)  # compiling again without is the way out of this error
         if loss is not None:
             raise ValueError(
-                "loss of compile is not used by detectors: they have losses of their own, and roi_loss for the classes."
+                f"loss of compile must be left out for detectors; given: {loss!r}. They have losses of their own, and "
+                "roi_loss for the classes."
             )
         if metrics is not None:
             raise ValueError(
-                "metrics of compile is not used by detectors: training.detection.metrics.DetectionEvaluation has "
-                "precisions."
+                f"metrics of compile must be left out for detectors; given: {metrics!r}. "
+                "training.detection.metrics.DetectionEvaluation has precisions."
             )
 
     def _check_arrays(self, x, y=None):

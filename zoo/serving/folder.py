@@ -53,7 +53,7 @@ def check_folder(folder):
     if version is not None:
         _check_free(name / version)
     if name.exists() and not name.is_dir():
-        raise ValueError(f"folder must be a folder; {str(name)!r} is a file.")
+        raise ValueError(f"folder must be a folder; given: {str(name)!r}, which is a file.")
 
 
 def _split(folder):
@@ -75,7 +75,7 @@ def _check_free(path):
         raise ValueError(f"a version must be below 2**63, or no server reads it; given: {path.name}.")
     if int(path.name) in _versions(path.parent):
         raise ValueError(
-            f"version {path.name} exists in {str(path.parent)!r}; give another number, "
+            f"version must be new; given: {path.name}, which exists in {str(path.parent)!r}. Give another number, "
             "or leave it out to make the next free version."
         )
 

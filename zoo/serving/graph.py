@@ -90,7 +90,10 @@ def data_format(model, channels):
     for axis, name in ((-1, "channels_last"), (1, "channels_first")):
         if shape[axis] == channels:
             return name
-    raise ValueError(f"preprocessing makes {channels} channels, but the model's input shape is {shape}.")
+    raise ValueError(
+        f"preprocessing must make the channels of the model's input, whose shape is {shape}; given: "
+        f"{channels} channels."
+    )
 
 
 def image_shape(model, channels):

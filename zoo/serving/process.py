@@ -66,7 +66,8 @@ def write_in_fresh_process(backend, model, folder, settings, representative_imag
             errors="replace",
         )
         if (job / "error.txt").exists():
-            raise ValueError((job / "error.txt").read_text(encoding="utf-8", errors="surrogatepass"))
+            message = (job / "error.txt").read_text(encoding="utf-8", errors="surrogatepass")
+            raise ValueError(message)
         if result.returncode:
             raise RuntimeError(f"The export on the {backend} backend failed:\n{result.stdout[-4000:]}")
 
@@ -95,8 +96,8 @@ def _modules(path):
         module = getattr(registered, "__module__", "keras")
         if module == "__main__":
             raise ValueError(
-                f"{registered.__name__} is defined in the program itself, and the export needs a fresh process; "
-                "put it into a module and import it from there."
+                f"{registered.__name__} must be in a module, since the export needs a fresh process; given: one "
+                "that is defined in the program itself. Put it into a module and import it from there."
             )
         if not module.startswith("keras."):
             names.add(module)

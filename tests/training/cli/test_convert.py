@@ -64,13 +64,13 @@ def test_what_a_checkpoint_cannot_tell_is_an_option(tmp_path):
     [
         (["absent.pth", "out.keras"], ["IN must be a file; given: 'absent.pth'"]),
         (["net.pth", "out.pth"], ["one of IN and OUT must end in .keras"]),
-        (["net.h5", "out.keras"], ["ends in .pth, .pt, .safetensors", "net.h5"]),
+        (["net.h5", "out.keras"], ["must end in .pth, .pt, .safetensors", "net.h5"]),
         (["net.pth", "taken.keras"], ["OUT must be new; given: 'taken.keras'", "--overwrite"]),
         (
             ["net.pth", "out.keras", "--activation", "agul"],
             ["activation must be one of", "given: 'agul'. Nearest: aglu"],
         ),
-        (["net.pth", "out.keras", "--gate", "apa"], ["resnet8 has no place for gate"]),
+        (["net.pth", "out.keras", "--gate", "apa"], ["gate must be left out for resnet8"]),
         (["net.keras", "out.pth", "--gate", "apa"], ["must be left out unless OUT ends in .keras"]),
         (["bad.pth", "out.keras"], ["bad.pth", "not a checkpoint"]),
         (["bad.keras", "out.pth"], ["bad.keras"]),

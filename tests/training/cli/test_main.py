@@ -129,7 +129,7 @@ def test_a_second_demo_does_not_touch_the_first(demo):
             ["predict", "a.keras", "b.png", "--image-size", "a", "0"],
             ["--image-size", "whole numbers above 0; given: 'a 0'."],
         ),
-        (["export", "se_resnet_digits100_lt", "served", "--image-size", "8", "8"], ["image_size is for detectors"]),
+        (["export", "se_resnet_digits100_lt", "served", "--image-size", "8", "8"], ["image_size must be left out"]),
         (["dmo"], ["dmo", "demo"]),
         (["list", "modles"], ["modles", "models"]),
     ],

@@ -172,7 +172,7 @@ def test_a_training_starts_from_a_detector_but_for_the_layers_of_the_classes(tmp
         ({"backbone.body.bn1.running_var": -np.ones(16, "float32")}, {}, "backbone.body.bn1.running_var are negative"),
         ({}, {"weights": "nowhere.pth"}, "There is no file 'nowhere.pth'"),
         ({}, {"weights": "nowhere.keras"}, "the model must be a file that is there; given: 'nowhere.keras'"),
-        ({}, {"weights": "resnet50"}, "a PyTorch checkpoint ends in"),
+        ({}, {"weights": "resnet50"}, "a PyTorch checkpoint must end in"),
     ],
 )
 def test_a_start_that_does_not_fit_is_found_before_training(tmp_path, changes, model, message):

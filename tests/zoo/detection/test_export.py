@@ -103,15 +103,15 @@ def test_served_detections_equal_those_of_keras(detector, folder):
 def test_what_has_no_place_is_named(detector, tmp_path):
     for options, text in (
         ({"format": "onnx"}, "must be 'tf_saved_model' for a detector; given: 'onnx'"),
-        ({"top_k": 3}, "top_k has no place in the export of a detector; given: 3"),
-        ({"activation": "softmax"}, "activation has no place"),
+        ({"top_k": 3}, "top_k must be left out of the export of a detector; given: 3"),
+        ({"activation": "softmax"}, "activation must be left out"),
         ({"image_size": (8, 64)}, "at least 16 pixels"),
         ({"image_size": 64}, "image_size must be a height and a width of at least 16 pixels, .* given: 64"),
         ({"class_names": ["a"]}, "class_names must have 3 names"),
     ):
         with pytest.raises(ValueError, match=text):
             detector.export(tmp_path / "birds", **options)
-    with pytest.raises(ValueError, match="image_size is for detectors"):
+    with pytest.raises(ValueError, match="image_size must be left out"):
         model = zoo.create_model("resnet8", classes=2, input_shape=(8, 8, 3))
         zoo.export(model, tmp_path / "birds", image_size=(8, 8), preprocessing=zoo.Preprocessing(image_size=(8, 8)))
     assert not list(tmp_path.iterdir())

@@ -207,7 +207,7 @@ def test_padding_is_told_by_the_targets_too():
         padded[:, :48] = images
         losses_of.append(detector.evaluate(padded, targets, verbose=0, return_dict=True))
     assert losses_of[0] == losses_of[1]
-    with pytest.raises(ValueError, match=r"image 0 has \[48, 65\]"):
+    with pytest.raises(ValueError, match=r"given: \[48, 65\] for image 0"):
         detector.fit(padded, {**targets, "image_size": np.tile([[48, 65]], (4, 1))}, verbose=0)
 
 
@@ -436,8 +436,11 @@ def test_options_are_checked_by_name():
         ({"conventions": "mmdet3"}, "conventions must be 'torchvision'; given: 'mmdet3'"),
         ({"pyramid_filters": 0}, "pyramid_filters must be a positive integer; given: 0"),
         ({"box_units": "a"}, "box_units must be a positive integer; given: 'a'"),
-        ({"roi_loss": keras.losses.CategoricalCrossentropy()}, "CategoricalCrossentropy cannot be roi_loss: it must"),
-        ({"roi_loss": keras.losses.BinaryCrossentropy()}, "BinaryCrossentropy cannot be roi_loss: it must"),
+        (
+            {"roi_loss": keras.losses.CategoricalCrossentropy()},
+            "roi_loss must take .*; given: CategoricalCrossentropy, which",
+        ),
+        ({"roi_loss": keras.losses.BinaryCrossentropy()}, "roi_loss must take .*; given: BinaryCrossentropy, which"),
     ):
         with pytest.raises(ValueError, match=text):
             faster(**options)
@@ -466,12 +469,15 @@ def test_bad_targets_are_named_before_training():
         return array
 
     for wrong, text in (
-        ({"boxes": changed(boxes, [0, 0, np.nan, 4])}, "boxes must be finite numbers; image 1 has"),
-        ({"boxes": changed(boxes, [5, 5, 5, 9])}, "x2 > x1 and y2 > y1; image 1"),
-        ({"boxes": changed(boxes, [30, 30, 8, 9])}, r"looks like \(x, y, width, height\)"),
-        ({"boxes": boxes / [64, 48, 64, 48]}, r"boxes must be in pixels, but all \d+ look like shares of the image"),
-        ({"boxes": changed(boxes, [70, 0, 90, 9])}, "image 1 is 48 pixels high and 64 wide"),
-        ({"labels": changed(labels, 3)}, r"labels must be 0\.\.2, or -1 for padding; image 1 has 3"),
+        ({"boxes": changed(boxes, [0, 0, np.nan, 4])}, "boxes must be finite numbers; given: .* in image 1"),
+        ({"boxes": changed(boxes, [5, 5, 5, 9])}, "x2 > x1 and y2 > y1; given: .* in image 1. Its width is 0"),
+        ({"boxes": changed(boxes, [30, 30, 8, 9])}, r"It looks like \(x, y, width, height\)"),
+        (
+            {"boxes": boxes / [64, 48, 64, 48]},
+            r"boxes must be in pixels; given: \d+ boxes that all look like shares of the image",
+        ),
+        ({"boxes": changed(boxes, [70, 0, 90, 9])}, "in image 1, which is 48 pixels high and 64 wide"),
+        ({"labels": changed(labels, 3)}, r"labels must be 0\.\.2, or -1 for padding; given: 3 in image 1"),
         ({"labels": labels[:, :2]}, "labels must have the shape"),
         ({"labels": np.where(labels < 0, "", "cat")}, "labels must be numbers; given: <U3 such as 'cat'"),
         ({"labels": np.zeros((4, 0), object)}, "labels must be numbers; given: object"),
@@ -486,14 +492,14 @@ def test_bad_targets_are_named_before_training():
         with pytest.raises(ValueError, match=text):
             detector.fit(images, targets, validation_data=(images, {**targets, **wrong}), verbose=0)
     assert detector.optimizer.iterations == 0
-    with pytest.raises(ValueError, match="class_weight is not used by detectors; give roi_loss"):
+    with pytest.raises(ValueError, match="class_weight must be None for detectors; given: .* Give roi_loss"):
         detector.fit(images, targets, class_weight={0: 1.0}, verbose=0)
     with pytest.raises(ValueError, match="images must be one array"):
         detector.fit(list(images), targets, verbose=0)
     for argument, value in (("loss", "mse"), ("metrics", ["accuracy"])):
         for method in (detector.fit, detector.evaluate):
             detector.compile("sgd", **{argument: value})
-            with pytest.raises(ValueError, match=f"{argument} of compile is not used by detectors"):
+            with pytest.raises(ValueError, match=f"{argument} of compile must be left out for detectors; given: "):
                 method(images, targets, verbose=0)
     compile_for(detector)
     assert np.isfinite(detector.evaluate(images, targets, verbose=0, return_dict=True)["loss"])
@@ -503,14 +509,14 @@ def test_bad_targets_are_named_before_training():
         detector.predict(np.zeros((1, 8, 64, 3), "uint8"), verbose=0)
     with pytest.raises(ValueError, match="must have the shape"):
         detector.predict(np.zeros((1, 64, 64, 1), "uint8"), verbose=0)
-    for size, text in (([[48, 64]], "must have the shape"), ([[48, 64], [48, 65]], r"image 1 has \[48, 65\]")):
+    for size, text in (([[48, 64]], "must have the shape"), ([[48, 64], [48, 65]], r"given: \[48, 65\] for image 1")):
         with pytest.raises(ValueError, match=text):
             detector.predict({"images": images[:2], "image_size": np.array(size)}, verbose=0)
     with pytest.raises(ValueError, match=r"resize must be True, False or \(min_size, max_size\); given: 800"):
         detector.predict_images([images[0]], resize=800)
     with pytest.raises(ValueError, match="Write"):
         detector.predict_images(np.zeros((9, 9, 3), "uint8"))
-    with pytest.raises(ValueError, match="image 0 has the shape"):
+    with pytest.raises(ValueError, match="given: shape .* for image 0"):
         detector.predict_images([np.zeros((9, 9), "uint8")])
 
 
@@ -562,7 +568,7 @@ def test_checkpoints_go_there_and_back():
         MaskRCNN.from_torch({**state, key: np.where(np.arange(16) == 3, np.nan, state[key])})
     with pytest.raises(ValueError, match=f"{key}: dtype <U1 given, a real number is needed"):
         MaskRCNN.from_torch({**state, key: np.full(16, "x")})
-    with pytest.raises(ValueError, match="num_classes is what the checkpoint has"):
+    with pytest.raises(ValueError, match="num_classes must be left out, .*; given: "):
         MaskRCNN.from_torch(state, num_classes=5)
     for epsilon in (-1, "x"):
         with pytest.raises(ValueError, match="batch_norm_epsilon must be at least 0 and below 1"):

@@ -19,9 +19,9 @@ def test_versions_count_on_and_a_given_one_is_kept(tmp_path):
     assert write_version(name, write) == name / "1"
     assert write_version(name / "7", write) == name / "7"
     assert write_version(str(name), write) == name / "8"
-    with pytest.raises(ValueError, match=r"version 7 exists in .*birds'; give another number"):
+    with pytest.raises(ValueError, match=r"version must be new; given: 7, which exists in .*birds'. Give another"):
         write_version(name / "7", write)
-    with pytest.raises(ValueError, match="version 007 exists"):
+    with pytest.raises(ValueError, match="version must be new; given: 007, which exists"):
         write_version(name / "007", write)
     assert sorted(path.name for path in name.iterdir()) == ["1", "7", "8"]
     # Whoever serves it is another user than who exported it.
@@ -74,7 +74,7 @@ def test_of_two_exports_of_one_version_at_once_one_is_refused(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(results) == ["3", "version 3 exists"]
+    assert sorted(results) == ["3", "version must be new; given: 3, which exists"]
     assert [path.name for path in tmp_path.iterdir()] == ["3"] and len(list((tmp_path / "3").iterdir())) == 1
 
 
