@@ -1,4 +1,4 @@
-"""One run of the suite on the current backend, with child runs on the other two beside it."""
+"""One run of the suite on the current backend, with child runs on the other two and one of tests/training beside it."""
 
 import gc
 import os
@@ -14,6 +14,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 import quick_jax
+from suites import TRAINING
 
 # Python would look through all that TensorFlow has traced again and again, a fifth of the time there. What is imported
 # stays anyway, and what tests leave goes in `_programs_are_let_go`.
@@ -30,7 +31,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 quick_jax.compile_quickly()
 
+# Which suite a child run is: that of a backend, or `TRAINING`, the tests of tests/training that belong to no backend.
 _CHILD = "KERAS_APA_CHILD_SUITE"
+_BACKEND_SUITE = "1"
 _suites = {}
 # Who runs a test that belongs to no backend and names none: PyTorch, which has nothing to compile.
 _ANY_BACKEND = "torch"
@@ -52,7 +55,7 @@ def pytest_ignore_collect(collection_path, config):
 def pytest_collection_modifyitems(config, items):
     """The trainings come after the numbers; the tests that wait for the others last.
 
-    When all three suites run, each test that belongs to no backend is run by one of them.
+    When all suites run, each test that belongs to no backend is run by one of them.
     """
     if os.environ.get(_CHILD) or any(item.path.name == "test_other_backends.py" for item in items):
         config.hook.pytest_deselected(items=[item for item in items if not _is_ours(item)])
@@ -69,15 +72,17 @@ def _is_ours(item):
     """Whether this backend's suite runs the test: each one, or one that belongs to no backend and is its own.
 
     tests/training belongs to no backend but for what is marked `every_backend`: its numbers are those of keras_apa and
-    zoo, which run everywhere.
+    zoo, which run everywhere. What is left of it is a suite of its own, the longest otherwise.
     """
-    mark = item.get_closest_marker("any_backend")
-    if item.get_closest_marker("every_backend") or (mark is None and not _trains(item)):
-        return True
     import keras
 
+    mark, suite = item.get_closest_marker("any_backend"), os.environ.get(_CHILD)
+    if item.get_closest_marker("every_backend") or (mark is None and not _trains(item)):
+        return suite != TRAINING
     (backend,) = (mark.args if mark else ()) or [_ANY_BACKEND]
-    return backend == keras.backend.backend()
+    if _trains(item) and backend == _ANY_BACKEND:
+        return suite == TRAINING
+    return suite != TRAINING and backend == keras.backend.backend()
 
 
 def pytest_collection_finish(session):
@@ -89,9 +94,10 @@ def pytest_collection_finish(session):
     from backends import environment
 
     options = session.config.option
-    for backend in {item.callspec.params["backend"] for item in wanted}:
-        log = pathlib.Path(tempfile.mkdtemp(prefix="keras-apa-tests-")) / f"{backend}.log"
+    for suite in {item.callspec.params["suite"] for item in wanted}:
+        log = pathlib.Path(tempfile.mkdtemp(prefix="keras-apa-tests-")) / f"{suite}.log"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", options.markexpr]
+        backend, child = (suite, _BACKEND_SUITE) if suite != TRAINING else (_ANY_BACKEND, TRAINING)
         with log.open("w") as stream:
             process = subprocess.Popen(
                 command,
@@ -99,9 +105,9 @@ def pytest_collection_finish(session):
                 stderr=subprocess.STDOUT,
                 cwd=session.config.rootpath,
                 # One thread each: the suites share the cores, and more threads than cores wait for each other.
-                env=environment(backend, OMP_NUM_THREADS="1", **{_CHILD: "1"}),
+                env=environment(backend, OMP_NUM_THREADS="1", **{_CHILD: child}),
             )
-        _suites[backend] = (process, log)
+        _suites[suite] = (process, log)
 
 
 def pytest_sessionfinish():
@@ -116,7 +122,7 @@ def pytest_sessionfinish():
 
 @pytest.fixture(scope="session")
 def other_suites():
-    """Processes and log files of the suites on the other backends."""
+    """Processes and log files of the other suites."""
     return _suites
 
 

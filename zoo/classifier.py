@@ -122,8 +122,8 @@ class Classifier(keras.Model):
         """
         if format == "tf_saved_model" and keras.backend.backend() == "torch":
             raise ValueError(
-                "format='tf_saved_model' of Keras's own export does not work on PyTorch. "
-                'zoo.export(model, folder, format="tf_saved_model") can write it.'
+                "format must be one that Keras's own export can write on PyTorch, such as 'onnx'; given: "
+                "'tf_saved_model'. zoo.export(model, folder, format=\"tf_saved_model\") writes it."
             )
         if format == "openvino" and not is_installed("openvino"):
             raise ImportError("format='openvino' needs a package that is not installed: openvino; pip install openvino")

@@ -114,7 +114,7 @@ def check_targets(targets, num_classes, padded_size=None, mask_format=None, name
     >>> check_targets({"boxes": np.ones((1, 1, 4)), "labels": np.full((1, 1), 7)}, num_classes=3)
     Traceback (most recent call last):
         ...
-    ValueError: labels must be 0..2, or -1 for padding; image 0 has 7.
+    ValueError: labels must be 0..2, or -1 for padding; given: 7 in image 0.
     """
     if not isinstance(targets, dict):
         raise ValueError(f"targets must be a dict; given: {type(targets).__name__}.")

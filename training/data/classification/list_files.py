@@ -66,6 +66,7 @@ def list_files(
     >>> import tempfile
     >>> from pathlib import Path
     >>> from PIL import Image
+    >>> import json
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for file in ("a cat.png", "emu.png"):
     ...         Image.new("RGB", (40, 30)).save(f"{folder}/{file}")
@@ -104,6 +105,7 @@ def read_list(
         ValueError: A line that is no path and label, or whose label is not below `num_classes`; no lines.
 
     >>> import tempfile
+    >>> import json
     >>> with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
     ...     _ = file.write("a/my cat.jpg 0\\nb/emu.jpg 1\\n")
     ...     file.flush()
@@ -173,6 +175,7 @@ def inaturalist_json(
     >>> import tempfile
     >>> from pathlib import Path
     >>> from PIL import Image
+    >>> import json
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     Image.new("RGB", (40, 30)).save(f"{folder}/a.png")
     ...     file = Path(folder, "train2018.json")
