@@ -1,4 +1,7 @@
-"""The sub-commands of `keras-apa`: a field is an option, `run` does the work and returns the exit code."""
+"""The sub-commands of `keras-apa`: a field is an option, `run` does the work and returns the exit code.
+
+The work of each is in a module of its own beside this one, which imports Keras: `--help` must not wait for that.
+"""
 
 from __future__ import annotations
 
