@@ -45,6 +45,10 @@ def softplus(x):
     return softplus_and_sigmoid(x)[0] if is_float64(x) else ops.softplus(x)
 
 
+def _copy(weights):
+    return None if weights is None else ops.copy(weights)
+
+
 def mean_loss(losses, sample_weight, mask, by_weight):
     """The mean of the losses of samples as `keras.losses.Loss` defines it, in their dtype.
 
@@ -55,9 +59,10 @@ def mean_loss(losses, sample_weight, mask, by_weight):
     """
     dtype = losses.dtype
     weights = None if sample_weight is None else ops.convert_to_tensor(sample_weight, dtype=dtype)
-    total = internals.reduce_weighted_values(losses, weights, mask, "sum", dtype)
+    # Keras multiplies weights by the mask in place: each call gets a copy, or the gradient would miss what it needs.
+    total = internals.reduce_weighted_values(losses, _copy(weights), mask, "sum", dtype)
     if by_weight and weights is not None:
-        count = ops.sum(internals.apply_mask(weights, mask, dtype, "sum"))
+        count = ops.sum(internals.apply_mask(_copy(weights), mask, dtype, "sum"))
     else:
         count = internals.reduce_weighted_values(ops.ones_like(losses), None, mask, "sum", dtype)
     nothing = ops.equal(count, 0)

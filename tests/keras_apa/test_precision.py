@@ -154,6 +154,20 @@ def test_every_reduction_of_a_loss(reduction, weighed, labels):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(half), exact, rtol=1e-5)
 
 
+@pytest.mark.parametrize("labels", [[0, 1, 2], [0, -1, 2]], ids=["all count", "one is ignored"])
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean", "mean_with_sample_weight"])
+def test_a_weighed_mean_has_a_gradient(reduction, labels):
+    labels, weights = np.array(labels), np.array([1.0, 2.0, 3.0])
+    logits = np.random.default_rng(3).standard_normal((3, 4))
+    loss = BalancedSoftmaxCrossentropy([9, 5, 3, 1], dtype="float64", reduction=reduction)
+    _, (found,) = value_and_gradient(lambda x: loss(labels, x, sample_weight=weights), logits)
+    shifted = logits + np.log([9, 5, 3, 1])
+    shares = np.exp(shifted) / np.exp(shifted).sum(-1, keepdims=True)
+    counts = weights * (labels >= 0)
+    count = counts.sum() if reduction == "mean_with_sample_weight" else (labels >= 0).sum()
+    check(found, (shares - np.eye(4)[np.maximum(labels, 0)]) * counts[:, None] / count, 1e-13)
+
+
 def test_reductions_of_pixels_weigh_as_keras_does():
     generator = np.random.default_rng(4)
     logits = generator.standard_normal((2, 3, 4))
