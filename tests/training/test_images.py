@@ -288,7 +288,7 @@ def test_a_truncated_file_is_an_error_with_its_name(tmp_path, ending, part):
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"not an image", "not an image.*JPEG, PNG, WEBP, BMP, GIF"),
+        (b"not an image", "not an image.*JPEG, PNG, WEBP, BMP, DIB, GIF"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "not an image|cannot be read"),
         (png(1, 1, 16, 2, b"\0\0"), "cannot be read"),

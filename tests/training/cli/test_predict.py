@@ -379,7 +379,7 @@ def test_an_exported_model_predicts_as_the_model_itself(folder, tmp_path, capsys
         ("model.keras", ["images"], {"class_names": "none.txt"}, ["--class-names", "none.txt"]),
         ("model.keras", ["images"], {"class_names": "broken.jpg"}, ["--class-names", "UTF-8"]),
         ("modell.keras", ["images"], {}, ["must be a file that is there; given: 'modell.keras'"]),
-        ("no_such_preset", ["images"], {}, ["no preset", "no_such_preset"]),
+        ("no_such_preset", ["images"], {}, ["preset must be", "no_such_preset"]),
         ("images", ["images"], {}, ["given: the folder 'images'", ".keras file", "SavedModel", "preset"]),
         ("weights.pth", ["images"], {}, ["weights.pth", "keras-apa convert"]),
         ("not.keras", ["images"], {}, ["cannot load 'not.keras'"]),

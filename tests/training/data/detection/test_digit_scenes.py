@@ -92,7 +92,7 @@ def test_training_and_test_scenes_have_different_source_digits(monkeypatch):
             drawn.append(used)
         return parts
 
-    monkeypatch.setattr(digit_scenes, "_split", watched)
+    monkeypatch.setattr(digit_scenes, "split_digits", watched)
     digit_scenes_lt(num_train=10, num_test=2)
     training, test = drawn
     assert len(training) + len(test) == 1797 and not training & test
