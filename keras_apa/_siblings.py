@@ -68,4 +68,5 @@ class _StandIn:
         return keras.saving.get_custom_objects()[f"keras_apa>{cls.__name__}"].from_config(config)
 
     def get_config(self):
-        raise NotImplementedError("Keras registers no class without this method; there are no objects of a stand-in.")
+        """Keras registers no class without this method. There are no objects of a stand-in."""
+        raise TypeError(f"{type(self).__name__} must be the class of the zoo; given: its stand-in. Import zoo first.")

@@ -15,7 +15,6 @@ PACKAGE = pathlib.Path(keras_apa.__file__).parent
 OTHERS = {
     "__init__.py": "module ",  # Python's own words for an attribute that a module lacks
     "_moved.py": "module ",
-    "_siblings.py": "Keras registers no class",  # for the developer of a method that nobody calls
 }
 ZOO = pathlib.Path(zoo.__file__).parent
 # What a ValueError of zoo says about the state of a file, or why an export failed, in a plain sentence.
