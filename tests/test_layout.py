@@ -65,7 +65,8 @@ LEVELS = {
     ),
 }
 MOST_LINES, MOST_FILES = 450, 14
-# Twins: neither task knows the other. digit_scenes_lt is made of the digits.
+# Twins: neither task knows the other, but for two modules: digit_scenes_lt is made of the digits, and both pipelines
+# read with tf.data in the same way (`PREFETCHED`, `without_tuning`).
 TWINS = (
     ("training.classification", "training.detection"),
     ("training.data.classification", "training.data.detection"),
