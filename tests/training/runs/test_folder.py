@@ -81,7 +81,7 @@ def test_a_lambda_gradient_that_no_aglu_used_is_no_other_setting(tmp_path):
         model = {**each["recipes"][0].get("model", {}), "activation": "relu", "lambda_gradient": value}
         each["recipes"] = [{**each["recipes"][0], "model": model}]
     opened(tmp_path / "run", was, default=tmp_path)
-    opened(tmp_path / "run", now, default=tmp_path, resume=True)
+    assert opened(tmp_path / "run", now, default=tmp_path, resume=True) == tmp_path / "run"
 
 
 def test_nothing_to_resume_is_an_error(tmp_path):
