@@ -138,7 +138,7 @@ def test_a_dry_run_on_boxes_alone(own_data, tmp_path, capsys):
     path.write_text(json.dumps(values))
     arguments = [*own(own_data), "--dry-run", "--data.train", str(path), "--output", str(tmp_path / "run")]
     assert main(arguments) == 2
-    assert "model.name 'faster_rcnn'" in capsys.readouterr().err
+    assert "model.name must be 'faster_rcnn'" in capsys.readouterr().err
     assert main([*arguments, "--model.name", "faster_rcnn"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "faster_rcnn on resnet8" in printed and "2 steps with a batch of 2: loss" in printed
