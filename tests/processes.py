@@ -1,9 +1,7 @@
 """`keras-apa` in a process of its own, also one that is killed."""
 
-import subprocess
-import sys
-
 from backends import CURRENT, environment
+from warm import run_warm
 
 PROGRAM = "import sys; from training.cli.main import main; sys.exit(main())"
 # Kills its own process at the beginning of a step, as no Python code could hinder.
@@ -24,11 +22,4 @@ sys.exit(main())
 
 def process(*arguments, program=PROGRAM, cwd=None, **variables):
     """Run a command line of `keras-apa` on the current backend; the completed process with its output as text."""
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        env=environment(CURRENT, **variables),
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=900,
-    )
+    return run_warm(program, *arguments, env=environment(CURRENT, **variables), cwd=cwd)

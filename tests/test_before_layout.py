@@ -3,14 +3,13 @@
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 from backends import environment
 from processes import PROGRAM
+from warm import run_warm
 
 import zoo
 
@@ -39,8 +38,7 @@ def test_a_run_folder_goes_on(tmp_path):
     settings = ["--epochs", "1", "--model.name", "se_resnet8", "--data.imbalance-factor", "10"]
     arguments = ["train", "digits10_lt", *settings, "--checkpoint-steps", "15", "--output", str(folder)]
     # The run was begun on PyTorch.
-    command = [sys.executable, "-c", PROGRAM, *arguments]
-    result = subprocess.run(command, cwd=tmp_path, env=environment("torch"), capture_output=True, text=True)
+    result = run_warm(PROGRAM, *arguments, cwd=tmp_path, env=environment("torch"))
     assert result.returncode == 0, result.stderr
     assert "Going on from step 15 of 16" in result.stdout
     outcome = json.loads((folder / "digits10_lt.json").read_text())

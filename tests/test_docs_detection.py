@@ -3,12 +3,11 @@
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
 import detection
 import pytest
 from backends import environment
+from warm import run_warm
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "detection.md"
 
@@ -17,14 +16,8 @@ PAGE = pathlib.Path(__file__).parents[1] / "docs" / "detection.md"
 @pytest.mark.any_backend  # the models are tested on each backend elsewhere
 def test_blocks_run(tmp_path):
     program = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=environment("torch"),  # it compiles nothing, the others for minutes
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    # PyTorch compiles nothing, the others for minutes.
+    result = run_warm(program, cwd=tmp_path, env=environment("torch"))
     assert result.returncode == 0, result.stderr[-3000:]
     assert ", 120, 160)" in result.stdout and "classifier_loss" in result.stdout
     assert "models/things/1" in result.stdout

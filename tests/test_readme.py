@@ -11,6 +11,7 @@ import demo_seeds
 import numpy as np
 import pytest
 from backends import CURRENT, environment
+from warm import run_warm
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -33,14 +34,7 @@ def test_python_blocks_run(tmp_path):
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "labels.npy", labels)
     program = "\n".join(block for kind, block in BLOCKS if kind == "python")
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=environment(CURRENT),
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    result = run_warm(program, cwd=tmp_path, env=environment(CURRENT))
     assert result.returncode == 0, result.stderr[-3000:]
     assert (tmp_path / "model.keras").exists()
     assert all(f"{group}: " in result.stdout for group in ("many", "medium", "few", "all"))
@@ -50,7 +44,7 @@ def test_python_blocks_run(tmp_path):
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -c ")])
 def test_one_line_checks_of_the_device_run(command):
     program = command.removeprefix('python -c "').removesuffix('"')
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    result = run_warm(program, env=environment(CURRENT))
     assert result.returncode == 0 and result.stdout.strip(), result.stderr[-2000:]
 
 

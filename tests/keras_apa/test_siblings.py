@@ -1,13 +1,12 @@
 """`from keras_apa import zoo, training`, and models of the zoo that load with keras_apa alone."""
 
 import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
-from backends import CURRENT, environment, run
+from backends import CURRENT, environment
+from warm import run_warm
 
 import keras_apa
 import training
@@ -65,7 +64,8 @@ def test_there_is_a_stand_in_for_each_class_of_the_zoo():
 
 
 _LOAD = """
-import sys, numpy as np, keras, keras_apa
+import sys, warnings, numpy as np, keras, keras_apa
+warnings.filterwarnings("error", category=UserWarning)
 first = keras.saving.load_model(sys.argv[1], safe_mode=True)
 assert "zoo" in sys.modules
 import zoo
@@ -103,14 +103,12 @@ def test_a_model_does_not_load_where_another_zoo_is_in_the_way(tmp_path):
 def _run_in(folder, program):
     """Runs a program whose own folder comes first, as that of a script does."""
     env = environment(CURRENT, PYTHONPATH=os.pathsep.join([str(folder), ROOT]))
-    return subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, env=env, capture_output=True, text=True, timeout=600
-    )
+    return run_warm(program, cwd=folder, env=env)
 
 
 def _load_elsewhere(folder, x, key, expected):
     np.save(folder / "x.npy", x)
     paths = (folder / "model.keras", folder / "x.npy", folder / "y.npy")
-    result = run(CURRENT, "-W", "error::UserWarning", "-c", _LOAD.format(key=key), *paths)
+    result = run_warm(_LOAD.format(key=key), *paths, env=environment(CURRENT))
     assert result.returncode == 0, result.stderr[-3000:]
     np.testing.assert_allclose(np.load(folder / "y.npy"), expected, rtol=1e-4, atol=1e-5)

@@ -11,6 +11,7 @@ import time
 
 import pytest
 from backends import BLOCK, CURRENT, OTHERS, environment, run
+from warm import run_warm
 
 from training.cli.main import _explain, main, unboxed, version
 from training.errors import OptionError, UsageError
@@ -37,16 +38,9 @@ PROGRAM = "import sys; from training.cli.main import console; sys.exit(console()
 FAST = ["demo", "--data", "digits10_lt", "--epochs", "1", "--backend", CURRENT]
 
 
-def command(*arguments, cwd=None, timeout=900):
+def command(*arguments):
     """Run `keras-apa` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
-        env=environment(CURRENT),
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=timeout,
-    )
+    return run_warm(PROGRAM, *arguments, env=environment(CURRENT))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +91,7 @@ def test_demo_models_load_as_the_report_says(demo, backend):
     program = report.partition("```python\n")[2].partition("```")[0]
     assert "digits10_lt.keras" in program
     program = f"import os; os.chdir({str(folder)!r})\n{program}\nprint(model.output_shape, model.class_names[3])"
-    result = run(backend, "-c", program)
+    result = run_warm(program, env=environment(CURRENT)) if backend == CURRENT else run(backend, "-c", program)
     assert result.stdout.strip() == "(None, 10) 3", result.stderr[-2000:]
 
 
