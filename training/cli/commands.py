@@ -1,6 +1,14 @@
-"""The sub-commands of `keras-apa`: a field is an option, `run` does the work and returns the exit code.
+"""The sub-commands of `keras-apa` and their options: a dataclass a command, a field an option with its help below it.
 
-The work of each is in a module of its own beside this one, which imports Keras: `--help` must not wait for that.
+To add an option, go through three files:
+
+1. here, a field of the command's class; `run` hands it on. (`keras-apa train`: `train_options.py`; a value of a recipe
+   is a field in `training/config/` and nothing else.)
+2. `choices.py`, its words as a `Literal`, if it has a few, or `options.py`, how its words are read, if tyro cannot.
+3. the command's module beside this one, such as `predict.py`: `run_predict` takes it and does the work.
+
+To add a command, write its module, then its class here, and name it in `COMMANDS` at the end. The modules import Keras,
+so `run` imports its own when it is called: `--help` must not wait for that.
 """
 
 from __future__ import annotations
