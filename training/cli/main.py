@@ -215,7 +215,7 @@ def _in_our_form(error: str) -> str:
     """
     error = re.sub(r"`\[bold\](.+?)\[/bold\]`", r"`\1`", error)
     # Checks of a recipe name the value themselves; what reads the words of one option does not.
-    error = re.sub(r"^Error parsing (\S+): (?=must )", r"\1 ", error)
+    error = re.sub(r"^Error parsing (\S+): it (?=must )", r"\1 ", error)
     error = re.sub(r"^Error parsing [^-]\S*: (?=.* must )", "", error)
     if found := re.fullmatch(r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*?),?\)\.?", error):
         value, name, choices = found.groups()

@@ -67,7 +67,7 @@ def _said_plainly(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         try:
             return spec.instance_from_str(words)
         except ValueError:
-            raise ValueError(f"must be {wanted}; given: {' '.join(words)!r}.") from None
+            raise ValueError(f"it must be {wanted}; given: {' '.join(words)!r}.") from None
 
     return dataclasses.replace(spec, instance_from_str=parse)
 
@@ -96,7 +96,7 @@ def whole_number(at_least: int) -> PrimitiveConstructorSpec:
 
     def parse(words: list[str]) -> int:
         if not (words[0].isdecimal() and int(words[0]) >= at_least):
-            raise ValueError(f"must be a whole number of at least {at_least}; given: {words[0]!r}.")
+            raise ValueError(f"it must be a whole number of at least {at_least}; given: {words[0]!r}.")
         return int(words[0])
 
     return _with_none(
@@ -115,7 +115,7 @@ def sides() -> PrimitiveConstructorSpec:
 
     def parse(words: list[str]) -> tuple[int, int]:
         if not all(word.isdecimal() and int(word) > 0 for word in words):
-            raise ValueError(f"must be height and width, whole numbers above 0; given: {' '.join(words)!r}.")
+            raise ValueError(f"it must be height and width, whole numbers above 0; given: {' '.join(words)!r}.")
         return int(words[0]), int(words[1])
 
     return _with_none(
