@@ -1,7 +1,8 @@
 """The packages that are installed with keras_apa, `zoo` and `training`, whose names other files may have too.
 
 `from keras_apa import zoo, training` gives the installed ones, or an error that names the file in the way. A model of
-the zoo loads with keras_apa alone: Keras finds stand-ins for the zoo's classes, which import the zoo when used.
+the zoo, or one that a training has saved on its way, loads with keras_apa alone: Keras finds stand-ins for the classes
+of these packages, which import them when used.
 """
 
 import importlib
@@ -28,6 +29,15 @@ _ZOO_CLASSES = (
     "Preprocessing",
     "ProposalHead",
 )
+# What modules of `training` register likewise; importing the package imports none of them.
+_TRAINING_CLASSES = {
+    "ClassScale": "training.classification.network",
+    "EpochCosine": "training.engine.optimizers",
+    "MultiStep": "training.engine.optimizers",
+    "SamplingRates": "training.classification.meta_sampler",
+    "TorchSGD": "training.engine.optimizers",
+    "WarmupCosine": "training.engine.optimizers",
+}
 
 
 def sibling(name):
@@ -52,21 +62,25 @@ def _place_of(name):
 
 
 def register_stand_ins():
-    """Let Keras find the zoo's classes in files; `import zoo` puts them in the place of the stand-ins."""
-    for name in _ZOO_CLASSES:
+    """Let Keras find these classes in files; their modules put them in the place of the stand-ins."""
+    for name in (*_ZOO_CLASSES, *_TRAINING_CLASSES):
         if f"keras_apa>{name}" not in keras.saving.get_custom_objects():
             keras.saving.register_keras_serializable(package="keras_apa", name=name)(type(name, (_StandIn,), {}))
 
 
 class _StandIn:
-    """Makes an object of the zoo's class of its name."""
+    """Makes an object of the class of its name."""
 
     @classmethod
     def from_config(cls, config):
-        sibling("zoo")
+        module = _TRAINING_CLASSES.get(cls.__name__, "zoo")
+        sibling(module.partition(".")[0])
+        importlib.import_module(module)
         # Not `get_registered_object`: while Keras loads a model, that finds what was registered when it began.
         return keras.saving.get_custom_objects()[f"keras_apa>{cls.__name__}"].from_config(config)
 
     def get_config(self):
         """Keras registers no class without this method. There are no objects of a stand-in."""
-        raise TypeError(f"{type(self).__name__} must be the class of the zoo; given: its stand-in. Import zoo first.")
+        raise TypeError(
+            f"{type(self).__name__} must be the class itself; given: its stand-in. Import its module first."
+        )

@@ -89,3 +89,42 @@ def upward(graph, levels):
         for other in others
         if place(other) > place(module)
     )
+
+
+# Test files that are named after a fact, since no single module brings it about.
+OF_SEVERAL = {
+    "keras_apa/losses/test_losses_contract.py": "what every loss keeps",
+    "keras_apa/losses/test_wrong_labels.py": "an error that every loss raises under fit",
+    "keras_apa/test_export.py": "Keras's own export of layers and functions",
+    "keras_apa/test_metric_names.py": "the logs of metrics and losses, as Keras's callbacks read them",
+    "keras_apa/test_under_xla.py": "formulas of several modules, under XLA's own settings",
+    "training/classification/test_paper_training.py": "a recipe's optimizer, AGLU and loss together",
+    "training/test_imports.py": "the package and the imports of before",
+    "training/test_messages.py": "the form of every error",
+    "training/test_names.py": "names on their way through data, reports and the command line",
+    "zoo/detection/test_parity.py": "whole detectors beside torchvision's",
+    "zoo/serving/test_onnx_and_litert.py": "two formats that one exported model is compared in",
+    "zoo/test_keras_internals.py": "what several modules take from inside of Keras",
+    "zoo/test_packaged_presets.py": "the files in zoo/presets_data",
+    "zoo/test_torchvision.py": "networks and weights beside torchvision's",
+}
+
+
+def unlike(tests, root, packages, exceptions):
+    """What in the folders of `tests` does not mirror the packages below `root`, a sentence each.
+
+    The tests of `a/b/c.py` are in `a/b/test_c.py`. `_c.py`, and a package `c`, count as `c` too.
+    """
+    found = []
+    for package in packages:
+        for path in sorted((tests / package).rglob("test_*.py")):
+            file = path.relative_to(tests)
+            name, folder = file.stem.removeprefix("test_"), root / file.parent
+            if not (folder / "__init__.py").is_file():
+                found.append(f"{file.parent} is no package")
+            named = any(
+                (folder / f"{before}{name}{end}").is_file() for before in ("", "_") for end in (".py", "/__init__.py")
+            )
+            if named == (file.as_posix() in exceptions):
+                found.append(f"{file} {'needs no exception' if named else f'has no module {name}'}")
+    return found + [f"{name} is not there" for name in exceptions if not (tests / name).is_file()]

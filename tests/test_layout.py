@@ -164,3 +164,19 @@ def test_imports_inside_functions_and_relative_ones_are_seen(tmp_path):
     assert layout.upward(graph, [("house.cellar",), ("house.roof",), ("house",)]) == ["house.cellar imports house.roof"]
     with pytest.raises(ValueError, match=r"house.* has no level"):
         layout.upward(graph, [("house.cellar",)])
+
+
+def test_tests_mirror_the_packages(tmp_path):
+    assert layout.unlike(ROOT / "tests", ROOT, PACKAGES, layout.OF_SEVERAL) == []
+    for name in ("house/__init__.py", "house/_roof.py", "tests/house/test_roof.py", "tests/house/cellar/test_wine.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = layout.unlike(
+        tmp_path / "tests", tmp_path, ["house"], {"house/test_roof.py": "", "house/test_walls.py": ""}
+    )
+    assert found == [
+        "house/cellar is no package",
+        "house/cellar/test_wine.py has no module wine",
+        "house/test_roof.py needs no exception",
+        "house/test_walls.py is not there",
+    ]

@@ -1,6 +1,9 @@
-"""`from keras_apa import zoo, training`, and models of the zoo that load with keras_apa alone."""
+"""`from keras_apa import zoo, training`, and models of the zoo and of trainings that load with keras_apa alone."""
 
+import ast
+import importlib
 import os
+import pathlib
 
 import keras
 import numpy as np
@@ -11,7 +14,7 @@ from warm import run_warm
 import keras_apa
 import training
 import zoo
-from keras_apa._siblings import _ZOO_CLASSES, register_stand_ins
+from keras_apa._siblings import _TRAINING_CLASSES, _ZOO_CLASSES, register_stand_ins
 
 ROOT = os.path.dirname(os.path.dirname(keras_apa.__file__))
 
@@ -61,6 +64,36 @@ def test_there_is_a_stand_in_for_each_class_of_the_zoo():
     assert sorted(name.partition(">")[2] for name in own) == sorted(_ZOO_CLASSES)
     register_stand_ins()
     assert {name: objects[name] for name in own} == own
+
+
+@pytest.mark.any_backend
+def test_there_is_a_stand_in_for_each_class_of_the_trainings():
+    folder = os.path.join(ROOT, "training")
+    own = {}
+    for path in pathlib.Path(folder).rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if any("register_keras_serializable" in ast.unparse(each) for each in getattr(node, "decorator_list", ())):
+                own[node.name] = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    assert own == _TRAINING_CLASSES
+    for name, module in own.items():
+        there = getattr(importlib.import_module(module), name)
+        assert keras.saving.get_custom_objects()[f"keras_apa>{name}"] is there
+
+
+@pytest.mark.any_backend
+def test_a_model_from_the_middle_of_a_training_loads_with_keras_apa_alone(tmp_path):
+    """Its scale of the classes (LWS), optimizer and schedule are classes of `training`."""
+    from training.classification.network import ClassScale
+    from training.engine.optimizers import TorchSGD, WarmupCosine
+
+    inputs = keras.Input((4,))
+    model = zoo.Classifier(inputs, ClassScale()(keras.layers.Dense(3)(inputs)))
+    schedule = WarmupCosine(0.1, total_steps=10, warmup_steps=2)
+    model.compile(TorchSGD(schedule), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x = np.ones((2, 4), "float32")
+    model.fit(x, np.array([0, 2]), verbose=0)
+    model.save(tmp_path / "model.keras")
+    _load_elsewhere(tmp_path, x, "...", model.predict(x, verbose=0))
 
 
 _LOAD = """

@@ -176,6 +176,6 @@ def test_errors_of_the_command_line_keep_brackets_and_long_paths(capsys):
     assert main(["train", "folder", "--data.pth", path]) == 2
     assert path in capsys.readouterr().err
     assert main(["train", "folder", "--epochs", "[/x]\x1b"]) == 2
-    assert r"it must be a whole number; given: '[/x]\x1b'." in capsys.readouterr().err
+    assert r"--epochs must be a whole number; given: '[/x]\x1b'." in capsys.readouterr().err
     framed = "╭─ Invalid ─╮\n│ got 2 for `[bold]INT INT[/bold]`: [x] │\n│ ────── │\n│ see --help │\n╰──╯"
     assert unboxed(framed).startswith("got 2 for `INT INT`: [x]\nsee --help")

@@ -19,7 +19,7 @@ from training.classification.outcome import Outcome
 from training.classification.own_images import fingerprint, suitable
 from training.classification.report import accuracy_table, write_report
 from training.classification.start import prepared_as_started
-from training.classification.train import check, train
+from training.classification.train import check, train_prepared
 from training.config.classification import Recipe
 from training.data.classification.pipeline import images_per_epoch, steps_per_epoch
 from training.data.classification.registry import load_source
@@ -57,7 +57,7 @@ class Classification(Task):
         return fingerprint(recipe, source)
 
     def train(self, recipe: Recipe, source: Source, **options: Any) -> tuple[keras.Model, Outcome]:
-        return train(recipe, source, **options)
+        return train_prepared(recipe, source, **options)  # `load` has prepared them
 
     def save(self, folder: Path, model: keras.Model, outcome: Outcome) -> None:
         save_finished(folder, model, outcome)

@@ -64,8 +64,30 @@ def train(
         ValueError: what the recipe asks for does not fit the data; an image cannot be decoded.
         training.engine.checkpoints.NotFiniteError: the loss is NaN or infinite, with `checkpoints`.
     """
+    source = load_source(recipe.data) if source is None else source
+    return train_prepared(
+        recipe,
+        prepared_as_started(recipe, source),
+        callbacks=callbacks,
+        verbose=verbose,
+        jit_compile=jit_compile,
+        checkpoints=checkpoints,
+        checkpoint_steps=checkpoint_steps,
+    )
+
+
+def train_prepared(
+    recipe: Recipe,
+    source: Source,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = 0,
+    jit_compile: bool | str = "auto",
+    checkpoints: Checkpoints | None = None,
+    checkpoint_steps: int | None = None,
+) -> tuple[keras.Model, Outcome]:
+    """`train` on images that are already prepared as those that `start.weights` were trained on."""
     started = time.perf_counter()
-    source = prepared_as_started(recipe, load_source(recipe.data) if source is None else source)
     steps = steps_per_epoch(recipe, source)
     model = compiled_model(recipe, source, steps=steps, jit_compile=jit_compile)
     weights, options = sample_weights(recipe.loss, source.class_counts), recipe.evaluation

@@ -1,6 +1,14 @@
-"""The sub-commands of `keras-apa`: a field is an option, `run` does the work and returns the exit code.
+"""The sub-commands of `keras-apa` and their options: a dataclass a command, a field an option with its help below it.
 
-The work of each is in a module of its own beside this one, which imports Keras: `--help` must not wait for that.
+To add an option, go through three files:
+
+1. here, a field of the command's class; `run` hands it on. (`keras-apa train`: `train_options.py`; a value of a recipe
+   is a field in `training/config/` and nothing else.)
+2. `choices.py`, its words as a `Literal`, if it has a few, or `options.py`, how its words are read, if tyro cannot.
+3. the command's module beside this one, such as `predict.py`: `run_predict` takes it and does the work.
+
+To add a command, write its module, then its class here, and name it in `COMMANDS` at the end. The modules import Keras,
+so `run` imports its own when it is called: `--help` must not wait for that.
 """
 
 from __future__ import annotations
@@ -11,12 +19,20 @@ from typing import Annotated, Any
 
 import tyro
 
-from training.checks import check_choice, check_whole
-from training.cli.options import sides, use_backend, whole_number
+from training.cli.choices import (
+    ExportActivation,
+    ExportFormat,
+    ListKind,
+    PreprocessingName,
+    Quantization,
+    Task,
+)
+from training.cli.options import BackendOption, sides, use_backend, whole_number
 from training.cli.train_options import Train
+from training.config.classification import PriorCorrectionVariant
+from training.config.detection import Style
 from training.errors import OptionError, usage
-
-TASKS = ("classification", "detection")
+from training.recipes.demo import DemoData
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,15 +44,14 @@ class Demo:
     Nothing is downloaded. Writes the models, a report with figures, and the numbers.
     """
 
-    task: str = "classification"
-    """classification or detection."""
+    task: Task = "classification"
+    """What the networks learn."""
     model: str = "se_resnet8"
     """A network for small images; keras-apa list models names them. (classification)"""
-    backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
-    data: str = "digits100_lt"
-    """digits100_lt (100 classes, some minutes) or digits10_lt (10 classes, seconds). (classification)"""
-    epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    backend: BackendOption = None
+    data: DemoData = "digits100_lt"
+    """digits100_lt has 100 classes and takes some minutes, digits10_lt 10 classes and seconds. (classification)"""
+    epochs: Annotated[int | None, whole_number(1), tyro.conf.arg(help_behavior_hint="")] = None
     """How often the training images are seen. If not given: 10, or 8 for detection."""
     seed: Annotated[int, whole_number(0)] = 0
     """Start weights, order, augmentation and dropout. The same seed and backend give the same table."""
@@ -51,9 +66,6 @@ class Demo:
 
     def run(self) -> int:
         with usage():
-            check_choice("--task", self.task, TASKS)
-            if self.epochs is not None:
-                check_whole("--epochs", self.epochs, at_least=1)
             for option in ("model", "data"):
                 if self.task == "detection" and getattr(self, option) != getattr(Demo, option):
                     raise OptionError(
@@ -93,8 +105,7 @@ class Convert:
     """The file to read."""
     target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """The file to write."""
-    backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
+    backend: BackendOption = None
     image_size: Annotated[tuple[int, int] | None, sides(), tyro.conf.arg(help_behavior_hint="")] = None
     """Size of the images of the Keras model. If not given: that of the data set the network is made for."""
     activation: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
@@ -103,8 +114,8 @@ class Convert:
     """The channel gate, likewise. If not given: sigmoid, or apa where its parameters are there."""
     spatial_gate: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """The spatial gate, likewise."""
-    preprocessing: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """imagenet, cifar or none: mean and deviation of the images. If not given: what is usual for the network."""
+    preprocessing: Annotated[PreprocessingName | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """Mean and deviation of the images. If not given: what is usual for the network."""
     overwrite: bool = False
     """Replace OUT if it exists."""
     debug: bool = False
@@ -135,12 +146,10 @@ class Predict:
     """
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL", help_behavior_hint="")]
-    """A .keras file, a preset or a SavedModel."""
+    """A .keras file, a preset or a SavedModel, which runs on TensorFlow."""
     images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="")]
     """Files, folders (with all images below them) or patterns such as 'photos/*.jpg'."""
-    backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """tensorflow, jax or torch; a SavedModel runs on TensorFlow. If not given: KERAS_BACKEND, else the first that is
-    installed."""
+    backend: BackendOption = None
     top_k: Annotated[int, whole_number(1)] = 5
     """Of a classifier: how many classes an image gets, the most probable first."""
     json: bool = False
@@ -192,16 +201,15 @@ class Export:
     """A .keras file or a preset."""
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """NAME or NAME/VERSION, such as models/birds or models/birds/3."""
-    backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
-    format: Annotated[str, tyro.conf.arg(metavar="NAME")] = "tf_saved_model"
-    """tf_saved_model, onnx or litert."""
+    backend: BackendOption = None
+    format: ExportFormat = "tf_saved_model"
+    """What is written: for TensorFlow Serving, ONNX Runtime or LiteRT."""
     top_k: Annotated[int, whole_number(1)] = 5
     """Classes that the signature serve_jpeg of a SavedModel gives."""
-    activation: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """softmax, sigmoid or gumbel. If not given: what the model ends in, else softmax."""
-    quantization: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """float16 or int8, for litert. If not given: float32."""
+    activation: Annotated[ExportActivation | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """From logits to probabilities. If not given: what the model ends in, else softmax."""
+    quantization: Annotated[Quantization | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """For litert. If not given: float32."""
     images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...", help_behavior_hint="")] = ()
     """Files or folders of some 100 images that int8 takes its ranges from."""
     class_names: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -242,23 +250,21 @@ class Evaluate:
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder that keras-apa train wrote."""
-    backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
+    backend: BackendOption = None
     prior_correction: Annotated[
-        str | None,
-        tyro.conf.arg(name="evaluation.prior-correction", metavar="NAME", help_behavior_hint=""),
+        PriorCorrectionVariant | None, tyro.conf.arg(name="evaluation.prior-correction", help_behavior_hint="")
     ] = None
-    """none, raw (PC-softmax), smooth, rel, normit, gombit, base2 or base10. If not given: the recipe's."""
-    tau: Annotated[float | None, tyro.conf.arg(name="evaluation.tau", help_behavior_hint="")] = None
+    """What is added to the logits; raw is PC-softmax. If not given: the recipe's."""
+    tau: Annotated[float | None, tyro.conf.arg(name="evaluation.tau", metavar="NUMBER", help_behavior_hint="")] = None
     """Factor of the correction."""
     tau_normalization: Annotated[
-        float | None, tyro.conf.arg(name="evaluation.tau-normalization", help_behavior_hint="")
+        float | None, tyro.conf.arg(name="evaluation.tau-normalization", metavar="NUMBER", help_behavior_hint="")
     ] = None
     """tau in w / |w|^tau for the weights of the classifier; 0: none."""
     path: Annotated[str | None, tyro.conf.arg(name="data.path", metavar="DIR", help_behavior_hint="")] = None
     """Where the images are now (classification)."""
-    style: Annotated[str | None, tyro.conf.arg(name="evaluation.style", metavar="NAME", help_behavior_hint="")] = None
-    """coco or lvis (detection). If not given: the recipe's."""
+    style: Annotated[Style | None, tyro.conf.arg(name="evaluation.style", help_behavior_hint="")] = None
+    """How detections are measured. If not given: the recipe's."""
     images: Annotated[str | None, tyro.conf.arg(name="data.images", metavar="DIR", help_behavior_hint="")] = None
     """Where the images are now (detection)."""
     test: Annotated[str | None, tyro.conf.arg(name="data.test", metavar="FILE", help_behavior_hint="")] = None
@@ -290,8 +296,7 @@ class Report:
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder that keras-apa train or keras-apa demo wrote."""
-    backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
+    backend: BackendOption = None
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -306,7 +311,9 @@ class Report:
 class List:
     """List models, weights, presets, recipes, losses, layers, metrics or backends; everything without a kind."""
 
-    kind: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[KIND]", help_behavior_hint="")] = None
+    kind: Annotated[tyro.conf.Positional[ListKind | None], tyro.conf.arg(metavar="[KIND]", help_behavior_hint="")] = (
+        None
+    )
     """models, weights, presets, recipes, losses, layers, metrics or backends."""
     pattern: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[PATTERN]", help_behavior_hint="")] = "*"
     """Only names that match, such as 'se_*'."""

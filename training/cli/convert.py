@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 
 import zoo
 from keras_apa.layers import PriorCorrection
 from training.checks import check_choice
+from training.cli.choices import PreprocessingName
 from training.errors import OptionError, usage
 from training.files import atomic_path, make_writable
 from training.runtime.output import escaped_output, visible
@@ -28,7 +29,7 @@ def run_convert(
     activation: str | None = None,
     gate: str | None = None,
     spatial_gate: str | None = None,
-    preprocessing: str | None = None,
+    preprocessing: PreprocessingName | None = None,
     overwrite: bool = False,
 ) -> int:
     """Converts `source` to `target`, by their endings; returns the exit code."""
@@ -43,7 +44,7 @@ def run_convert(
             )
         make_writable(target.parent, "OUT")
         if preprocessing is not None:
-            check_choice("--preprocessing", preprocessing, ("imagenet", "cifar", "none"))
+            check_choice("--preprocessing", preprocessing, get_args(PreprocessingName))
         if not to_keras and (image_size or activation or gate or spatial_gate or preprocessing):
             raise ValueError(
                 "--image-size, --activation, --preprocessing and the gates must be left out unless OUT ends in "
@@ -72,7 +73,7 @@ def run_convert(
     return 0
 
 
-def find_preprocessing(model: keras.Model, name: str | None) -> zoo.Preprocessing | None:
+def find_preprocessing(model: keras.Model, name: PreprocessingName | None) -> zoo.Preprocessing | None:
     """How images are prepared for a network: as usual for its kind, or as `name` says; None for grey images."""
     channels_last = keras.config.image_data_format() == "channels_last"
     *sides, channels = model.input_shape[1:] if channels_last else (*model.input_shape[2:], model.input_shape[1])

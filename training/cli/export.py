@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from training.cli.choices import ExportActivation, ExportFormat, Quantization
 from training.errors import OptionError, usage
 from training.image_files import search_images
 from training.images import read_image
@@ -27,12 +28,12 @@ def run_export(
     model: str | os.PathLike,
     folder: str | os.PathLike,
     *,
-    format: str = "tf_saved_model",
+    format: ExportFormat = "tf_saved_model",
     top_k: int = 5,
-    quantization: str | None = None,
+    quantization: Quantization | None = None,
     images: Sequence[str | os.PathLike] = (),
     class_names: Path | None = None,
-    activation: str | None = None,
+    activation: ExportActivation | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> int:
     """Exports a `.keras` file or a preset with the options of the command; prints the path written, returns 0.

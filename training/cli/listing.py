@@ -10,6 +10,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from training.checks import check_name, nearest
+from training.cli.choices import ListKind
 from training.errors import OptionError, usage
 from training.runtime.backend import BACKENDS, choose_backend, installed_backends
 from training.runtime.console import TextTable, text_console
@@ -17,7 +18,7 @@ from training.runtime.output import escaped_output
 
 
 @escaped_output()
-def print_list(kind: str | None = None, pattern: str = "*", console: Console | None = None) -> None:
+def print_list(kind: ListKind | None = None, pattern: str = "*", console: Console | None = None) -> None:
     """Prints the names of one kind that match, each with a line about it; all kinds where none is given."""
     console = text_console(console)
     if kind is not None:
@@ -112,7 +113,7 @@ def _backends() -> dict[str, str]:
     }
 
 
-KINDS: dict[str, Callable[[], dict[str, str]]] = {
+KINDS: dict[ListKind, Callable[[], dict[str, str]]] = {
     "models": _models,
     "weights": _weights,
     "presets": _presets,

@@ -138,11 +138,12 @@ def parse(arguments: Sequence[str]) -> Any:
     import tyro
 
     from training.cli.commands import COMMANDS
+    from training.cli.options import RULES
     from training.cli.train_options import train_options
 
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors), _unbroken(arguments):
+        with contextlib.redirect_stderr(errors), _unbroken(arguments), RULES:
             if arguments[:1] == ["train"] and len(arguments) > 1 and not arguments[1].startswith("-"):
                 return train_options(arguments[1:], tyro.cli)
             return tyro.extras.subcommand_cli_from_dict(
@@ -155,7 +156,10 @@ def parse(arguments: Sequence[str]) -> Any:
             )
     except SystemExit:
         if errors.getvalue():
-            print(f"keras-apa: {visible(unboxed(errors.getvalue()))}", file=sys.stderr)
+            said = unboxed(errors.getvalue())
+            if arguments[0] in COMMANDS:  # tyro does not always say whose help it is
+                said = said.replace("keras-apa --help", f"keras-apa {arguments[0]} --help")
+            print(f"keras-apa: {visible(said)}", file=sys.stderr)
         raise
 
 
@@ -190,19 +194,38 @@ def unboxed(text: str) -> str:
     Where the terminal has only ASCII, the frame is made of hyphens.
     """
     lines = [line.strip("│╭╮╰╯ \t") for line in text.strip().splitlines()]
-    title = lines[0].strip("─ ")
     paragraphs = re.split(r"(?:^|\n)[─-]{5,}(?=\n|$)", "\n".join(lines[1:]))
     paragraphs = [p.strip().split("\n") for p in paragraphs if p.strip()]
     if not paragraphs:
         return text.strip()
-    error = re.sub(r"`\[bold\](.+?)\[/bold\]`", r"`\1`", " ".join(paragraphs[0]))
-    error = re.sub(r"invalid literal for int\(\) with base 10: (.+)", r"it must be a whole number; given: \1.", error)
-    choice = re.fullmatch(r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*?),?\)\.?", error)
-    if choice:
-        error = f"{choice[2]} must be one of {choice[3].replace(chr(39), '')}; given: {choice[1]!r}."
-    if title.startswith("Missing"):
-        error = f"{title}: {error[0].lower()}{error[1:]}"
+    error = _in_our_form(" ".join(paragraphs[0]))
     for paragraph in paragraphs[1:-1]:
         if paragraph[0].startswith(("Available", "Perhaps")):
             error = f"{error.rstrip('.')}. {' '.join(paragraph[:2])}"
     return f"{error}\n{' '.join(paragraphs[-1])}" if len(paragraphs) > 1 else error
+
+
+def _in_our_form(error: str) -> str:
+    """An error of tyro as `NAME must be ...; given: VALUE.`; one of another kind stays as it is.
+
+    >>> _in_our_form("invalid choice 'tf' for argument '--backend'. Expected one of ('jax', 'torch').")
+    "--backend must be one of jax, torch; given: 'tf'."
+    >>> _in_our_form("Missing from keras-apa convert: IN The file to read. (required) OUT To write. (required)")
+    'IN and OUT must be given.'
+    """
+    error = re.sub(r"`\[bold\](.+?)\[/bold\]`", r"`\1`", error)
+    # Checks of a recipe name the value themselves; what reads the words of one option does not.
+    error = re.sub(r"^Error parsing (\S+): it (?=must )", r"\1 ", error)
+    error = re.sub(r"^Error parsing [^-]\S*: (?=.* must )", "", error)
+    if found := re.fullmatch(r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*?),?\)\.?", error):
+        value, name, choices = found.groups()
+        name = name if name.startswith("-") else name.upper()  # a positional, in the help too
+        return f"{name} must be one of {choices.replace(chr(39), '')}; given: {value!r}."
+    if found := re.fullmatch(r"Missing value for argument '(\S+)'\. Expected (\d+) values\.", error):
+        name, number = found.groups()
+        return f"{name} must have {'a value; given: none' if number == '1' else f'{number} values; given: fewer'}."
+    if found := re.fullmatch(r"Missing from [^:]+: (.+)", error):
+        missing = [argument.strip().partition(" ") for argument in found[1].split("(required)") if argument.strip()]
+        about = f" {missing[0][2].partition('. ')[0].rstrip('.')}." if len(missing) == 1 else ""
+        return f"{' and '.join(name for name, *_ in missing)} must be given.{about}"
+    return error

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from training.cli.options import use_backend, whole_number
+from training.cli.options import BackendOption, use_backend, whole_number
 from training.config.classification import Recipe
-from training.config.classifier_learning import learn_classifier
+from training.config.classifier_learning import Method, learn_classifier
 from training.config.detection import DetectionRecipe
 from training.errors import OptionError, usage
 from training.recipes import get_recipe
@@ -37,8 +37,7 @@ class Train:
 class _TrainOptions:
     """How a recipe is run, whatever its task."""
 
-    backend: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """tensorflow, jax or torch. If not given: KERAS_BACKEND, else the first of these that is installed."""
+    backend: BackendOption = None
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Run folder. If not given: runs/RECIPE, or runs/RECIPE-2, ... if that is in use or holds another run."""
     overwrite: bool = False
@@ -91,8 +90,8 @@ class TrainRecipe(_TrainOptions):
     """One recipe of classification with its values, and how it is run."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    classifier_learning: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """Change the recipe to ce, pc_softmax, balanced_softmax, crt, lws, drw or tau_normalization (APA Table 4c)."""
+    classifier_learning: Annotated[Method | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """Another way to learn the classifier than the recipe's (APA Table 4c)."""
 
     def changed_recipe(self) -> Recipe:
         """The recipe with another way to learn the classifier."""

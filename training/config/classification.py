@@ -69,7 +69,7 @@ class DataOptions:
     validation_fraction: float = 0.2
     """Share of a class that is kept for testing where a folder has no test images of its own."""
     on_corrupt: OnCorrupt = "error"
-    """error, or skip: what is done about images that do not decode."""
+    """What is done about images that do not decode."""
     largest_class: int = 500
     """Training images of the largest class (digits)."""
     test_images_per_class: int = 20
@@ -118,11 +118,11 @@ class AugmentOptions:
     flip: bool = False
     """Mirror left to right, every second time."""
     policy: Policy = "none"
-    """none, autoaugment_cifar, autoaugment_imagenet or randaugment."""
+    """A published policy: operations drawn for each image."""
     policy_fill: int = 0
     """Grey value, 0 to 255, of what the policy moves in from outside."""
     policy_interpolation: PolicyInterpolation = "nearest"
-    """nearest or bilinear: of what the policy shears, moves and rotates."""
+    """Of what the policy shears, moves and rotates."""
     color_jitter: float = 0.0
     """Brightness, contrast and saturation change by a factor of 1 - c to 1 + c."""
     cutout: int = 0
@@ -309,7 +309,7 @@ class EvaluationOptions:
     batch_size: int = 500
     """Images at a time; does not change the result."""
     prior_correction: PriorCorrectionVariant = "none"
-    """What is added to the logits at inference: none, raw (PC-softmax), smooth, rel, normit, gombit, base2, base10."""
+    """What is added to the logits at inference; raw is PC-softmax."""
     tau: float = 1.0
     """Factor of the correction."""
     tau_normalization: float = 0.0

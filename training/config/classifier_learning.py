@@ -13,13 +13,16 @@ code does.
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from training.checks import check_name
 from training.config.classification import LossOptions, Recipe
 
+Method = Literal["ce", "pc_softmax", "balanced_softmax", "crt", "lws", "drw", "tau_normalization"]
 _CROSS_ENTROPY = LossOptions(name="SparseCategoricalCrossentropy")
 _NO_CORRECTION = {"prior_correction": "none"}
 
-METHODS = {
+METHODS: dict[Method, dict[str, Any]] = {
     "ce": {"loss": _CROSS_ENTROPY, "evaluation": _NO_CORRECTION},
     "pc_softmax": {"loss": _CROSS_ENTROPY, "evaluation": {"prior_correction": "raw"}},
     "balanced_softmax": {"loss": LossOptions(name="BalancedSoftmaxCrossentropy"), "evaluation": _NO_CORRECTION},
@@ -45,7 +48,7 @@ METHODS = {
 }
 
 
-def learn_classifier(recipe: Recipe, method: str) -> Recipe:
+def learn_classifier(recipe: Recipe, method: Method) -> Recipe:
     """The recipe with its classifier learned in another way; its name says so.
 
     Raises:

@@ -112,7 +112,7 @@ class DetectionModelOptions:
     """Which detector, on which network of the zoo."""
 
     name: Detector = "mask_rcnn"
-    """mask_rcnn or faster_rcnn."""
+    """mask_rcnn also learns masks."""
     backbone: str = "resnet50"
     """A network; keras-apa list models names them."""
     weights: str = ""

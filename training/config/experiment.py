@@ -24,7 +24,7 @@ class OptimizerOptions:
     """
 
     name: OptimizerName = "sgd"
-    """sgd or adamw."""
+    """The rule of the step."""
     learning_rate: float = 0.1
     """At its highest."""
     momentum: float = 0.9
@@ -107,7 +107,7 @@ class Experiment:
     batch_size: int = 128
     """Training images in a batch."""
     precision: Precision = "float32"
-    """float32, mixed_float16 or mixed_bfloat16."""
+    """What layers compute in; weights are float32."""
     seed: int = 0
     """Of start weights, order, augmentation and dropout."""
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from training.checks import check_choice
 from training.config.classification import Recipe
 from training.config.detection import DetectionRecipe
 from training.recipes import get_recipe
 
-DATA = ("digits100_lt", "digits10_lt")
+DemoData = Literal["digits100_lt", "digits10_lt"]
 
 
 def demo_recipes(model: str, data: str, epochs: int, seed: int) -> list[Recipe]:
     """The baseline, then the network with all that `model` has a place for."""
-    check_choice("--data", data, DATA)
+    check_choice("--data", data, get_args(DemoData))
     options, title = adaptive_options(model)
     common = {"epochs": epochs, "seed": seed}
     return [

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from typing import Literal, get_args
 
-BACKENDS = ("tensorflow", "jax", "torch")
+Backend = Literal["tensorflow", "jax", "torch"]
+BACKENDS = get_args(Backend)
 
 
 def installed_backends() -> list[str]:

@@ -95,7 +95,14 @@ def test_own_images_are_trained_on_from_published_weights(published, photos, tmp
     arguments = ["train", "folder", "--backend", CURRENT, "--data.path", photos, "--model.name", "se_resnet8",
                  "--data.image-size", "32", "--batch-size", "10", "--epochs", "2", "--optimizer.learning-rate", "0.01",
                  "--start.weights", "se_resnet8/ten", "--start.trainable", "classifier", "--output", run]  # fmt: skip
+    prepared = []
+    for user in ("task", "train"):
+        called = f"training.classification.{user}.prepared_as_started"
+        monkeypatch.setattr(
+            called, lambda recipe, source: prepared.append(recipe) or prepared_as_started(recipe, source)
+        )
     assert main([*map(str, arguments)]) == 0
+    assert len(prepared) == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert "images are prepared as those of se_resnet8/ten: mean 0.4914 0.4822 0.4465" in printed
     assert published.paths == ["/model_199.pth"]

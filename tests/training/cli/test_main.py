@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import get_args
 
 import pytest
 from backends import BLOCK, CURRENT, OTHERS, environment, run
@@ -112,11 +113,8 @@ def test_a_second_demo_does_not_touch_the_first(demo):
     [
         (["demo", "--model", "se_resnet9"], ["--model", "se_resnet9", "se_resnet8"]),
         (["demo", "--model", "se_resnet50"], ["--model", "se_resnet50", "small images", "se_resnet56"]),
-        (["demo", "--epochs", "2.5"], ["--epochs", "2.5", "whole number"]),
         (["demo", "--epochs", "0"], ["--epochs", "0", "at least 1"]),
         (["demo", "--seed", "-1"], ["--seed"]),
-        (["demo", "--backend", "mxnet"], ["mxnet", "tensorflow, jax, torch"]),
-        (["demo", "--data", "digits"], ["digits", "digits10_lt"]),
         (["demo", "--output", __file__], ["--output must be a folder", "which is a file"]),
         (["convert", "a.pth", "b.keras", "--image-size", "16"], ["--image-size", "2 values"]),
         (
@@ -137,6 +135,87 @@ def test_wrong_usage_is_said_in_two_lines(arguments, parts, capsys):
     assert error.startswith("keras-apa: ") and len(error.strip().splitlines()) <= 2 and "Traceback" not in error
     for part in parts:
         assert part in error
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("demo --epochs 2.5", "--epochs must be a whole number of at least 1; given: '2.5'."),
+        ("demo --backend tensorflew", "--backend must be one of tensorflow, jax, torch; given: 'tensorflew'."),
+        ("demo --data=digits", "--data must be one of digits100_lt, digits10_lt; given: 'digits'."),
+        ("demo --epochs", "--epochs must have a value; given: none."),
+        ("evaluate RUN --evaluation.style voc", "--evaluation.style must be one of coco, lvis; given: 'voc'."),
+        ("evaluate RUN --evaluation.tau x", "--evaluation.tau must be a number; given: 'x'."),
+        ("evaluate", "RUN must be given. The folder that keras-apa train wrote."),
+        ("convert", "IN and OUT must be given."),
+        ("convert IN OUT --image-size 8", "--image-size must have 2 values; given: fewer."),
+        ("predict MODEL IMAGE --min-score abc", "--min-score must be a number; given: 'abc'."),
+        (
+            "list kindd",
+            "KIND must be one of models, weights, presets, recipes, losses, layers, metrics, backends; given: 'kindd'.",
+        ),
+        ("train digits10_lt --optimizer.clip-norm x", "--optimizer.clip-norm must be a number; given: 'x'."),
+        ("train digits10_lt --optimizer.milestones 3 x", "--optimizer.milestones must be whole numbers; given: '3 x'."),
+        (
+            "train digits10_lt --model.frozen-batch-norm x",
+            "--model.frozen-batch-norm must be one of None, True, False; given: 'x'.",
+        ),
+        (
+            "train digits10_lt --loss.options tau",
+            "--loss.options must be names, each followed by its value; given: 'tau'.",
+        ),
+        ("train digits10_lt --data.noise inf", "data.noise must be a finite number at least 0.0; given: inf."),
+        ("train detection --augment.scale 1 x", "--augment.scale must be 2 numbers; given: '1 x'."),
+        (
+            "train detection --data.image-size 3 3",
+            "each side of data.image_size must be a whole number of at least 32; given: 3.",
+        ),
+    ],
+)
+def test_a_wrong_word_has_one_form_whatever_the_option(arguments, error, capsys):
+    words = arguments.split()
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    said, help_is = printed.err.splitlines()
+    assert (said, printed.out) == (f"keras-apa: {error}", "")
+    named = " ".join(words[: 2 if words[0] == "train" else 1])
+    assert help_is.startswith("For full helptext, ") and help_is.endswith(f" keras-apa {named} --help")
+
+
+@pytest.mark.any_backend
+def test_a_wrong_backend_of_the_environment_is_named(capsys, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflew")
+    assert main(["demo"]) == 2
+    error = "keras-apa: KERAS_BACKEND must be one of tensorflow, jax, torch; given: 'tensorflew'.\n"
+    assert capsys.readouterr() == ("", error)
+
+
+@pytest.mark.any_backend
+def test_choices_of_commands_are_what_stands_behind_them():
+    from keras_apa.layers.adjustment import VARIANTS
+    from training.cli import choices, listing
+    from training.config import classification, classifier_learning
+    from zoo.export import FORMATS, QUANTIZATIONS
+    from zoo.serving.graph import ACTIVATIONS
+
+    for choice, behind in (
+        (choices.ExportFormat, FORMATS),
+        (choices.ExportActivation, ACTIVATIONS),
+        (choices.Quantization, QUANTIZATIONS),
+        (choices.ListKind, listing.KINDS),
+        (classification.PriorCorrectionVariant, ("none", *VARIANTS)),
+        (classifier_learning.Method, classifier_learning.METHODS),
+    ):
+        assert get_args(choice) == (*behind,)
+
+
+@pytest.mark.any_backend
+def test_help_shows_choices_and_no_none(capsys):
+    assert main(["export", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "--quantization {float16,int8}" in printed and "--backend {tensorflow,jax,torch}" in printed
+    assert "None" not in printed
 
 
 @pytest.mark.any_backend
