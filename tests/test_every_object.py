@@ -7,7 +7,8 @@ import cross_backend
 import keras
 import numpy as np
 import pytest
-from backends import CURRENT, NEXT, run
+from backends import CURRENT, NEXT, environment
+from warm import run_warm
 
 import keras_apa
 import zoo
@@ -47,7 +48,8 @@ def test_a_layer_saved_as_keras_gives_the_same_outputs(name, tmp_path):
 
 def test_files_of_this_backend_load_on_the_next(tmp_path):
     cross_backend.write(tmp_path)
-    result = run(NEXT, pathlib.Path(cross_backend.__file__), "check", tmp_path)
+    program = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    result = run_warm(program, pathlib.Path(cross_backend.__file__), "check", tmp_path, env=environment(NEXT))
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
     assert f"on {NEXT}, 0 failed" in result.stdout
 

@@ -11,7 +11,8 @@ import urllib.parse
 import keras
 import numpy as np
 import pytest
-from backends import NEXT, run
+from backends import NEXT, environment
+from warm import run_warm
 
 import zoo
 from keras_apa.layers import AGLU, PriorCorrection
@@ -131,7 +132,7 @@ def test_a_preset_of_this_backend_loads_on_the_next(saved, tmp_path):
         "np.save(sys.argv[2], keras.ops.convert_to_numpy(model(x, training=False)))\n"
         "print(keras.backend.backend(), *model.class_names)\n"
     )
-    result = run(NEXT, "-c", program, folder, tmp_path / "outputs.npy")
+    result = run_warm(program, folder, tmp_path / "outputs.npy", env=environment(NEXT))
     assert f"{NEXT} cat dog emu" in result.stdout, result.stderr[-2000:]
     np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), outputs(model), atol=1e-5)
 
