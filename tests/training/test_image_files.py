@@ -158,6 +158,49 @@ def test_arguments_that_overlap_are_searched_once(birds):
     assert len(find_images(["birds/emu/notes.txt"])[0]) == len(find_images(["birds/emu/*.txt"])[0]) == 1
 
 
+@pytest.mark.parametrize("pattern", ["birds/**", "birds/**/*", "birds/**/*.png", "**/*.png", "b*/**/*.png", "birds/*"])
+def test_a_pattern_takes_each_image_once_wherever_links_lead(birds, pattern):
+    # Two links up in each folder: `glob` goes on in all ways through both of them, 2 ** 40 of them.
+    for name in ("emu", "wren"):
+        (birds / name / "up").symlink_to("..")
+        (birds / name / "again").symlink_to(birds)
+    (birds / "auk").symlink_to("emu")
+    (birds / "wren" / "same.png").symlink_to("../emu/0.png")
+    picture(birds.parent / "store" / "kiwi.png")
+    (birds / "kiwi").symlink_to(birds.parent / "store")
+    found = search_images([pattern])
+    want = [f"birds/{name}/{number}.png" for name in ("emu", "wren") for number in range(4)]
+    store = "store/kiwi.png" if pattern[0] == "*" else "birds/kiwi/kiwi.png"
+    assert sorted(found.files) == sorted([*want, store]) and not found.missing
+    assert {*map(os.path.normpath, found.loops)} == {
+        f"birds/{name}/{link}" for name in ("emu", "wren") for link in ("up", "again")
+    }
+
+
+def test_a_pattern_with_several_levels_keeps_the_own_names(birds):
+    (birds / "auk").symlink_to("emu")
+    picture(birds / "emu" / "young" / "chick.png")
+    own = [*(f"birds/emu/{number}.png" for number in range(4)), "birds/emu/young/chick.png"]
+    for pattern in ("birds/*u*/*", "birds/**/*u*/**", f"{birds}/*u*/**/**//*.png", "./birds/**/*u*/**/*.png"):
+        assert [os.path.relpath(file) for file in find_images([pattern])[0]] == own
+    # A pattern without an image of its own name takes the one behind the link.
+    assert find_images(["birds/a*/0.png"])[0] == ["birds/auk/0.png"]
+    os.rename(birds / "wren", birds / "wr[e]n")
+    assert len(find_images(["birds/**/?.png"])[0]) == 8
+
+
+@pytest.mark.parametrize("pattern", ["run/*", "run/**", "run/**/*", "run/**/*.png", "run/*/*", "r*/figures/*.png"])
+def test_a_pattern_leaves_out_the_figures_of_a_run(birds, pattern):
+    write_run(birds.parent / "run")
+    picture(birds.parent / "run" / "own.png")
+    taken = pattern in ("run/*", "run/**", "run/**/*", "run/**/*.png")
+    assert search_images(["run"]).files == ["run/own.png"]
+    found = search_images([pattern])
+    assert found.files == ["run/own.png"] * taken
+    assert any(place in found.written for place in ("run", "run/figures"))
+    assert len(find_images(["run/figures/*"])[0]) == len(find_images(["run/figures/curves.png"])[0]) == 1
+
+
 @pytest.mark.parametrize("how", ["linked", "moved"])
 def test_the_figures_of_a_run_are_ours_wherever_they_are(birds, how):
     save_figures(birds.parent / "figures", [("a", "A", lambda: Figure((1, 1)))])
