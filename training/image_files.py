@@ -139,7 +139,7 @@ def search_images(arguments: Iterable[str | os.PathLike]) -> FoundImages:
     """
     result, known = FoundImages(), {}
     for argument in map(os.fspath, arguments):
-        found, names = FoundImages(), []
+        found, names = FoundImages(), [argument]
         if not os.path.exists(argument):
             names = _search_pattern(argument, known, found)
         elif os.path.isdir(argument):

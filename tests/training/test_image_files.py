@@ -177,6 +177,13 @@ def test_a_pattern_takes_each_image_once_wherever_links_lead(birds, pattern):
     }
 
 
+def test_what_has_no_image_is_told_from_what_is_not_there(birds):
+    (birds / "auk").mkdir()
+    _, missing = find_images(["birds/auk", "birds/a*", "birds/a*/*", "birds/kiwi/**"])
+    found = {name for name, reason in missing.items() if reason.startswith("no image below it")}
+    assert len(missing) == 4 and found == {"birds/auk", "birds/a*"}
+
+
 def test_a_pattern_with_several_levels_keeps_the_own_names(birds):
     (birds / "auk").symlink_to("emu")
     picture(birds / "emu" / "young" / "chick.png")
