@@ -1,4 +1,7 @@
-"""Who imports whom in a package, read with `ast`; imports inside functions count, those of examples do not."""
+"""Who imports whom in a package, and what is done for one backend only.
+
+Read with `ast`: imports inside functions count, those of examples do not.
+"""
 
 import ast
 from pathlib import Path
@@ -15,6 +18,51 @@ def imports(package):
         module: {found for found in _imported(ast.parse(path.read_text(encoding="utf-8")), module, path, files)}
         for module, path in files.items()
     }
+
+
+BACKENDS = {"torch", "jax", "tensorflow"}
+
+
+def top_packages(tree):
+    """The top packages that a file imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def knows_a_backend(tree):
+    """Whether a file imports a backend, or does something else on one: what `backend()` returns decides in it.
+
+    It decides where it is compared, picks an entry or is kept in a variable; its name may be written down or passed on.
+    """
+    if BACKENDS & {*top_packages(tree)}:
+        return True
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            deciding = [node]
+        elif isinstance(node, ast.Subscript):
+            deciding = [node.slice]
+        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
+            deciding = [node.value]
+            if isinstance(node.value, ast.IfExp):
+                deciding = [node.value.body, node.value.orelse]
+            deciding = [value for value in deciding if _asks(value)]
+        elif isinstance(node, ast.Match):
+            deciding = [node.subject]
+        else:
+            continue
+        if any(_asks(inner) for value in deciding for inner in ast.walk(value)):
+            return True
+    return False
+
+
+def _asks(node):
+    """Whether it is a call of `backend()`, as `keras.backend.backend()` and `keras.config.backend()` are."""
+    if not isinstance(node, ast.Call):
+        return False
+    return getattr(node.func, "attr", getattr(node.func, "id", None)) == "backend"
 
 
 def _name(path, root):

@@ -78,12 +78,19 @@ BETWEEN_TWINS = {
 # Packages from the lowest to the highest; `from keras_apa import zoo` and loading a model of the zoo look upwards.
 PACKAGES = ("keras_apa", "zoo", "training")
 LOOKS_UP = {"keras_apa._siblings"}
-# PyTorch and JAX are imported in keras_apa/_kernels, and here:
+# A backend is imported, or something else done on it, in keras_apa/_kernels, and here; none of it is arithmetic. A
+# package stands for all its files.
 OWN_BACKEND = {
-    "zoo.checkpoint_files": "reads .pth files",
-    "zoo.value_range": "looks at tensors of a PyTorch loader",
-    "zoo.serving.onnx": "PyTorch's exporter",
+    "zoo.checkpoint_files": "reads .pth files, which PyTorch alone can",
+    "zoo.classifier": "Keras's own export writes no SavedModel on PyTorch, and needs other convolutions on TensorFlow",
+    "zoo.detection.export": "a SavedModel is TensorFlow's",
+    "zoo.serving": "each format has the exporter of one backend",
+    "training.classification.train": "reads images with tf.data on every backend",
+    "training.data": "reads images with tf.data on every backend",
+    "training.engine.callbacks": "TensorBoard's files are written by TensorFlow",
     "training.engine.checkpoints": "PyTorch's random state is a part of a checkpoint",
+    "training.inference.classifier": "runs SavedModels; TensorFlow cannot run channels first on every processor",
+    "training.runtime.backend": "chooses the backend, and keeps TensorFlow off the accelerators of others",
 }
 
 
@@ -123,33 +130,51 @@ def test_tasks_do_not_know_each_other():
     assert found == BETWEEN_TWINS
 
 
-def _imported(path):
-    """The top packages that a file imports."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.module.partition(".")[0]
-
-
 def _modules(package):
+    """The name of each module, and its parsed text."""
     for path in (ROOT / package).rglob("*.py"):
-        yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        yield name, ast.parse(path.read_text(encoding="utf-8"))
 
 
 def test_packages_do_not_look_up(package):
     above = {*PACKAGES[PACKAGES.index(package) + 1 :]}
-    assert [name for name, path in _modules(package) if above & {*_imported(path)} and name not in LOOKS_UP] == []
+    found = {name for name, tree in _modules(package) if above & {*layout.top_packages(tree)}}
+    assert found - LOOKS_UP == set()
 
 
 def test_backends_differ_in_the_kernels_only():
     found = {
         name
         for package in PACKAGES
-        for name, path in _modules(package)
-        if {"torch", "jax"} & {*_imported(path)} and not name.startswith("keras_apa._kernels")
+        for name, tree in _modules(package)
+        if layout.knows_a_backend(tree) and not f"{name}.".startswith("keras_apa._kernels.")
     }
-    assert found == {*OWN_BACKEND}
+    listed = {name: {module for module in found if f"{module}.".startswith(f"{name}.")} for name in OWN_BACKEND}
+    assert found - set().union(*listed.values()) == set()
+    assert [name for name, modules in listed.items() if not modules] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("def f():\n    import tensorflow as tf", True),
+        ("from jax import numpy", True),
+        ("import tensorflow_datasets", False),
+        ('if keras.backend.backend() == "torch":\n    pass', True),
+        ('if "torch" != keras.config.backend():\n    pass', True),
+        ('fast = keras.config.backend() in ("jax", "torch")', True),
+        ("write = {}[backend()]", True),
+        ("running = keras.backend.backend()", True),
+        ("running = keras.backend.backend() if keras else None", True),
+        ('match keras.backend.backend():\n    case "jax":\n        pass', True),
+        ('written = {"backend": keras.config.backend()}', False),
+        ("leave_accelerators_to(keras.backend.backend())", False),
+        ("print(f'{keras.config.backend()}')", False),
+    ],
+)
+def test_a_file_that_knows_a_backend_is_seen(text, known):
+    assert layout.knows_a_backend(ast.parse(text)) == known
 
 
 def test_imports_inside_functions_and_relative_ones_are_seen(tmp_path):

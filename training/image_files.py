@@ -131,7 +131,8 @@ def search_images(arguments: Iterable[str | os.PathLike]) -> FoundImages:
     folder stands for all below it that has the ending of an image, in sorted order, without what is hidden (`.name`)
     and without folders that this project wrote: runs, demos, exports, presets, pictures of detections.
     Links are followed, each folder is taken once. A name that does not exist is a pattern with `*`, `?`, `[...]` and
-    `**`; it does not reach into folders that this project wrote either.
+    `**`; what it stands for is searched in the same way: each folder and each image once, by its own name, and nothing
+    that this project wrote.
 
     Args:
         arguments: Names as given to a command.
@@ -140,20 +141,11 @@ def search_images(arguments: Iterable[str | os.PathLike]) -> FoundImages:
     for argument in map(os.fspath, arguments):
         found, names = FoundImages(), [argument]
         if not os.path.exists(argument):
-            names = []
-            for name in sorted(glob.glob(argument, recursive=True)):
-                if (written := _written_around(name, argument, known)) is None:
-                    names.append(name)
-                elif written not in found.written:
-                    found.written.append(written)
-        any_name = not os.path.exists(argument) and os.path.basename(argument) in ("*", "**")
-        for name in names:
-            if os.path.isdir(name):
-                found.add(images_below(name))
-            elif any_name and not is_image(name):
-                found.left_out.append(name)
-            else:
-                found.files.append(name)
+            names = _search_pattern(argument, known, found)
+        elif os.path.isdir(argument):
+            found = images_below(argument)
+        else:
+            found.files.append(argument)
         if not found.files:
             below = f"no image below it, with the ending {', '.join(ENDINGS)}"
             below += "; what keras-apa wrote itself is left out" if found.written else ""
@@ -164,13 +156,36 @@ def search_images(arguments: Iterable[str | os.PathLike]) -> FoundImages:
     return result
 
 
-def images_below(folder: str | os.PathLike) -> FoundImages:
-    """The images below a folder, in sorted order, and what was left out."""
+def images_below(folder: str | os.PathLike, seen: set[str] | None = None) -> FoundImages:
+    """The images below a folder, in sorted order, and what was left out.
+
+    Folders that are `seen` already, by their real paths, are passed over.
+    """
     folder = os.fspath(folder)
-    found, seen = FoundImages(linked=os.path.islink(folder)), set()
+    found, links_to_files = FoundImages(linked=os.path.islink(folder)), False
+    for _, entries in _walk(folder, found, set() if seen is None else seen):
+        for entry in entries:
+            if _is_folder(entry):
+                continue
+            if is_image(entry.name):
+                found.files.append(entry.path)
+                if entry.is_symlink():
+                    found.linked = links_to_files = True
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                found.dangling.append(entry.path)
+            else:
+                found.left_out.append(entry.path)
+    if links_to_files:  # to each image once, by its own name if that is here too
+        ordered = sorted(found.files, key=lambda file: (os.path.islink(file), file))
+        found.files = [*{os.path.realpath(file): file for file in reversed(ordered)}.values()]
+    found.files = [str(path) for path in sorted(map(Path, found.files))]
+    return found
+
+
+def _walk(folder: str, found: FoundImages, seen: set[str]) -> Iterator[tuple[str, list[os.DirEntry]]]:
+    """`(folder, what it holds)` of a folder and all below it that are to be searched, each real one once."""
     # What is reached without a link comes first: it keeps its name, whatever links there are to it.
     places, links = collections.deque([folder]), collections.deque()
-    links_to_files = False
     while places or links:
         if places:
             place = places.popleft()
@@ -186,22 +201,11 @@ def images_below(folder: str | os.PathLike) -> FoundImages:
         if place != folder and is_written(place):
             found.written.append(place)
             continue
-        for entry in _shown(place, found):
+        entries = [*_shown(place, found)]
+        for entry in entries:
             if _is_folder(entry):
                 (links if entry.is_symlink() else places).append(entry.path)
-            elif is_image(entry.name):
-                found.files.append(entry.path)
-                if entry.is_symlink():
-                    found.linked = links_to_files = True
-            elif entry.is_symlink() and not os.path.exists(entry.path):
-                found.dangling.append(entry.path)
-            else:
-                found.left_out.append(entry.path)
-    if links_to_files:  # to each image once, by its own name if that is here too
-        ordered = sorted(found.files, key=lambda file: (os.path.islink(file), file))
-        found.files = [*{os.path.realpath(file): file for file in reversed(ordered)}.values()]
-    found.files = [str(path) for path in sorted(map(Path, found.files))]
-    return found
+        yield place, entries
 
 
 def folders_in(folder: str | os.PathLike, found: FoundImages) -> list[str]:
@@ -271,6 +275,12 @@ def _shown(folder: str, found: FoundImages) -> Iterator[os.DirEntry]:
             yield entry
 
 
+def _is_of_a_run(folder: str) -> bool:
+    """Whether a folder is a run's own, which `_shown` leaves out."""
+    path = Path(folder)
+    return path.name in _OF_A_RUN and (path.parent / "config.json").exists() and is_written(path.parent)
+
+
 def _is_folder(entry: os.DirEntry) -> bool:
     # Of a link to itself `is_dir` raises.
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
@@ -282,6 +292,83 @@ def _lies_in(link: str, folder: str) -> bool:
     return parent == folder or parent.startswith(os.path.join(folder, ""))
 
 
+def _search_pattern(pattern: str, known: dict[str, bool], found: FoundImages) -> list[str]:
+    """Adds what a pattern stands for to `found`, and returns the names of its matches that this project did not write.
+
+    `known` are folders of which it is known whether this project wrote them.
+    """
+    root = pattern
+    while glob.has_magic(root):
+        root = os.path.dirname(root)
+    own = _OwnNames(root)
+    names = []
+    for name in sorted({name.rstrip(os.sep) for name in _matches(pattern, found)}, key=own.order):
+        if (written := _written_around(name, pattern, known)) is None:
+            names.append(name)
+        else:
+            found.written.append(written)
+    any_name, seen = os.path.basename(pattern) in ("*", "**"), set()
+    for name in names:
+        if os.path.isdir(name):
+            if os.path.islink(name) and _lies_in(name, os.path.realpath(name)):
+                found.loops.append(name)
+            else:
+                found.add(images_below(name, seen))
+        elif any_name and not is_image(name):
+            (found.left_out if os.path.exists(name) else found.dangling).append(name)
+        else:
+            found.files.append(name)
+    once = {own.real(file): file for file in sorted(found.files, key=own.order, reverse=True)}
+    found.files = [str(path) for path in sorted(map(Path, once.values()))]
+    return names
+
+
+def _matches(pattern: str, found: FoundImages) -> Iterator[str]:
+    """What a pattern matches. Unlike those of `glob`, its `**` enters each real folder once, wherever links lead."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from glob.glob(pattern)
+        return
+    start = parts.index("**")
+    base = os.sep.join(parts[:start]) or (os.sep if start else "")
+    after = [part for part in parts[start + 1 :] if part]
+    while after and after[0] == "**":
+        del after[0]
+    rest = os.sep.join(after)
+    for folder in filter(os.path.isdir, glob.glob(base) if base else [os.curdir]):
+        if not rest:
+            yield folder  # for all below it
+            continue
+        for place, _ in _walk(folder, found, set()):
+            if not base:
+                place = place.removeprefix(os.curdir).removeprefix(os.sep)
+            yield from _matches(os.path.join(glob.escape(place), rest), found)
+
+
+class _OwnNames:
+    """Tells which of the names below `root` lead through links, and to what; a folder is looked at once."""
+
+    def __init__(self, root: str):
+        self.root = root or os.curdir
+        self.real_root = os.path.realpath(self.root)
+        self._folders: dict[str, tuple[str, bool]] = {}
+
+    def _folder(self, name):
+        folder = os.path.dirname(name)
+        if folder not in self._folders:
+            real = os.path.realpath(folder or os.curdir)
+            plain = os.path.normpath(os.path.join(self.real_root, os.path.relpath(folder or os.curdir, self.root)))
+            self._folders[folder] = real, real != plain
+        return self._folders[folder]
+
+    def order(self, name: str) -> tuple[bool, str]:
+        """A key to sort by: what is reached without a link comes first."""
+        return self._folder(name)[1] or os.path.islink(name), name
+
+    def real(self, name: str) -> str:
+        return os.path.realpath(name) if os.path.islink(name) else os.path.join(self._folder(name)[0], Path(name).name)
+
+
 def _written_around(name: str, pattern: str, known: dict[str, bool]) -> str | None:
     """The folder written by this project that a match of a pattern lies in, below what the pattern names in letters."""
     fixed = next((place for place, part in enumerate(Path(pattern).parts) if glob.has_magic(part)), 0)
@@ -291,7 +378,7 @@ def _written_around(name: str, pattern: str, known: dict[str, bool]) -> str | No
         if end == len(parts) and not os.path.isdir(folder):
             return None
         if folder not in known:
-            known[folder] = is_written(folder)
+            known[folder] = is_written(folder) or _is_of_a_run(folder)
         if known[folder]:
             return folder
     return None

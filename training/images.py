@@ -96,7 +96,7 @@ def in_front_of_white(image: Image.Image, mode: str) -> Image.Image:
     """The image with 8 bits a channel in front of white, in the mode `"L"` or `"RGB"`."""
     deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
     if image.mode in ("I", "F") and not deep:
-        raise ValueError("it has 32 bits a pixel, whose range is unknown; save it with 8 or 16")
+        raise ValueError("bits a channel must be 8 or 16; given: 32, whose range is unknown. Save it with 8 or 16.")
     if deep:
         pixels = np.asarray(image).astype("uint32")
         pixels[pixels == image.info.get("transparency", -1)] = 65535

@@ -37,20 +37,22 @@ def read_state_dict(source):
     >>> list(read_state_dict({"model": {"module.fc.bias": np.zeros(3)}, "epoch": 7}))
     ['fc.bias']
     """
+    called, what = "source", "be a path or a mapping from key to array"
     if isinstance(source, (str, os.PathLike)):
+        called, what = repr(os.fspath(source)), "hold a mapping from key to tensor"
         source = _read_file(pathlib.Path(source))
     if not isinstance(source, Mapping):
-        raise ValueError(f"source must be a path or a mapping from key to array; given: {type(source).__name__}.")
+        raise ValueError(f"{called} must {what}; given: {type(source).__name__}.")
     arrays = {}
-    for key, value in unwrap(source).items():
+    for key, value in unwrap(source, called).items():
         if not isinstance(key, str) or not hasattr(value, "shape"):
-            raise ValueError(f"source must map names to tensors; given: {key!r}: {type(value).__name__}.")
+            raise ValueError(f"{called} must map names to tensors; given: {key!r}: {type(value).__name__}.")
         try:
             arrays[key] = _to_numpy(value)
         except (TypeError, RuntimeError, NotImplementedError) as error:
             # Sparse, quantized and meta tensors.
             raise ValueError(
-                f"source must hold plain tensors of numbers; given: {key!r} ({first_line(error)})."
+                f"{called} must hold plain tensors of numbers; given: {key!r} ({first_line(error)})."
             ) from error
     return arrays
 

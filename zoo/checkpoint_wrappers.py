@@ -30,11 +30,12 @@ _TRANSFORMERS = ("embedder.embedder.convolution.weight", "encoder.stages.0.layer
 _HEADS = re.compile(r"(?:(?:cls_)?head\.fc|head|fc|classifier\.1|classifier)\.(weight|bias|scale|g|tempearture)")
 
 
-def unwrap(source):
+def unwrap(source, called="source"):
     """The tensors of the network in a checkpoint, by the network's own names.
 
     Args:
         source: A mapping: of tensors by name, or with such mappings in it.
+        called: What an error calls it: the name of its file, if there is one.
 
     Raises: ValueError: If there are tensors, but none where one is known to look, naming where they are.
 
@@ -44,18 +45,18 @@ def unwrap(source):
     >>> list(unwrap({"net": state, "epoch": 7}))
     ['conv1.weight', 'layer1.0.conv2.weight']
     """
-    tensors = {_ANYWHERE.sub("", k) if isinstance(k, str) else k: value for k, value in _open(source).items()}
-    return _from_transformers(_without_prefixes(tensors))
+    tensors = {_ANYWHERE.sub("", k) if isinstance(k, str) else k: value for k, value in _open(source, called).items()}
+    return _from_transformers(_without_prefixes(tensors, called))
 
 
-def _open(source):
+def _open(source, called):
     """The innermost mapping that holds the tensors."""
     while True:
         if isinstance(source.get("feat_model"), Mapping):  # the two halves of Balanced Meta-Softmax
             return {**source["feat_model"], **source.get("classifier", {})}
         filled = [key for key in (*ENTRIES, *AVERAGES) if _has_tensors(source.get(key))]
         if not filled:
-            _check_open(source)
+            _check_open(source, called)
             return source
         _tell_choice([repr(key) for key in filled])
         source = source[filled[0]]
@@ -70,13 +71,13 @@ def _has_tensors(value):
     )
 
 
-def _check_open(source):
+def _check_open(source, called):
     if any(hasattr(value, "shape") for value in source.values()):
         return
     places = [repr(key) for key, value in source.items() if _has_tensors(value)]
     if places:
         raise ValueError(
-            f"source must hold its tensors under one of {', '.join(ENTRIES)}; given: {', '.join(places)}. Give the "
+            f"{called} must hold its tensors under one of {', '.join(ENTRIES)}; given: {', '.join(places)}. Give the "
             'entry with the weights, such as torch.load(path, weights_only=True)["..."].'
         )
 
@@ -90,7 +91,7 @@ def _tell_choice(places):
         )
 
 
-def _without_prefixes(tensors):
+def _without_prefixes(tensors, called):
     """The tensors by the names that the network itself has for them."""
     starts = []
     for first, second in (_DETECTOR, _RESNET, _TRANSFORMERS):
@@ -100,7 +101,7 @@ def _without_prefixes(tensors):
     if not known:
         if starts:
             raise ValueError(
-                f"source must hold a network under known names; given: {', '.join(map(repr, starts))}. Known before "
+                f"{called} must hold a network under known names; given: {', '.join(map(repr, starts))}. Known before "
                 f"the names of its tensors are {', '.join(sorted(PREFIXES))}. Give a mapping without what is not known."
             )
         return {key.removeprefix("module.") if isinstance(key, str) else key: v for key, v in tensors.items()}

@@ -14,6 +14,8 @@ import warnings
 import keras
 import numpy as np
 
+from keras_apa._kernels import is_converting, is_hidden
+
 PIXELS = (0.0, 255.0)
 # At most so many images, and so many rows and columns of each.
 _IMAGES, _SIDE = 8, 256
@@ -201,11 +203,8 @@ def _some(images):
 def _on_host(images):
     """An eager tensor on a CPU as an array; `None` for anything else."""
     try:
-        if keras.backend.backend() == "torch":
-            import torch
-
-            if torch.compiler.is_compiling() or torch.jit.is_tracing():
-                return None
+        if is_hidden(images) or is_converting():
+            return None
         # The tensors of all three backends have it: torch.device("cpu"), "/job:localhost/.../device:CPU:0", TFRT_CPU_0.
         if keras.ops.is_tensor(images) and "cpu" in str(images.device).lower():
             return keras.ops.convert_to_numpy(images)

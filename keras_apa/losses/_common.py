@@ -17,6 +17,7 @@ from keras_apa import _keras_internals as internals
 from keras_apa import ops as apa_ops
 from keras_apa._checks import check_integer, check_name, check_number, check_targets_are_numbers
 from keras_apa._kernels import constant
+from keras_apa._kernels.losses import DIVIDES_IN_FLOAT32, unshared
 from keras_apa._labels import nan_or_error, outside_message
 from keras_apa._precision import at_least, at_most, is_float64, mean_loss, softplus
 from keras_apa.class_counts import as_class_counts
@@ -275,9 +276,8 @@ class LongTailLoss(keras.losses.Loss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         means = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
-        if self.dtype != "float64" or self.reduction not in means or keras.backend.backend() != "torch":
-            return super().__call__(y_true, y_pred, sample_weight)
-        # On PyTorch, Keras divides in float32.
+        if self.dtype != "float64" or self.reduction not in means or not DIVIDES_IN_FLOAT32:
+            return super().__call__(y_true, y_pred, unshared(sample_weight))
         masks = [internals.get_keras_mask(y_pred)]
         y_true, y_pred = (ops.convert_to_tensor(y, dtype=self.dtype) for y in (y_true, y_pred))
         losses = self.call(y_true, y_pred)

@@ -158,6 +158,56 @@ def test_arguments_that_overlap_are_searched_once(birds):
     assert len(find_images(["birds/emu/notes.txt"])[0]) == len(find_images(["birds/emu/*.txt"])[0]) == 1
 
 
+@pytest.mark.parametrize("pattern", ["birds/**", "birds/**/*", "birds/**/*.png", "**/*.png", "b*/**/*.png", "birds/*"])
+def test_a_pattern_takes_each_image_once_wherever_links_lead(birds, pattern):
+    # Two links up in each folder: `glob` goes on in all ways through both of them, 2 ** 40 of them.
+    for name in ("emu", "wren"):
+        (birds / name / "up").symlink_to("..")
+        (birds / name / "again").symlink_to(birds)
+    (birds / "auk").symlink_to("emu")
+    (birds / "wren" / "same.png").symlink_to("../emu/0.png")
+    picture(birds.parent / "store" / "kiwi.png")
+    (birds / "kiwi").symlink_to(birds.parent / "store")
+    found = search_images([pattern])
+    want = [f"birds/{name}/{number}.png" for name in ("emu", "wren") for number in range(4)]
+    store = "store/kiwi.png" if pattern[0] == "*" else "birds/kiwi/kiwi.png"
+    assert sorted(found.files) == sorted([*want, store]) and not found.missing
+    assert {*map(os.path.normpath, found.loops)} == {
+        f"birds/{name}/{link}" for name in ("emu", "wren") for link in ("up", "again")
+    }
+
+
+def test_what_has_no_image_is_told_from_what_is_not_there(birds):
+    (birds / "auk").mkdir()
+    _, missing = find_images(["birds/auk", "birds/a*", "birds/a*/*", "birds/kiwi/**"])
+    found = {name for name, reason in missing.items() if reason.startswith("no image below it")}
+    assert len(missing) == 4 and found == {"birds/auk", "birds/a*"}
+
+
+def test_a_pattern_with_several_levels_keeps_the_own_names(birds):
+    (birds / "auk").symlink_to("emu")
+    picture(birds / "emu" / "young" / "chick.png")
+    own = [*(f"birds/emu/{number}.png" for number in range(4)), "birds/emu/young/chick.png"]
+    for pattern in ("birds/*u*/*", "birds/**/*u*/**", f"{birds}/*u*/**/**//*.png", "./birds/**/*u*/**/*.png"):
+        assert [os.path.relpath(file) for file in find_images([pattern])[0]] == own
+    # A pattern without an image of its own name takes the one behind the link.
+    assert find_images(["birds/a*/0.png"])[0] == ["birds/auk/0.png"]
+    os.rename(birds / "wren", birds / "wr[e]n")
+    assert len(find_images(["birds/**/?.png"])[0]) == 8
+
+
+@pytest.mark.parametrize("pattern", ["run/*", "run/**", "run/**/*", "run/**/*.png", "run/*/*", "r*/figures/*.png"])
+def test_a_pattern_leaves_out_the_figures_of_a_run(birds, pattern):
+    write_run(birds.parent / "run")
+    picture(birds.parent / "run" / "own.png")
+    taken = pattern in ("run/*", "run/**", "run/**/*", "run/**/*.png")
+    assert search_images(["run"]).files == ["run/own.png"]
+    found = search_images([pattern])
+    assert found.files == ["run/own.png"] * taken
+    assert any(place in found.written for place in ("run", "run/figures"))
+    assert len(find_images(["run/figures/*"])[0]) == len(find_images(["run/figures/curves.png"])[0]) == 1
+
+
 @pytest.mark.parametrize("how", ["linked", "moved"])
 def test_the_figures_of_a_run_are_ours_wherever_they_are(birds, how):
     save_figures(birds.parent / "figures", [("a", "A", lambda: Figure((1, 1)))])
@@ -207,7 +257,9 @@ def test_links_are_followed_and_each_folder_is_read_once(birds):
         "again/more.png",
         "young/chick.png",
     ]
-    with pytest.raises(ValueError, match=r"emu/again/more\.png and .*auk/more\.png are one file, by a link; .*remove"):
+    with pytest.raises(
+        ValueError, match=r"emu/again/more\.png must .*the same file as .*auk/more\.png, by a link\. Remove"
+    ):
         folder(birds)
     (birds / "auk").unlink()
     assert len(folder(birds).train) + len(folder(birds).test) == 10
@@ -217,7 +269,9 @@ def test_a_link_to_the_training_images_is_no_test(birds):
     os.renames(birds / "emu", birds / "train" / "emu")
     os.renames(birds / "wren", birds / "train" / "wren")
     (birds / "test").symlink_to("train")
-    with pytest.raises(ValueError, match=r"are one file, by a link; .* either train or test"):
+    with pytest.raises(
+        ValueError, match=r"either the training or the test images; given: the same file as .*, by a link"
+    ):
         folder(birds)
 
 
@@ -226,7 +280,7 @@ def test_a_link_to_an_image_is_the_image(birds):
     assert [os.path.basename(file) for file in find_images(["birds/emu"])[0]] == [f"{n}.png" for n in range(4)]
     assert len(folder(birds).train) + len(folder(birds).test) == 8
     (birds / "wren" / "emu.png").symlink_to("../emu/0.png")
-    with pytest.raises(ValueError, match=r"wren/emu\.png and .*emu/0\.png are one file, by a link"):
+    with pytest.raises(ValueError, match=r"wren/emu\.png must .*the same file as .*emu/0\.png, by a link"):
         folder(birds)
 
 
@@ -234,7 +288,9 @@ def test_a_class_of_images_that_cannot_be_read_says_what_is_in_it(birds):
     (birds / "heron").mkdir()
     for number in range(3):
         (birds / "heron" / f"{number}.heic").touch()
-    with pytest.raises(ValueError, match=r"heron has no image(.|\n)*are left out: 3 \.heic; \.heic are images"):
+    with pytest.raises(
+        ValueError, match=r"heron must have an image; given: none(.|\n)*are left out: 3 \.heic; \.heic are images"
+    ):
         folder(birds)
 
 

@@ -228,9 +228,9 @@ def _parts(model):
 def _make_ready(model):
     """The optimizer has all its variables only when it is built, which the first step would do."""
     if not isinstance(getattr(model, "optimizer", None), keras.optimizers.Optimizer):
-        raise ValueError(f"the model {model.name!r} has no optimizer; compile it first")
+        raise ValueError(f"the model {model.name!r} must be compiled; given: one without an optimizer.")
     if not model.built:
-        raise ValueError(f"the model {model.name!r} has no weights yet; build it first")
+        raise ValueError(f"the model {model.name!r} must be built; given: one without weights.")
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
@@ -250,7 +250,7 @@ def _without_arrays(value, arrays):
         return [_without_arrays(each, arrays) for each in value]
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
-            raise TypeError("an array of objects cannot be stored")
+            raise TypeError("arrays must be of numbers or text; given: one of objects.")
         name = f"extra/{len(arrays)}"
         arrays[name] = _numbers(value)
         return {"array": name}
@@ -359,18 +359,18 @@ def _assign(model, path, names, arrays):
             expected = (_plain(variable.path), tuple(variable.shape))
             if (_plain(stored[index]), value.shape) != expected:
                 raise ValueError(
-                    f"the checkpoint {str(path)!r} is of another {part}: it has {stored[index]!r} of shape "
-                    f"{value.shape} where this one has {variable.path!r} of shape {expected[1]}; resume with the "
-                    "settings that it was written with, or start anew"
+                    f"the checkpoint {str(path)!r} must be of this {part}; given: one of another {part}: it has "
+                    f"{stored[index]!r} of shape {value.shape} where this one has {variable.path!r} of shape "
+                    f"{expected[1]}. Resume with the settings that it was written with, or start anew."
                 )
             values[index, part] = variable, value
         if len(stored) != len(variables):
             more, extra = ("the checkpoint", stored) if len(stored) > len(variables) else ("this one", variables)
             first = extra[min(len(stored), len(variables))]
             raise ValueError(
-                f"the checkpoint {str(path)!r} is of another {part}: it has {len(stored)} variables, this one has "
-                f"{len(variables)}; the first that only {more} has is {getattr(first, 'path', first)!r}; "
-                "resume with the settings that it was written with, or start anew"
+                f"the checkpoint {str(path)!r} must be of this {part}; given: one of another {part}: it has "
+                f"{len(stored)} variables, this one has {len(variables)}; the first that only {more} has is "
+                f"{getattr(first, 'path', first)!r}. Resume with the settings that it was written with, or start anew."
             )
     # Nothing is changed before everything is known to fit.
     for variable, value in values.values():

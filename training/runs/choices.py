@@ -65,8 +65,8 @@ def check_same_images(folder: Path, was: Mapping[str, Any], now: Mapping[str, An
     >>> check_same_images(Path("runs/birds"), {"classes": {"emu": 3, "wren": 2}}, {"classes": {"emu": 3, "wren": 4}})
     Traceback (most recent call last):
     ...
-    ValueError: the images are not those that the run in 'runs/birds' began with: class 'wren' had 2 training images,
-    has 4; put them back, or start anew with --overwrite or in another --output
+    ValueError: the images must be those that the run in 'runs/birds' began with; given: others: class 'wren' had 2
+    training images, has 4. Put them back, or start anew with --overwrite or in another --output.
     """
     was = kept_fingerprint(was)
     if not was or was == now:
@@ -85,6 +85,6 @@ def check_same_images(folder: Path, was: Mapping[str, Any], now: Mapping[str, An
         or "as many of each class, but other files or annotations, or split in another way"
     )
     raise ValueError(
-        f"the images are not those that the run in {os.fspath(folder)!r} began with: {what}; put them back, or start "
-        "anew with --overwrite or in another --output"
+        f"the images must be those that the run in {os.fspath(folder)!r} began with; given: others: {what}. Put them "
+        "back, or start anew with --overwrite or in another --output."
     )

@@ -221,9 +221,15 @@ def load_finished(folder: Path, recipe: Experiment, outcome_class: type) -> Any:
     try:
         outcome = outcome_class.from_dict(json.loads(numbers.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(numbers)!r} is damaged ({error}). Remove it to train this network again.") from error
+        raise ValueError(
+            f"{str(numbers)!r} must hold the result of a training; given: a damaged file ({error}). Remove it to "
+            "train this network again."
+        ) from error
     if outcome.recipe.replace(title=recipe.title) != recipe:
-        raise ValueError(f"{str(numbers)!r} is the result of another recipe. Remove it to train this network again.")
+        raise ValueError(
+            f"{str(numbers)!r} must hold the result of this recipe; given: that of another. Remove it to train this "
+            "network again."
+        )
     return outcome
 
 
@@ -255,8 +261,8 @@ def check_same(folder: Path, earlier: Mapping[str, Any] | None, config: Mapping[
     different = different_settings(earlier, config)
     if different:
         raise ValueError(
-            f"the run in {str(folder)!r} cannot be resumed with other settings: {'; '.join(different[:3])}. Give the "
-            "same settings, --overwrite to replace it, or another --output."
+            f"the settings must be those that the run in {str(folder)!r} began with; given: other settings: "
+            f"{'; '.join(different[:3])}. Give the same settings, --overwrite to replace it, or another --output."
         )
 
 

@@ -116,6 +116,28 @@ def test_ignored_samples_weigh_nothing_and_are_not_counted(make):
 
 
 @INHERITED_FIXED
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sample_weights_stay_as_they_were_given(make, dtype):
+    """Keras multiplies them by the mask of ignored samples in place, where the backend can."""
+    labels, weight = np.array([0, 3, -1, 0, -1, 1]), np.array([1, 0.5, 2, 0.25, 3, 1], dtype)
+    for reduction in ("sum_over_batch_size", "mean_with_sample_weight", "sum", None):
+        loss = make(reduction=reduction, dtype=dtype)
+        for made in (weight.copy(), ops.convert_to_tensor(weight)):
+            first, second = (numbers(loss(labels, LOGITS, sample_weight=made)) for _ in range(2))
+            np.testing.assert_array_equal(numbers(made), weight)
+            np.testing.assert_array_equal(first, second)
+
+
+@INHERITED_FIXED
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gradient_reaches_the_sample_weights(make, dtype):
+    labels, weight = np.array([0, 3, -1, 0, -1, 1]), np.array([1, 0.5, 2, 0.25, 3, 1], dtype)
+    loss = make(dtype=dtype)
+    _, (gradient,) = value_and_gradient(lambda w: loss(labels, LOGITS, sample_weight=w), weight)
+    np.testing.assert_allclose(gradient, numbers(make(reduction=None, dtype=dtype)(labels, LOGITS)) / 4, rtol=1e-5)
+
+
+@INHERITED_FIXED
 def test_a_mask_of_the_logits_and_ignored_labels_count_together(make):
     layer = keras.layers.Masking()
     x = np.ones((1, 6, 4), "float32") * np.array([1, 1, 1, 0, 0, 1], "float32")[None, :, None]

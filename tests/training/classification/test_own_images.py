@@ -81,7 +81,9 @@ def test_changed_images_are_named(tmp_path):
         return json.loads(json.dumps(fingerprint(recipe, folder(tmp_path, seed=recipe.data.seed))))
 
     def said(images):
-        with pytest.raises(ValueError, match="the images are not those that the run in 'run' began with: ") as error:
+        with pytest.raises(
+            ValueError, match="the images must be those that the run in 'run' began with; given: others: "
+        ) as error:
             check_same_images("run", before, images)
         return str(error.value)
 

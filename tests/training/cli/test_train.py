@@ -226,7 +226,7 @@ def test_own_images_are_trained_on_with_one_command(photos, tmp_path, capsys):
     arguments[1] = more
     shutil.copy(more / "blue" / "0.jpg", more / "blue" / "again.jpg")
     assert train("folder", *arguments) == 2
-    assert "the images are not those that the run in" in (error := capsys.readouterr().err)
+    assert "the images must be those that the run in" in (error := capsys.readouterr().err)
     assert "class 'blue' had 19 training images, has 20" in error
 
 

@@ -254,11 +254,11 @@ def test_checkpoint_of_another_network_names_the_first_difference(make, named, t
 
 
 def test_model_has_to_be_compiled_and_built(tmp_path):
-    with pytest.raises(ValueError, match="compile"):
+    with pytest.raises(ValueError, match="must be compiled; given: one without an optimizer"):
         Checkpoints(tmp_path).save(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]), step=0)
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="build"):
+    with pytest.raises(ValueError, match="must be built; given: one without weights"):
         Checkpoints(tmp_path).save(model, step=0)
 
 

@@ -133,9 +133,9 @@ def test_numbers_that_are_damaged_or_of_another_recipe_are_named(tmp_path):
     recipe = get_recipe("digits10_lt")
     (tmp_path / "digits10_lt.keras").touch()
     (tmp_path / "digits10_lt.json").write_text("{")
-    with pytest.raises(ValueError, match="digits10_lt.json' is damaged"):
+    with pytest.raises(ValueError, match="digits10_lt.json' must hold the result of a training; given: a damaged file"):
         load_finished(tmp_path, recipe, Outcome)
     outcome = {field.name: {} for field in dataclasses.fields(Outcome)} | {"recipe": recipe.replace(seed=5).to_dict()}
     (tmp_path / "digits10_lt.json").write_text(json.dumps(outcome))
-    with pytest.raises(ValueError, match="is the result of another recipe"):
+    with pytest.raises(ValueError, match="must hold the result of this recipe; given: that of another"):
         load_finished(tmp_path, recipe, Outcome)

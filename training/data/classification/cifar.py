@@ -125,7 +125,8 @@ def _in_file_order(builder, split):
     expected = [f"{split}_{index:05d}".encode() for index in range(len(ids))]
     if ids[order].tolist() != expected:
         raise ValueError(
-            f"{builder.name} in {builder.data_dir} has no complete numbering of its {split} images: expected the "
-            f"ids {expected[0].decode()} to {expected[-1].decode()}. Delete the folder and build it again"
+            f"{builder.name} in {builder.data_dir} must have the ids {expected[0].decode()} to "
+            f"{expected[-1].decode()} for its {split} images; given: an incomplete numbering. Delete the folder and "
+            "build it again."
         )
     return images[order], labels[order]

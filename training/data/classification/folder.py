@@ -163,12 +163,12 @@ def _files_by_class(part, folders, train, names):
     unknown = [name for name in folders.classes if name not in train.classes]
     if unknown:
         raise ValueError(
-            f"{folders.path} has the class folder {unknown[0]!r}"
+            f"{folders.path} must have class folders that are in {train.path} too; given: {unknown[0]!r}"
             + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
-            + f", which {train.path} has not: nothing could be learned for it. Add training images of it, or remove it."
+            + ", for which nothing could be learned. Add training images of it, or remove it."
         )
     if not folders.with_images:
-        raise ValueError(f"{folders.path} has no images. Allowed endings: {', '.join(ENDINGS)}.")
+        raise ValueError(f"{folders.path} must have images; given: none. Allowed endings: {', '.join(ENDINGS)}.")
     return {name: own.files for name, own in folders.classes.items()}
 
 
@@ -197,8 +197,8 @@ def _refuse_shared(folders):
                 other, *where = owner.setdefault(os.path.realpath(file), (file, part, name))
                 if where != [part, name]:
                     raise ValueError(
-                        f"{file} and {other} are one file, by a link; an image can be of one class only, and either "
-                        "train or test: remove the link"
+                        f"{file} must be an image of one class, and of either the training or the test images; given: "
+                        f"the same file as {other}, by a link. Remove the link."
                     )
 
 
@@ -223,14 +223,15 @@ def _without_corrupt(files, on_corrupt):
 def _refuse_empty_folders(files, folders, skipped):
     empty = [name for name, own in files.items() if not own]
     if empty:
-        others = f" and {len(empty) - 1} more class folders have" if len(empty) > 1 else " has"
+        others = f" and {len(empty) - 1} more class folders" if len(empty) > 1 else ""
         # A class of images that cannot be read here is not to be removed for want of images.
         lacking = FoundImages()
         for name in empty:
             lacking.add(folders.classes[name])
         raise ValueError(
-            f"{folders.path / empty[0]}{others} no {'readable ' if skipped else ''}image; put images there or remove "
-            f"the folder; allowed endings: {', '.join(ENDINGS)}" + "".join(f"\n  {note}" for note in lacking.notes())
+            f"{folders.path / empty[0]}{others} must have {'a readable' if skipped else 'an'} image; given: none. Put "
+            f"images there or remove the folder. Allowed endings: {', '.join(ENDINGS)}."
+            + "".join(f"\n  {note}" for note in lacking.notes())
         )
 
 

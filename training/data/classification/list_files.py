@@ -205,7 +205,7 @@ def _source(name, parts, class_counts, relabel_by_count, check_images, on_corrup
     if check_images:
         parts, notes = _without_unreadable(parts, on_corrupt)
         class_counts = ClassCounts.from_labels(parts["train"][1], class_counts.num_classes, names=class_counts.names)
-        refuse_empty_classes(class_counts, "without the images that cannot be decoded the training list")
+        refuse_empty_classes(class_counts, "the training list without the images that cannot be decoded")
     images = {part: FileImages(paths, labels, on_corrupt) for part, (paths, labels) in parts.items()}
     source = Source(
         name=name, class_counts=class_counts, preprocessing=preprocessing or imagenet(), notes=notes, **images
@@ -238,7 +238,9 @@ def _without_unreadable(parts, on_corrupt):
     for part, (paths_of_part, labels) in parts.items():
         good = [place for place, path in enumerate(paths_of_part) if path not in unreadable]
         if not good:
-            raise ValueError(f"none of the images of the {part} list can be decoded; replace them:\n{listed}")
+            raise ValueError(
+                f"the {part} list must have an image that can be decoded; given: none. Replace them:\n{listed}"
+            )
         kept[part] = [paths_of_part[place] for place in good], labels[good]
     return kept, (f"{len(unreadable)} of {len(paths)} images cannot be decoded and were skipped:\n{listed}",)
 

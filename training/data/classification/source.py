@@ -285,13 +285,13 @@ def refuse_empty_classes(class_counts: ClassCounts, where: str) -> None:
     >>> refuse_empty_classes(ClassCounts([3, 0]), "train.txt")
     Traceback (most recent call last):
     ...
-    ValueError: train.txt has no image of class 1; every class needs a training image
+    ValueError: train.txt must have an image of every class; given: none of class 1.
     """
     empty = np.flatnonzero(class_counts.counts == 0)
     if len(empty):
         others = f" and of {len(empty) - 1} more classes" if len(empty) > 1 else ""
         raise ValueError(
-            f"{where} has no image of {class_counts.describe(empty[0])}{others}; every class needs a training image"
+            f"{where} must have an image of every class; given: none of {class_counts.describe(empty[0])}{others}."
         )
 
 

@@ -96,8 +96,8 @@ def find_splits(path: Path, found: FoundImages) -> tuple[dict[str, ClassFolders]
     for part, called in _CALLED.items():
         if len(same := [name for name in sorted(split) if parts[name] == part]) > 1:
             raise ValueError(
-                f"{path} has more than one folder of {called} images by its name: {_listed(same)}; keep one, and "
-                "rename or move the others"
+                f"{path} must have one folder of {called} images; given: {_listed(same)}, by their names. Keep one, "
+                "and rename or move the others."
             )
     chosen = {parts[name]: name for name in split}
     flat = [name for name in parts if name not in split]
@@ -115,12 +115,15 @@ def find_splits(path: Path, found: FoundImages) -> tuple[dict[str, ClassFolders]
     if not measured and not flat and others:
         number = len(named[chosen["train"]].with_images)
         raise ValueError(
-            f"{path}: {chosen['train']!r} may be the training images, in {number} class folders, or a class beside "
-            f"{_listed(others)}; move these away if it is the former, else rename it"
+            f"{path} must be a folder of classes or of splits; given: {chosen['train']!r}, which may be the training "
+            f"images, in {number} class folders, or a class beside {_listed(others)}. Move these away if it is the "
+            "former, else rename it."
         )
     notes = [_left_out(named[name], name) for name in flat]
     if not measured and (empty := [name for name in flat if not named[name].loose and not named[name].with_images]):
-        raise ValueError(f"{path / empty[0]} has no images; put images there, in class folders, or remove the folder")
+        raise ValueError(
+            f"{path / empty[0]} must have images in class folders; given: none. Put images there, or remove the folder."
+        )
     found.add(beside)
     if loose := [entry.name for entry in path.iterdir() if _is_loose(entry)]:
         notes.append(f"{len(loose)} images lie in no class folder, and are left out: {path / min(loose)} …")
@@ -188,9 +191,10 @@ def _look_at_classes(path, names):
         parts = {part: each for each in own if (part := part_of(each)) and images_below(path / name / each).files}
         if len(parts) > 1 and "train" in parts:
             raise ValueError(
-                f"{path / name} has the folders {_listed(sorted(parts.values()))}: by their names they are splits, "
-                f"whose images would be mixed in the class {name!r}; a data set that is split has the folders of its "
-                f"classes in {parts['train']!r}, as {parts['train']}/{name}. If they are no splits, rename them"
+                f"{path / name} must have the images of one class; given: {_listed(sorted(parts.values()))}, which are "
+                f"splits by their names, and would be mixed in the class {name!r}. A data set that is split has the "
+                f"folders of its classes in {parts['train']!r}, as {parts['train']}/{name}. If they are no splits, "
+                "rename them."
             )
     hinted = [name for name in names if _HINTS.search(name)]
     alike = {name: {*own} for name, own in inside.items() if len(own) > 1}
@@ -200,9 +204,10 @@ def _look_at_classes(path, names):
             both = [each for each in shared if all(images_below(path / top / each).files for top in (name, other))]
             if len(both) > 1:
                 raise ValueError(
-                    f"{path}: {_listed(sorted((name, other)))} have the same folders in them, {_listed(both)}: they "
-                    "may be splits, whose folders are the classes; then call them 'train', 'val' and 'test', and move "
-                    "others away. If they are classes, rename them or the folders in them"
+                    f"{path} must be a folder of classes or of splits; given: {_listed(sorted((name, other)))}, which "
+                    f"have the same folders in them, {_listed(both)}. They may be splits, whose folders are the "
+                    "classes: then call them 'train', 'val' and 'test', and move others away. If they are classes, "
+                    "rename them or the folders in them."
                 )
     if len(names) > 1 and len(alike) == len(names) and len(shared := sorted(set.intersection(*alike.values()))) > 1:
         return [

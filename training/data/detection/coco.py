@@ -119,10 +119,9 @@ def coco_source(
         notes += small_images(part)
     notes += _trained_on(parts)
     if not _shown(parts["train"]):
-        # What was left out tells why.
-        raise ValueError("; ".join([f"{os.fspath(train)} has no object to train on", *notes]))
+        raise ValueError(f"{os.fspath(train)} must have an object to train on; given: none.{_reasons(notes)}")
     if "test" in parts and not _shown(parts["test"]):
-        raise ValueError("; ".join([f"{os.fspath(test)} has no object to measure", *notes]))
+        raise ValueError(f"{os.fspath(test)} must have an object to measure; given: none.{_reasons(notes)}")
     if test is None:
         parts = _split(parts["train"], validation_fraction, seed)
     train_part, test_part = parts["train"], parts["test"]
@@ -133,8 +132,8 @@ def coco_source(
     notes += _unseen_classes(parts, category_ids)
     if not _shown(test_part) & _shown(train_part):
         raise ValueError(
-            f"{test_part.file}: no test image shows an object of a class that is trained on; give "
-            "another file of test images"
+            f"{test_part.file} must have an object of a class that is trained on; given: none. Give another file of "
+            "test images."
         )
     label_of = {number: label for label, number in enumerate(category_ids)}
     names = tuple(train_part.categories[number] for number in category_ids)
@@ -214,6 +213,11 @@ class _Masks(Sequence):
 # Parts.
 
 
+def _reasons(notes):
+    """What was left out tells why nothing is there."""
+    return "".join(f" {note}." for note in notes)
+
+
 def _shown(part):
     """The categories of which a part has objects."""
     return {each["category_id"] for own in part.objects.values() for each in own if not each["iscrowd"]}
@@ -247,8 +251,9 @@ def _split(part, fraction, seed):
     if first is None:
         crowds = sum(each["iscrowd"] for own in part.objects.values() for each in own)
         raise ValueError(
-            f"{part.file}: no image with objects can be held out for testing without a class losing its last training "
-            "image; give a file of test images" + (f". Its {crowds} crowds (iscrowd 1) are no objects" * (crowds > 0))
+            f"{part.file} must have an image with objects that can be held out for testing; given: none without which "
+            "each class keeps a training image. Give a file of test images."
+            + (f" Its {crowds} crowds (iscrowd 1) are no objects." * (crowds > 0))
         )
     held_out = set(held_out)
     return {

@@ -343,7 +343,10 @@ def check_image_files(part):
     if found:
         others = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         listed = "\n".join(f"  {reason}" for reason in found[:_SHOWN])
-        raise ValueError(f"{len(found)} of the {len(part.images)} images of {part.file}:\n{listed}{others}")
+        raise ValueError(
+            f"the images of {part.file} must be readable and of the size that it states; given: {len(found)} of the "
+            f"{len(part.images)} are not.\n{listed}{others}"
+        )
     if decode:
         return []
     return [

@@ -195,9 +195,9 @@ class DetectionSource:
         empty = np.flatnonzero(np.asarray(self.image_counts) == 0)
         if len(empty):
             raise ValueError(
-                f"class {empty[0]} ({self.class_names[empty[0]]!r}) of {self.name} is in no training image"
-                + (f", nor are {len(empty) - 1} others" if len(empty) > 1 else "")
-                + "; annotate an image with it, or remove it from the categories"
+                f"class {empty[0]} ({self.class_names[empty[0]]!r}) of {self.name} must be in a training image; given: "
+                + ("none" if len(empty) == 1 else f"none, as for {len(empty) - 1} others")
+                + ". Annotate an image with it, or remove it from the categories."
             )
 
     @property

@@ -218,7 +218,10 @@ def test_with_the_fake_data_of_tfds():
 def test_an_incomplete_numbering_is_an_error(ids):
     with (
         fake(ids),
-        pytest.raises(ValueError, match="no complete numbering of its train images.*train_00000 to train_0019"),
+        pytest.raises(
+            ValueError,
+            match="must have the ids train_00000 to train_0019.* for its train images; given: an incomplete numbering",
+        ),
     ):
         cifar10_lt(imbalance_factor=5)
 

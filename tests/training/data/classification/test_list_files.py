@@ -116,9 +116,9 @@ def test_labels_beyond_the_classes_are_an_error_with_file_and_line(root):
 
 def test_a_class_without_training_images_is_an_error(root):
     write_list(root, "a/0.png 0", "b/1.png 2")
-    with pytest.raises(ValueError, match=r"train\.txt has no image of class 1; every class needs a training image"):
+    with pytest.raises(ValueError, match=r"train\.txt must have an image of every class; given: none of class 1\."):
         read(root)
-    with pytest.raises(ValueError, match=r"no image of class 1 \('y'\) and of 1 more classes"):
+    with pytest.raises(ValueError, match=r"none of class 1 \('y'\) and of 1 more classes"):
         read(root, class_names=["x", "y", "z", "w"])
 
 
@@ -154,7 +154,9 @@ def test_images_that_do_not_decode_are_found_before_training_where_asked(root):
     assert source.notes[0].startswith("2 of 9 images cannot be decoded and were skipped:\n")
     for file in (root / "b").iterdir():
         file.write_bytes(b"?")
-    with pytest.raises(ValueError, match="without the images that cannot be decoded the training list has no image of"):
+    with pytest.raises(
+        ValueError, match="the training list without the images that cannot be decoded must have an image of every"
+    ):
         read(root, check_images=True, on_corrupt="skip")
 
 
@@ -182,7 +184,10 @@ def named(root, name, **options):
 
 def test_lists_of_a_known_data_set_have_its_classes(root):
     assert named(root, "list").num_classes == 3
-    with pytest.raises(ValueError, match=r"train\.txt has no image of class 3 and of 361 more classes"):
+    with pytest.raises(
+        ValueError,
+        match=r"train\.txt must have an image of every class; given: none of class 3 and of 361 more classes",
+    ):
         named(root, "places_lt")
     with open(root / "train.txt", "a") as file:
         file.write("b/1.png 365\n")
@@ -290,7 +295,7 @@ def test_names_may_come_from_the_file_of_categories(root, annotations):
         ),
         (
             lambda file: file["annotations"][-1].update(category_id=1),
-            r"train\.json has no image of class 0 \('species 0'\)",
+            r"train\.json must have an image of every class; given: none of class 0 \('species 0'\)",
         ),
     ],
 )

@@ -265,7 +265,10 @@ def test_a_source_without_training_images_is_an_error():
 
 def test_classes_without_images_are_named():
     refuse_empty_classes(ClassCounts([1, 2]), "here")
-    with pytest.raises(ValueError, match=r"here has no image of class 1 \('b'\) and of 1 more classes"):
+    with pytest.raises(
+        ValueError,
+        match=r"here must have an image of every class; given: none of class 1 \('b'\) and of 1 more classes",
+    ):
         refuse_empty_classes(ClassCounts([1, 0, 0], names="a b c".split()), "here")
 
 

@@ -151,9 +151,9 @@ def test_a_class_may_be_called_train_or_test(tmp_path, counts):
     [
         (
             ("train/a", "train/b", "val/a", "valid/a"),
-            "more than one folder of validation images .*'val', 'valid'; keep",
+            "one folder of validation images; given: 'val', 'valid', by their names. Keep",
         ),
-        (("train/a", "train/b", "Train/a", "Train/b", "test/a"), "more than one folder of training images"),
+        (("train/a", "train/b", "Train/a", "Train/b", "test/a"), "one folder of training images; given: "),
         (
             ("train", "test"),
             "'test', 'train', which are splits by their names, but 'train' has 0 class folders with images and 2 im",
@@ -165,14 +165,23 @@ def test_a_class_may_be_called_train_or_test(tmp_path, counts):
         ),
         (
             ("train/a", "train/b", "car", "bus"),
-            "'train' may be the training images, in 2 class folders, or a class beside",
+            "'train', which may be the training images, in 2 class folders, or a class beside",
         ),
-        (("train/a", "train/b", "test/a", "test/c"), "test has the class folder 'c', which .*train has not"),
-        (("train1/a", "train1/b", "test1/a", "test1/b"), "'test1', 'train1' have the same folders in them, 'a', 'b'"),
+        (
+            ("train/a", "train/b", "test/a", "test/c"),
+            "test must have class folders that are in .*train too; given: 'c'",
+        ),
+        (
+            ("train1/a", "train1/b", "test1/a", "test1/b"),
+            "'test1', 'train1', which have the same folders in them, 'a', 'b'",
+        ),
         (("Trainingsdaten/a", "Trainingsdaten/b", "Testdaten/a", "Testdaten/b"), "may be splits"),
-        (("train_val/a", "train_val/b", "test/a", "test/b"), "'test', 'train_val' have the same folders"),
-        (("train_clean/a", "train_clean/b", "more/a", "more/b"), "'more', 'train_clean' have the same folders"),
-        (("emu/train", "emu/test", "wren/train"), "emu has the folders 'test', 'train'.* as train/emu"),
+        (("train_val/a", "train_val/b", "test/a", "test/b"), "'test', 'train_val', which have the same folders"),
+        (("train_clean/a", "train_clean/b", "more/a", "more/b"), "'more', 'train_clean', which have the same folders"),
+        (
+            ("emu/train", "emu/test", "wren/train"),
+            "emu must have the images of one class; given: 'test', 'train'.* as train/emu",
+        ),
     ],
 )
 def test_what_may_be_one_or_the_other_is_refused_with_the_reason(tmp_path, folders, message):
@@ -197,5 +206,7 @@ def test_names_with_the_letters_of_a_split_are_classes(tmp_path):
 def test_an_empty_test_folder_is_refused(tmp_path):
     fill(tmp_path / "train", emu=5, wren=3)
     (tmp_path / "test").mkdir()
-    with pytest.raises(ValueError, match=r"test has no images; put images there, in class folders, or remove"):
+    with pytest.raises(
+        ValueError, match=r"test must have images in class folders; given: none. Put images there, or remove"
+    ):
         folder(tmp_path)

@@ -260,7 +260,7 @@ ANNOTATION = ("annotations", 1)
         (change(["images"], []), r"a.json must have images in its list of images"),
         (change(["categories"], []), r"a.json must have categories in its list"),
         (change(["annotations", 1], 5), r"a.json, annotation at position 1 must have an id and more by name; given: 5"),
-        (change(["annotations"], []), r"a.json has no object to train on"),
+        (change(["annotations"], []), r"a.json must have an object to train on; given: none."),
         (change(["images", 1, "id"], KeyError), r"a.json, image at position 1: id must be a whole number; given: None"),
         (change(["images", 1, "id"], 5), r"a.json: the ids of images must be unique; given: 5 at positions 0 and 1"),
         (
@@ -415,7 +415,7 @@ def test_without_an_object_that_is_left_the_error_says_why(place):
     value = contents()
     for each in value["annotations"]:
         each.update(bbox=[1, 1, 0, 8], iscrowd=0)
-    message = r"no object to train on; .*boxes without area are left out \(5\): annotation 100, 101"
+    message = r"an object to train on; given: none. .*boxes without area are left out \(5\): annotation 100, 101"
     with pytest.raises(ValueError, match=message):
         place.source(value)
 
@@ -427,7 +427,10 @@ def test_files_that_are_not_there_or_no_images_are_named(place):
         place.source(value)
     (place.folder / "broken.png").write_bytes(b"no image")
     value["images"][1]["file_name"] = "broken.png"
-    with pytest.raises(ValueError, match=r"1 of the 3 images of .*a.json:\n  .*broken.png \(id 9\): not an image"):
+    with pytest.raises(
+        ValueError,
+        match=r"the images of .*a.json must .*; given: 1 of the 3 are not\.\n  .*broken.png \(id 9\): not an image",
+    ):
         place.source(value)
     with pytest.raises(
         FileNotFoundError, match="images must be the folder of the images; given: .*, which is not there"
@@ -452,7 +455,10 @@ def test_an_image_that_breaks_off_is_named_when_it_is_read(place):
 def test_an_image_that_breaks_off_is_named_before_the_training_unless_there_are_very_many(place, monkeypatch):
     whole = (place.folder / "5.png").read_bytes()
     (place.folder / "5.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"1 of the 3 images of .*a.json:\n  .*5.png \(id 5\): cannot be read"):
+    with pytest.raises(
+        ValueError,
+        match=r"the images of .*a.json must .*; given: 1 of the 3 are not\.\n  .*5.png \(id 5\): cannot be read",
+    ):
         place.source(contents())
     monkeypatch.setattr("training.data.detection.coco_file._DECODED", 2)
     assert "only the heads of its 3 images are checked before the training" in place.source(contents()).notes[0]
@@ -482,10 +488,12 @@ def test_large_boxes_as_they_should_be_are_not_taken_for_corners(place):
 def test_a_class_that_would_lose_its_last_image_cannot_be_held_out(place):
     value = contents()
     value["annotations"] = value["annotations"][:2]
-    with pytest.raises(ValueError, match=r"no image with objects can be held out for testing.* test images$"):
+    with pytest.raises(
+        ValueError, match=r"an image with objects that can be held out for testing; given: none.* test images\.$"
+    ):
         coco_source(place.write(value), place.folder)
     value["annotations"].append(contents()["annotations"][3])
-    with pytest.raises(ValueError, match=r"give a file of test images\. Its 1 crowds \(iscrowd 1\) are no objects$"):
+    with pytest.raises(ValueError, match=r"Give a file of test images\. Its 1 crowds \(iscrowd 1\) are no objects\.$"):
         coco_source(place.write(value), place.folder)
 
 
@@ -494,5 +502,5 @@ def test_a_test_set_without_a_class_of_the_training_set_is_refused(place):
     value["annotations"] = [each for each in value["annotations"] if each["category_id"] == 17]
     tested = contents()
     tested["annotations"] = [each for each in tested["annotations"] if each["category_id"] == 3]
-    with pytest.raises(ValueError, match="no test image shows an object of a class that is trained on"):
+    with pytest.raises(ValueError, match="must have an object of a class that is trained on; given: none"):
         coco_source(place.write(value), place.folder, place.write(tested, "t.json"))

@@ -198,9 +198,9 @@ def test_a_polygon_on_a_line_is_told(source):
 def test_where_every_object_is_a_crowd_the_error_says_so(source):
     crowds = contents(area=700, iscrowd=1)
     reason = r"6 of 6 annotations are crowds \(iscrowd 1\), regions that are neither trained on nor measured by COCO's"
-    with pytest.raises(ValueError, match=rf"train.json has no object to train on; .*{reason}"):
+    with pytest.raises(ValueError, match=rf"train.json must have an object to train on; given: none. .*{reason}"):
         source(crowds)
-    with pytest.raises(ValueError, match=rf"test.json has no object to measure; .*{reason}"):
+    with pytest.raises(ValueError, match=rf"test.json must have an object to measure; given: none. .*{reason}"):
         source(contents(area=700), crowds)
 
 

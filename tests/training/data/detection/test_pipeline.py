@@ -311,7 +311,7 @@ def test_what_cannot_be_is_an_error(scenes):
     with pytest.raises(ValueError, match="masks must be False for boxes, whose objects have none"):
         detection_training_dataset(Recipe(), source, masks=True)
     assert "masks" not in detection_training_dataset(Recipe(), source).element_spec[1]
-    with pytest.raises(ValueError, match=r"class 1 \('b'\) of two is in no training image"):
+    with pytest.raises(ValueError, match=r"class 1 \('b'\) of two must be in a training image; given: none\."):
         DetectionSource("two", images, images, ("a", "b"), np.arange(2), {})
     with pytest.raises(
         ValueError, match="labels of one must be from 0 to 0, for 1 classes; given: .* in its train images"
