@@ -50,6 +50,7 @@ class Demo:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         with usage():
             check_choice("--task", self.task, TASKS)
             if self.epochs is not None:
@@ -111,6 +112,7 @@ class Convert:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         use_backend(self.backend)
         from training.cli.convert import run_convert
 
@@ -161,6 +163,7 @@ class Predict:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         from training.runtime.backend import choose_backend
 
         with usage():
@@ -212,6 +215,7 @@ class Export:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         use_backend(self.backend)
         from training.cli.export import run_export
 
@@ -271,6 +275,7 @@ class Evaluate:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         use_backend(self.backend)
         from training.cli.evaluate import run_evaluate
 
@@ -296,6 +301,7 @@ class Report:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         use_backend(self.backend)
         from training.cli.report import run_report
 
@@ -314,6 +320,7 @@ class List:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         from training.cli.listing import print_list
 
         print_list(self.kind, self.pattern)
