@@ -24,13 +24,13 @@ __all__ = ["ClassCounts", "as_class_counts", "exponential_profile", "pareto_prof
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ClassCounts:
-    """Number of training images of each class; immutable.
+    r"""Number of training images of each class; immutable.
 
     Args:
         counts: Non-negative whole numbers, one a class, in class order. A class may have none: what cannot be
             computed then (`class_balanced_weights`, most losses) raises and names the class.
         names: Class names in the same order, for messages and reports; `None` if there are none. What UTF-8 cannot
-            hold, as in a folder's name in other bytes, becomes text such as `\\xe9`.
+            hold, as in a folder's name in other bytes, becomes text such as `\xe9`.
 
     Attributes:
         counts: int64 array of shape `(num_classes,)`, read-only.

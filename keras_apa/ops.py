@@ -203,7 +203,7 @@ _clamp_aglu_paper = differentiable(
 
 
 def _lambda_slope(u, lam, softplus, sigmoid):
-    """d log(eta) / dlambda = (softplus(u) - sigmoid(u)) / lambda^2, without cancellation for small w = exp(u)."""
+    """`d log(eta)/dlambda = (softplus(u) - sigmoid(u)) / lambda^2`, without cancellation for small `w = exp(u)`."""
     w = ops.exp(at_most(u, _LOG_SERIES_BELOW))
     coefficients = _SERIES_FLOAT64 if is_float64(u) else _SERIES
     series = coefficients[-1]

@@ -1,7 +1,8 @@
-"""Checks of settings: each raises an `OptionError`, `NAME must be ...; given: VALUE.`
+"""Checks of settings: each raises an `OptionError`.
 
-NAME is the option or argument as the user types it. `check_name` is for names from a long list, `check_choice` for a
-few words, `check_whole` and `check_number` are for ranges.
+Its message is `NAME must be ...; given: VALUE.`, where NAME is the option or argument as the user types it.
+`check_name` is for names from a long list, `check_choice` for a few words, `check_whole` and `check_number` are for
+ranges.
 """
 
 from __future__ import annotations

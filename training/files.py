@@ -35,7 +35,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes `text` as UTF-8, whole or not at all; a byte that is none, as in the name of a file, as `\\xe9`."""
+    r"""Writes `text` as UTF-8, whole or not at all; a byte that is none, as in the name of a file, as `\xe9`."""
     with atomic_path(path) as temporary:
         temporary.write_text(as_text(text), encoding="utf-8")
 

@@ -70,10 +70,10 @@ ABSENT = "–"
 
 
 def quoted(text: str) -> str:
-    """The text as Python reads it, on one line.
+    r"""The text as Python reads it, on one line.
 
     >>> print(quoted('a "b".keras'))
-    "a \\"b\\".keras"
+    "a \"b\".keras"
     """
     return json.dumps(as_text(text), ensure_ascii=False)
 

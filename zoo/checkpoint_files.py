@@ -27,6 +27,7 @@ def read_state_dict(source):
         source: Path of a `.pth`, `.pt` or `.safetensors` file, or a mapping from key to array or PyTorch tensor.
 
     Returns: A dict from key to numpy array.
+
     Raises:
         ValueError: For something else, a file that cannot be read, a pickle that holds more than tensors and plain
             values, or tensors under names that are not known to be a wrapper's.

@@ -68,6 +68,7 @@ def download(url, path, sha256=None):
         sha256: The hash that the file must have, 64 hexadecimal digits, if it is known.
 
     Returns: `path`, a `pathlib.Path`.
+
     Raises:
         DownloadError: No connection, an answer that is no file of weights (an HTML page), a wrong hash, a full disk.
             Nothing is left at `path` then, or what was there before.

@@ -66,6 +66,7 @@ def export(
         image_size: Height and width of a detector's images; `None` for a square in which every resized image fits.
 
     Returns: The path of the version's folder, a `pathlib.Path`.
+
     Raises:
         ValueError: If an argument is not allowed, the version exists or cannot be written, or the format lacks an
             operation. Nothing is written then.

@@ -91,6 +91,7 @@ class Preprocessing:
             object.__setattr__(self, "resize_size", int(self.resize_size))
 
     def __call__(self, images, data_format=None):
+        """Images, with pixels from 0 to 255, scaled and normalised for the network."""
         if data_format is None:
             data_format = keras.config.image_data_format()
         first = check_name(data_format, DATA_FORMATS, "data_format") == "channels_first"

@@ -75,6 +75,7 @@ def save_preset(
         overwrite: Replace a preset that is there. Any other folder that has something in it is never replaced.
 
     Returns: The folder, a `pathlib.Path`.
+
     Raises:
         ValueError: For a model that is neither, wrong class names or metrics, a folder that exists, or one that
             may not be written.
@@ -202,6 +203,7 @@ def from_preset(preset, load_weights=True):
         load_weights: Without them, the network has its start values.
 
     Returns: A `zoo.Classifier`, uncompiled, with `class_names` and `preprocessing`.
+
     Raises:
         ValueError: For a name that does not exist (with the nearest ones), or a folder that is no preset or damaged.
         zoo.download.DownloadError: If the Hub cannot be reached or has no such repository.

@@ -285,6 +285,7 @@ def create_with_weights(name, build, weights, options):
         options: The options that the caller gave.
 
     Warns: UserWarning: If the classifier is new, because the weights have another number of classes or none.
+
     Raises:
         ValueError: For unknown weights, an option that contradicts them, or a file that does not fit.
         zoo.download.DownloadError: If the file cannot be fetched.

@@ -1,5 +1,6 @@
-"""How a function with a hand-written gradient is registered with each backend, and how a compiled step refuses its
-targets; the only backend-specific code of keras_apa.
+"""The only backend-specific code of keras_apa.
+
+It registers functions with hand-written gradients, and lets a compiled step refuse its targets.
 
 While a model is converted to ONNX, LiteRT or OpenVINO (`is_converting`), functions consist of operations that these
 formats have.

@@ -24,7 +24,9 @@ def gumbel_crossentropy(
     class_reduction="sum",
     ignore_class=-1,
 ):
-    """`sum_j t_j exp(-q_j) - (1 - t_j) log(1 - exp(-exp(-q_j)))`, with `q` the logits clamped to
+    """Binary cross entropy of the Gumbel activation.
+
+    `sum_j t_j exp(-q_j) - (1 - t_j) log(1 - exp(-exp(-q_j)))`, with `q` the logits clamped to
     `logit_range`.
 
     Args:

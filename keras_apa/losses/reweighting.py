@@ -31,7 +31,9 @@ def class_balanced_crossentropy(
     class_reduction="sum",
     ignore_class=-1,
 ):
-    """`(sum_j t_j w_j) * L(z, t)` with `w_j` proportional to `(1 - beta) / (1 - beta ** n_j)`, scaled to sum
+    """A loss `L`, weighted by the class-balanced weight of the sample's class.
+
+    `(sum_j t_j w_j) * L(z, t)` with `w_j` proportional to `(1 - beta) / (1 - beta ** n_j)`, scaled to sum
     to `C`.
 
     `L` is cross entropy (`"softmax"`), or over classes the sum of binary cross entropy (`"sigmoid"`) or of

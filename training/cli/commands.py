@@ -65,6 +65,7 @@ class Demo:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         with usage():
             for option in ("model", "data"):
                 if self.task == "detection" and getattr(self, option) != getattr(Demo, option):
@@ -122,6 +123,7 @@ class Convert:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         use_backend(self.backend)
         from training.cli.convert import run_convert
 
@@ -170,6 +172,7 @@ class Predict:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         from training.runtime.backend import choose_backend
 
         with usage():
@@ -220,6 +223,7 @@ class Export:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         use_backend(self.backend)
         from training.cli.export import run_export
 
@@ -277,6 +281,7 @@ class Evaluate:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         use_backend(self.backend)
         from training.cli.evaluate import run_evaluate
 
@@ -301,6 +306,7 @@ class Report:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         use_backend(self.backend)
         from training.cli.report import run_report
 
@@ -321,6 +327,7 @@ class List:
     """Show the traceback of an error."""
 
     def run(self) -> int:
+        """Runs the command and returns its exit code."""
         from training.cli.listing import print_list
 
         print_list(self.kind, self.pattern)

@@ -10,6 +10,7 @@ from training.runtime.output import as_text
 
 
 def read_bytes(file, what):
+    """The bytes of a file; an error calls it `what`."""
     try:
         with open(file, "rb") as stream:
             return stream.read()
@@ -20,6 +21,7 @@ def read_bytes(file, what):
 
 
 def read_annotation_file(file) -> dict[str, Any] | list[Any]:
+    """The content of an annotation file; raises a ValueError if it is not JSON in UTF-8."""
     try:
         return json.loads(read_bytes(file, "the annotation file"))
     except UnicodeDecodeError as error:
@@ -31,6 +33,7 @@ def read_annotation_file(file) -> dict[str, Any] | list[Any]:
 
 
 def entry_of(mapping, key, kind, place):
+    """`mapping[key]`, checked to be of type `kind`; an error begins with `place`."""
     value = mapping.get(key) if isinstance(mapping, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
         expected = {int: "a whole number", str: "a text"}[kind]

@@ -64,6 +64,7 @@ def train_detector(
         checkpoint_steps: Steps between two checkpoints inside an epoch.
 
     Returns: The trained detector, not compiled, and the numbers.
+
     Raises:
         ValueError: What the recipe asks for does not fit the data.
         training.data.decoding.UnreadableImageError: An image cannot be decoded.

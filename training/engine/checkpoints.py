@@ -279,6 +279,7 @@ def global_random_state():
 
 
 def set_global_random_state(arrays):
+    """Restores the random state of PyTorch from a checkpoint; the other backends have none."""
     if keras.backend.backend() != "torch" or "random/cpu" not in arrays:
         return
     import torch

@@ -1,7 +1,7 @@
-"""What is printed: text that a terminal shows as it is, and that any encoding of the output can hold.
+r"""What is printed: text that a terminal shows as it is, and that any encoding of the output can hold.
 
-Control characters are shown instead of obeyed (`visible`), and what the output's encoding lacks is written as `\\xe9`,
-`\\u732b` or `\\U0001f600` (`escaped_output`). Only what is imported at once is used here: the command is not yet to
+Control characters are shown instead of obeyed (`visible`), and what the output's encoding lacks is written as `\xe9`,
+`\u732b` or `\U0001f600` (`escaped_output`). Only what is imported at once is used here: the command is not yet to
 import Keras.
 """
 
@@ -44,13 +44,13 @@ def escape_output() -> list[tuple[io.TextIOWrapper, str]]:
 
 @contextlib.contextmanager
 def escaped_output() -> Iterator[None]:
-    """`escape_output` while a block or a decorated function runs; then the streams are the caller's again.
+    r"""`escape_output` while a block or a decorated function runs; then the streams are the caller's again.
 
     >>> stream = io.TextIOWrapper(io.BytesIO(), "ascii")
     >>> with contextlib.redirect_stdout(stream), escaped_output():
-    ...     print("猫, caf\\udce9")
+    ...     print("猫, caf\udce9")
     >>> stream.seek(0), stream.read()
-    (0, '\\\\u732b, caf\\\\xe9\\n')
+    (0, '\\u732b, caf\\xe9\n')
     """
     changed = escape_output()
     try:

@@ -137,6 +137,7 @@ class Graph:
         self._stack.close()
 
     def __call__(self, images):
+        """The outputs for a batch of images, which it preprocesses first."""
         with values_known(self.preprocessing):  # those of a trace
             images = self.preprocessing(images, "channels_last")
         if self.data_format == "channels_first":

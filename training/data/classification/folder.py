@@ -50,6 +50,7 @@ def folder(
         preprocessing: How a test image is prepared; by default the centre 224 of 256 with ImageNet's mean.
 
     Returns: A `Source`; its `notes` name the classes that have no test image and what was left out or skipped.
+
     Raises:
         FileNotFoundError: No such folder.
         ValueError: Fewer than two class folders, a class folder without (readable) images, only classes of one image,

@@ -99,8 +99,9 @@ def contrast(image: tf.Tensor, factor) -> tf.Tensor:
 
 
 def sharpness(image: tf.Tensor, factor) -> tf.Tensor:
-    """`blend` with the image smoothed by (1 1 1, 1 5 1, 1 1 1) / 13; the outermost pixels stay, as
-    `PIL.ImageEnhance.Sharpness`.
+    """`blend` with a smoothed image, as `PIL.ImageEnhance.Sharpness`.
+
+    The kernel is (1 1 1, 1 5 1, 1 1 1) / 13. The outermost pixels stay as they are.
 
     >>> image = tf.constant([[[0], [0], [0]], [[0], [26], [0]], [[0], [0], [0]]], tf.uint8)
     >>> sharpness(image, 0.0)[:, :, 0].numpy().tolist()
@@ -171,8 +172,10 @@ def rotation(degrees: float, height: int, width: int) -> tuple[float, ...]:
 
 
 def shear(x: float = 0.0, y: float = 0.0) -> tuple[float, ...]:
-    """Matrix for `move`: a pixel comes from `x` columns further right for each row down, `y` rows further down for
-    each column to the right; the corner at the top left stays. As torchvision's policies shear.
+    """Matrix for `move` that shears an image as torchvision's policies do.
+
+    A pixel comes from `x` columns further right for each row down, and from `y` rows further down for each column to
+    the right. The top left corner stays.
 
     >>> shear(x=0.3)
     (1.0, 0.3, 0.0, 0.0, 1.0, 0.0)
@@ -234,8 +237,9 @@ def _pixel_map(matrix, height, width, interpolation):
 
 
 def move(image: tf.Tensor, matrix, fill: int = 0, interpolation: str = "nearest") -> tf.Tensor:
-    """A uint8 image `(height, width, channels)` moved by a matrix, `fill` where nothing comes from; as
-    `PIL.Image.transform` with `AFFINE`.
+    """Moves a uint8 image `(height, width, channels)` by a matrix, as `PIL.Image.transform` with `AFFINE`.
+
+    Pixels that come from outside of the image are `fill`.
 
     >>> image = tf.constant([[[1], [2], [3]]], tf.uint8)
     >>> move(image, translation(x=1), fill=9).numpy().tolist()

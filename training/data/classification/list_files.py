@@ -36,7 +36,7 @@ def list_files(
     preprocessing: Preprocessing | None = None,
     name: str = "list_files",
 ) -> Source:
-    """Images of list files: `Places_LT_train.txt`, `ImageNet_LT_train.txt` and the like.
+    r"""Images of list files: `Places_LT_train.txt`, `ImageNet_LT_train.txt` and the like.
 
     A line is `path label`: the label, from 0, is what stands behind the last white space, the path, which may contain
     spaces, is below `root`. Empty lines are passed over.
@@ -71,7 +71,7 @@ def list_files(
     ...     for file in ("a cat.png", "emu.png"):
     ...         Image.new("RGB", (40, 30)).save(f"{folder}/{file}")
     ...     lines = Path(folder, "train.txt")
-    ...     _ = lines.write_text("a cat.png 0\\nemu.png 1\\n")
+    ...     _ = lines.write_text("a cat.png 0\nemu.png 1\n")
     ...     list_files(lines, lines, folder, class_names=["cat", "emu"])
     Source(list_files: 2 training and 2 test images of shape (224, 224, 3), ClassCounts(2 classes, 2 images,
     1 to 1 a class))
@@ -97,9 +97,10 @@ def list_files(
 def read_list(
     file: str | os.PathLike, root: str | os.PathLike = "", num_classes: int | None = None
 ) -> tuple[list[str], np.ndarray]:
-    """Paths, below `root`, and labels of a list file; all lines of `path label`.
+    r"""Paths, below `root`, and labels of a list file; all lines of `path label`.
 
     Returns: N paths and int32 `(N,)`.
+
     Raises:
         FileNotFoundError: The file is not there.
         ValueError: A line that is no path and label, or whose label is not below `num_classes`; no lines.
@@ -107,7 +108,7 @@ def read_list(
     >>> import tempfile
     >>> import json
     >>> with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-    ...     _ = file.write("a/my cat.jpg 0\\nb/emu.jpg 1\\n")
+    ...     _ = file.write("a/my cat.jpg 0\nb/emu.jpg 1\n")
     ...     file.flush()
     ...     read_list(file.name, "images")
     (['images/a/my cat.jpg', 'images/b/emu.jpg'], array([0, 1], dtype=int32))

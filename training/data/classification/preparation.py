@@ -75,11 +75,13 @@ def _divided(image):
 
 
 def normalised(image, preprocessing):
+    """`(image - mean) / std`, uint8 images divided by 255 first."""
     # In the steps, and so with the roundings, of `zoo.Preprocessing`.
     return (_divided(image) - preprocessing.mean) / preprocessing.std
 
 
 def checked(image):
+    """`image` as a tensor, uint8 or float32; raises a ValueError if it is no image."""
     image = tf.convert_to_tensor(image)
     if image.shape.rank != 3 or image.shape[-1] not in (1, 3):
         raise ValueError(f"image must be (height, width, 1 or 3 channels); given: {described(image)}.")
@@ -97,4 +99,5 @@ CHANNELS = "image must have the {} channels of preprocessing; given: {}."
 
 
 def described(tensor):
+    """Dtype and shape, for messages."""
     return f"{tensor.dtype.name} {tensor.shape}"

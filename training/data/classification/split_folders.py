@@ -79,6 +79,7 @@ def find_splits(path: Path, found: FoundImages) -> tuple[dict[str, ClassFolders]
 
     Returns: The class folders of `train`, `test` and `validation`: `train` alone if the others have no class folders;
         `None` where the folders are classes. And notes, a sentence each.
+
     Raises:
         ValueError: It cannot be told what the folders are.
     """

@@ -77,8 +77,9 @@ _DATA_SETS = {
 def imagenet2012(
     data_dir: str | None = None, *, download: bool = False, preprocessing: Preprocessing | None = None
 ) -> Source:
-    """ImageNet-1K: 1,281,167 training images of 1,000 classes in the order of their synsets; tested on the 50,000
-    validation images, since the test images have no labels.
+    """ImageNet-1K: 1,281,167 training images of 1,000 classes, in the order of their synsets.
+
+    The 50,000 validation images are the test set, since the test images have no labels.
 
     The labels of all training images are read before the first epoch, which goes once through all files (ImageNet:
     144 GB); they are kept beside the data if that folder can be written. Not run on the real data.
@@ -112,8 +113,10 @@ def imagenet_lt(
     preprocessing: Preprocessing | None = None,
     relabel_by_count: bool = False,
 ) -> Source:
-    """ImageNet-LT: 115,846 training images of ImageNet's 1,000 classes, from 1,280 to 5 a class; tested on the
-    50,000 validation images of ImageNet, as in the papers. Its own 20,000 validation images are `validation`.
+    """ImageNet-LT: 115,846 training images of ImageNet's 1,000 classes, from 1,280 to 5 a class.
+
+    The test set is the 50,000 validation images of ImageNet, as in the papers. Its own 20,000 validation images are
+    `validation`.
 
     Args and errors: as for `imagenet2012`; and
         relabel_by_count: Whether the classes are in the order of their training images, as in the code of Adaptive
@@ -131,7 +134,9 @@ def i_naturalist2018(
     preprocessing: Preprocessing | None = None,
     relabel_by_count: bool = False,
 ) -> Source:
-    """iNaturalist 2018: 437,513 training images of 8,142 species; tested on the 24,426 validation images, 3 a class.
+    """The 2018 data of iNaturalist: 437,513 training images of 8,142 species.
+
+    The test set is the 24,426 validation images, 3 a class.
 
     TensorFlow Datasets numbers the classes by its own file of names;
     `training.data.classification.list_files.inaturalist_json` reads the competition's files and numbers them by
