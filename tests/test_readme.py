@@ -114,11 +114,21 @@ def test_the_table_is_the_measured_one():
     assert few["APA* + AGLU, Balanced Softmax"] > few["Cross entropy"] + 20
 
 
+@pytest.mark.any_backend
 def test_links_lead_somewhere():
     for page in (PAGES[0], *(ROOT / "docs").glob("*.md")):
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            assert target.startswith("https://") or (page.parent / target).exists(), (page.name, target)
+        text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for target, _, heading in (link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", text)):
+            if not target.startswith("https://"):
+                linked = page.parent / target if target else page
+                assert linked.exists(), (page.name, target)
+                headings = re.findall(r"^#+ (.+)", linked.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
+                assert heading in ("", *(re.sub(r"\W+", "-", words.lower()) for words in headings)), (
+                    page.name,
+                    heading,
+                )
 
 
+@pytest.mark.any_backend
 def test_the_readme_is_short():
     assert len(README.splitlines()) <= 150
