@@ -392,8 +392,8 @@ neither the forward pass nor the derivatives with respect to z and kappa.
   > 0, and 0 for lambda <= 0. It makes no difference when you only predict with published weights.
 
 Prefer `"exact"` for your own training. With `"paper"`, one step can move a small lambda so far that AGLU becomes the
-identity, and a lambda that steps below 0 stays there. The table shows lambda after one step of SGD. The step fits AGLU to
-|z| at 2,048 normally distributed z, with kappa = 1, learning rate 0.1 and the mean squared error:
+identity, and a lambda that steps below 0 stays there. The table shows lambda after one step of SGD. The step fits AGLU
+to |z| at 2,048 normally distributed z, with kappa = 1, learning rate 0.1 and the mean squared error:
 
 {thrown_table}
 
@@ -413,8 +413,8 @@ log(lambda)/lambda.
 
 ## 4. Gumbel and sigmoid as probabilities (Fig. 3 of the GOL paper)
 
-The Gumbel activation `exp(-exp(-z))`, the limit of APA for lambda → 0, can replace the sigmoid in a binary cross entropy.
-The gradients of that loss with respect to the logit are
+The Gumbel activation is `exp(-exp(-z))`, the limit of APA for lambda → 0. It can replace the sigmoid in a binary cross
+entropy. The gradients of this loss with respect to the logit are:
 
 | target | Gumbel | sigmoid |
 | --- | --- | --- |
@@ -443,8 +443,8 @@ kappa = 1, lambda = 0.5 it is {log_apa:.2f}. If `gumbel(z)` rounds to 1, use `lo
 **Precision.** The gradients are written out. Automatic differentiation would overflow or cancel in its intermediate
 results. Inputs in float16 and bfloat16 are computed in float32 and cast back. Inputs in float64 are computed in float64
 (on JAX after `jax.config.update("jax_enable_x64", True)`), and so is every reduction of a loss with `dtype="float64"`.
-There is one exception: on PyTorch and JAX, Keras's own layers compute float64 with the accuracy of float32. The attention
-gates and `UnbiasedBatchNormalization` contain such layers.
+There is one exception: on PyTorch and JAX, Keras's own layers compute float64 with the accuracy of float32. The
+attention gates and `UnbiasedBatchNormalization` contain such layers.
 
 **Cancellation.** For a small w the two terms of `log(1+w) - w/(1+w)` differ only by about w^2/2: at w = 1e-4 they agree
 to more than four of the seven digits that float32 has. Below w = {series_below:g} the series
@@ -470,7 +470,8 @@ code.
 
 ## Sources
 
-* *Adaptive Parametric Activation*, ECCV 2024, [arXiv 2407.08567](https://arxiv.org/abs/2407.08567): Eqs. 5 to 9, Table 1.
+* *Adaptive Parametric Activation*, ECCV 2024, [arXiv 2407.08567](https://arxiv.org/abs/2407.08567):
+  Eqs. 5 to 9, Table 1.
 * *Long-tailed Instance Segmentation using Gumbel Optimized Loss*, ECCV 2022,
   [arXiv 2207.10936](https://arxiv.org/abs/2207.10936): Eqs. 4 and 6, Fig. 3.
 """
