@@ -230,36 +230,42 @@ def with_table(readme, results):
     return put_table(readme, START, table(results))
 
 
-def put_table(readme, start, text):
-    """The text of the README with another one between the mark `start` and the end of its section.
+def put_table(page, start, text, end=END):
+    """Replaces what stands between the markers `start` and `end` in the text `page` by `text`.
 
-    Raises: ValueError: If the README has no such mark.
+    Raises: ValueError: If the page has no such marker.
     """
-    if start not in readme:
-        raise ValueError(f"the README has no line {start.strip()!r} behind which the table could stand")
-    before, _, rest = readme.partition(start)
-    return before + start + text + END + rest.partition(END)[2]
+    if start not in page:
+        raise ValueError(f"the page has no line {start.strip()!r} behind which the table could stand")
+    before, _, rest = page.partition(start)
+    return before + start + text + end + rest.partition(end)[2]
 
 
-def command_line(description, seeds, path, run, table, with_table, confirm=None):
-    """The command line of a comparison of several seeds: `run(seeds, path)`, or the table of what was run."""
+def command_line(description, seeds, path, run, table, with_table, confirm=None, page=README, option="--readme"):
+    """The command line of a comparison of several seeds: `run(seeds, path)`, or the table of what was run.
+
+    `option` is the name of the option that writes the table into `page`.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=seeds)
     parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"), default="tensorflow")
     parser.add_argument("--results", type=pathlib.Path, default=path)
     parser.add_argument("--table", action="store_true", help="print the table and train nothing")
-    parser.add_argument("--readme", action="store_true", help="write the table into the README and train nothing")
+    parser.add_argument(
+        option, dest="write", action="store_true", help=f"write the table into {page.name} and train nothing"
+    )
     if confirm is not None:
         parser.add_argument("--confirm", action="store_true", help="train one seed; keep the results if none differs")
         parser.add_argument("--earlier", type=pathlib.Path, help="with --confirm: a checkout of the code that measured")
     options = parser.parse_args()
-    if options.table or options.readme:
+    if options.table or options.write:
         if not options.results.exists():
             sys.exit(f"{options.results} does not exist; run the script without --table first.")
         results = json.loads(options.results.read_text())
-        if options.readme:
-            README.write_text(with_table(README.read_text(), results))
-            print(f"Wrote {README}")
+        if options.write:
+            text = with_table(page.read_text(encoding="utf-8"), results)
+            page.write_text(text, encoding="utf-8")
+            print(f"Wrote {page}")
         else:
             print(table(results))
         return

@@ -533,8 +533,8 @@ def table(results):
     rounds = "one round" if results["rounds"] == 1 else f"medians of {results['rounds']} rounds"
     sections.append(
         f"ResNet-50-FPN, one image of {height} x {width} with {results['objects']} objects, float32; "
-        f"{rounds}, plain PyTorch anew beside each backend. A ratio is the median of those within a "
-        "round. GiB is the most that the process ever had resident, libraries and compilation included. "
+        f"{rounds}; plain PyTorch runs again beside each backend. A ratio is the median of the ratios within a "
+        "round. GiB is the peak memory of the process, including libraries and compilation. "
         f"{results['machine']}, {results['threads']} threads; {found}; {results['date'][:10]}."
     )
     return "\n".join(sections)

@@ -2,7 +2,7 @@
 
     python benchmarks/detection_seeds.py                # 9 trainings, two minutes each on two CPU cores
     python benchmarks/detection_seeds.py --table        # the table, from the JSON file
-    python benchmarks/detection_seeds.py --readme       # the same, written into the README
+    python benchmarks/detection_seeds.py --docs         # the same, written into docs/detection.md
 
 A training that stands in the JSON file is not run again, so an interrupted run is continued by the same command. The
 seed changes the start values, the order of the images and what is drawn in a step; the scenes stay the same.
@@ -15,7 +15,9 @@ import statistics
 
 from demo_seeds import command_line, put_table
 
-START = "<!-- benchmarks/detection_seeds.py --readme -->\n"
+# The page has another section with `demo_seeds.END`, that of benchmarks/detection.py.
+START, END = "<!-- benchmarks/detection_seeds.py --docs -->\n", "\n<!-- end of detection_seeds.py -->"
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "detection.md"
 RESULTS = pathlib.Path(__file__).with_suffix(".json")
 COLUMNS = {
     "box AP": "box_AP",
@@ -86,10 +88,10 @@ def _spread(numbers, digits):
     return f"{statistics.mean(numbers):.{digits}f} ± {spread:.{digits}f}"
 
 
-def with_table(readme, results):
-    """The text of the README with the table between its two marks; errors as `demo_seeds.put_table`."""
-    return put_table(readme, START, table(results))
+def with_table(page, results):
+    """The text of the page with the table between its two markers; errors as `demo_seeds.put_table`."""
+    return put_table(page, START, table(results), END)
 
 
 if __name__ == "__main__":
-    command_line(__doc__, [0, 1, 2], RESULTS, run, table, with_table)
+    command_line(__doc__, [0, 1, 2], RESULTS, run, table, with_table, page=PAGE, option="--docs")

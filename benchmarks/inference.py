@@ -447,8 +447,8 @@ def table(results):
     device = f"{results['threads']} threads" if results["device"] == "cpu" else results["device"]
     sections.append(
         f"Images of {results['images']} x {results['images']}, float32; {rounds}. "
-        "The last columns divide the time by that of plain PyTorch (eager) with the same network, of ReLU and "
-        "sigmoid in the same place, and of keras.applications there. Outputs differ from plain PyTorch's by at most "
+        "The last three columns compare the time with that of the same network in plain PyTorch (eager), with ReLU and "
+        "sigmoid, and with ResNet50 of keras.applications. Outputs differ from plain PyTorch's by at most "
         f"{results['largest_difference']:.0e} of the largest logit. {results['machine']}, {device}; {found}; "
         f"{results['date'][:10]}."
     )

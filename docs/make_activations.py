@@ -311,9 +311,10 @@ PAGE = """\
 
 # The activations: APA, AGLU, Gumbel
 
-This page and its figures were made by `python docs/make_activations.py`, which gives the same text on TensorFlow,
-JAX and PyTorch. The maths is in [`keras_apa/ops.py`](../keras_apa/ops.py), the layers that learn kappa and lambda in
-[`keras_apa/layers/activations.py`](../keras_apa/layers/activations.py).
+This page explains the activations with formulas and curves. The maths is in
+[`keras_apa/ops.py`](../keras_apa/ops.py). The layers that learn kappa and lambda are in
+[`keras_apa/layers/activations.py`](../keras_apa/layers/activations.py). `python docs/make_activations.py` writes the
+page and its figures; the text is the same on TensorFlow, JAX and PyTorch.
 
 ![APA for several lambda, and AGLU for several pairs of kappa and lambda](images/apa_family.png)
 
@@ -325,13 +326,13 @@ AGLU(z) = z * (lambda * exp(-kappa * z) + 1) ** (-1 / lambda)      Eq. 6
 ```
 
 *APA* (Adaptive Parametric Activation) is a gate between 0 and 1, for channel and spatial attention. *AGLU* (Adaptive
-Generalised Linear Unit) multiplies it with its input and stands where a ReLU stands. Both learn two numbers:
+Generalised Linear Unit) is APA times its input. It replaces ReLU. Both learn two numbers:
 
-* `kappa` is the slope. A negative `kappa` mirrors the gate, so that it falls with its input (the gates of
-  squeeze-and-excite start with `kappa` between -1 and 0). In AGLU a large `kappa` sharpens the unit towards ReLU.
-* `lambda` is the asymmetry. Towards 0 the gate closes doubly exponentially on the left, as the Gumbel distribution
-  does; at 1 it is the symmetric sigmoid; above 1 it opens early and closes slowly. In AGLU a large `lambda` lets
-  negative inputs leak through, towards the identity.
+* `kappa` is the slope. With a negative `kappa` the gate is mirrored: it falls when its input rises. The gates of
+  Squeeze-and-Excitation start with `kappa` between -1 and 0. In AGLU a large `kappa` sharpens the unit towards ReLU.
+* `lambda` is the asymmetry. At 1 the gate is the symmetric sigmoid. Towards 0 it becomes the Gumbel function, which
+  closes doubly exponentially on the left. Above 1 it opens early and closes slowly. In AGLU a large `lambda` lets
+  negative inputs pass, towards the identity.
 
 ![APA and AGLU, for several lambda at kappa = 1 and several kappa at lambda = 1](images/activation_families.png)
 
@@ -362,8 +363,8 @@ Top row: several lambda at kappa = 1. Bottom row: several kappa at lambda = 1.
 
 ### The lambda derivative in the paper has the wrong sign
 
-Eq. 8 of the paper, and the backward pass written by hand in the authors' classification code, lack the term
-`log(1 + w)`:
+Eq. 8 of the paper lacks the term `log(1 + w)`. So does the backward pass in the authors' classification code, which
+they wrote by hand:
 
 ```
 exact :  dAGLU/dlambda = z * eta / lambda^2 * [ log(1+w) - w/(1+w) ]
@@ -380,41 +381,40 @@ At kappa = 1:
 
 {lambda_table}
 
-For a small lambda Eq. 8 is not only of the wrong sign but too large: it grows like 1/lambda, while the exact
-derivative stays finite, `z * eta * exp(-2 * kappa * z) / 2` at lambda → 0.
+For a small lambda, Eq. 8 is also too large: it grows like 1/lambda. The exact derivative stays finite. It is
+`z * eta * exp(-2 * kappa * z) / 2` at lambda → 0.
 
-`lambda_gradient` of `keras_apa.ops.aglu` and of the layer `AGLU` selects between the two. The forward pass and the
-derivatives with respect to z and kappa are the same in both.
+The argument `lambda_gradient` of `keras_apa.ops.aglu` and of the layer `AGLU` selects one of the two. It changes
+neither the forward pass nor the derivatives with respect to z and kappa.
 
 * `lambda_gradient="exact"`, the default, is the derivative of the function.
-* `lambda_gradient="paper"` is the published training of the AGLU classification networks: Eq. 8 for lambda > 0, and
-  no gradient for lambda <= 0. Choose it to repeat that training. It makes no difference to inference with their
-  weights.
+* `lambda_gradient="paper"` repeats the published training of the AGLU classification networks. It is Eq. 8 for lambda
+  > 0, and 0 for lambda <= 0. It makes no difference when you only predict with published weights.
 
-Prefer `"exact"` for your own training. With `"paper"`, one step can throw a small lambda so far that AGLU becomes the
-identity, and a lambda that steps below 0 stays there. This is lambda after one step of SGD (learning rate 0.1, mean
-squared error) that fits |z| for 2,048 normal z with kappa = 1:
+Prefer `"exact"` for your own training. With `"paper"`, one step can move a small lambda so far that AGLU becomes the
+identity, and a lambda that steps below 0 stays there. The table shows lambda after one step of SGD. The step fits AGLU
+to |z| at 2,048 normally distributed z, with kappa = 1, learning rate 0.1 and the mean squared error:
 
 {thrown_table}
 
-The published attention gates (APA) and detection networks were trained with automatic differentiation, that is with
-the exact derivative, and `APA` has no such switch.
+The authors trained their attention gates (APA) and detection networks with automatic differentiation, so with the
+exact derivative. `APA` therefore has no such argument.
 
 ## 3. Special cases (Table 1 of the APA paper)
 
-The last column is measured: the largest difference, over z in [-6, 6], of `keras_apa.ops` in float32 from the named
-function in float64. For a limit, the value that stands for it is in brackets. Ranges are those of our function.
+The last column is the largest difference between `keras_apa.ops` in float32 and the named function in float64, for z in
+[-6, 6]. A value in brackets stands for the limit. The ranges are those of our function.
 
 {special_cases}
 
-For GELU the difference is that of the usual approximation `z * sigmoid(1.702 * z)`, whose minimum is
-{gelu_approximated:.3f} where GELU's is {gelu_minimum:.3f}. For ReLU it falls as 1/kappa, for the identity as
+For GELU, the difference is that of the usual approximation `z * sigmoid(1.702 * z)`. Its minimum is
+{gelu_approximated:.3f}; GELU's is {gelu_minimum:.3f}. For ReLU the difference falls as 1/kappa, for the identity as
 log(lambda)/lambda.
 
 ## 4. Gumbel and sigmoid as probabilities (Fig. 3 of the GOL paper)
 
-The Gumbel activation `exp(-exp(-z))`, the limit of APA for lambda → 0, can replace the sigmoid in a binary cross entropy.
-The gradients of that loss with respect to the logit are
+The Gumbel activation is `exp(-exp(-z))`, the limit of APA for lambda → 0. It can replace the sigmoid in a binary cross
+entropy. The gradients of this loss with respect to the logit are:
 
 | target | Gumbel | sigmoid |
 | --- | --- | --- |
@@ -425,49 +425,53 @@ The gradients of that loss with respect to the logit are
 
 {losses_table}
 
-* A positive that is still far from its class pulls with a gradient that grows exponentially. That of the sigmoid is
-  never larger than 1. Rare classes have few positives, and these are the ones far off.
-* The gradient of a negative saturates at 1, as that of the sigmoid does, for a confident false alarm, but vanishes
-  doubly exponentially once the logit is below 0: the many easy negatives of a rare class hardly push it down.
+* For a positive that is still far from its class, the Gumbel gradient grows exponentially. The sigmoid's is never
+  larger than 1. Rare classes have few positives, and most of these are far off.
+* For a negative with a high logit, both gradients approach 1. Below a logit of 0 the Gumbel gradient vanishes doubly
+  exponentially. So the many easy negatives of a rare class hardly push it down.
 
-`keras_apa.losses.GumbelCrossentropy` clamps logits to `logit_range=(-10, 10)`, beyond which there is no gradient,
-because -exp(-z) has no bound. `GumbelOptimizedLoss` builds on the same two losses.
+`-exp(-z)` has no bound. `keras_apa.losses.GumbelCrossentropy` therefore clamps the logits to `logit_range=(-10, 10)`;
+outside this range there is no gradient. `GumbelOptimizedLoss` builds on the same two losses.
 
 ## 5. Stability
 
-**Evaluation.** `APA` is computed as `exp(-softplus(log(lambda) - kappa * z) / lambda)`, never as a power:
-`exp(-kappa * z)` alone overflows float32 at `kappa * z = -89`. `log_apa` gives the exponent where APA itself underflows:
-at z = -200, kappa = 1, lambda = 0.5 it is {log_apa:.2f}. `log1m_gumbel(z)`, the logarithm of `1 - gumbel(z)`, is {log1m:.1f} at z = 50, where
-`gumbel(z)` is 1 in float32. The gradients are written out, not left to automatic differentiation, whose intermediate
-results overflow or cancel. float16 and bfloat16 inputs are computed in float32 and cast back, float64 inputs in float64
-(on JAX after `jax.config.update("jax_enable_x64", True)`). That includes every reduction of a loss with `dtype="float64"`.
-Keras itself is less exact: on PyTorch and JAX its own layers, which the attention gates and `UnbiasedBatchNormalization` contain,
-compute float64 with the accuracy of float32.
+**Evaluation.** `APA` is computed as `exp(-softplus(log(lambda) - kappa * z) / lambda)`, never as a power, because
+`exp(-kappa * z)` alone overflows float32 at `kappa * z = -89`. If APA itself underflows, use `log_apa`: at z = -200,
+kappa = 1, lambda = 0.5 it is {log_apa:.2f}. If `gumbel(z)` rounds to 1, use `log1m_gumbel(z)`, the logarithm of
+`1 - gumbel(z)`: at z = 50 it is {log1m:.1f}.
+
+**Precision.** The gradients are written out. Automatic differentiation would overflow or cancel in its intermediate
+results. Inputs in float16 and bfloat16 are computed in float32 and cast back. Inputs in float64 are computed in float64
+(on JAX after `jax.config.update("jax_enable_x64", True)`), and so is every reduction of a loss with `dtype="float64"`.
+There is one exception: on PyTorch and JAX, Keras's own layers compute float64 with the accuracy of float32. The
+attention gates and `UnbiasedBatchNormalization` contain such layers.
 
 **Cancellation.** For a small w the two terms of `log(1+w) - w/(1+w)` differ only by about w^2/2: at w = 1e-4 they agree
 to more than four of the seven digits that float32 has. Below w = {series_below:g} the series
 `w^2 * (1/2 - 2/3 w + 3/4 w^2 - ...)` takes their place.
 
-**Clamps.** `lambda` divides and stands in a logarithm, so it is clamped, as in the authors' code:
+**Clamps.** APA divides by `lambda` and takes its logarithm. So `lambda` is clamped, as in the authors' code:
 
 {clamp_table}
 
-**The gradient below the clamp.** A clamp has no gradient below itself; a lambda that one optimiser step
-carries there would stay for ever. Here the derivative below the clamp is the one at the clamp, and only its negative part
+**The gradient below the clamp.** A clamp usually has no gradient below itself. A lambda that one optimiser step moves
+below it would stay there for ever. Here lambda has the gradient at the clamp, and only its negative part
 passes:
 
 ```
 gradient = min(gradient at the clamp, summed to the shape of lambda, 0)
 ```
 
-A step of gradient descent can then raise lambda again but never push it further down. (Under data parallelism this
-acts on each replica before the sum over replicas.) It does so for APA and for AGLU with `lambda_gradient="exact"`, whose
-derivatives are bounded at the clamp. Eq. 8 is not: it has a factor 1/lambda, 1e8 at the clamp. With
-`lambda_gradient="paper"` lambda has no gradient at and below 0, as in the authors' code.
+A step of gradient descent can then raise lambda again, but never push it further down. With data parallelism each
+replica applies this rule before the gradients are summed. The rule holds for APA, and for AGLU with
+`lambda_gradient="exact"`, because these derivatives are bounded at the clamp. Eq. 8 is not: it has a factor 1/lambda,
+which is 1e8 at the clamp. With `lambda_gradient="paper"` lambda has no gradient at and below 0, as in the authors'
+code.
 
 ## Sources
 
-* *Adaptive Parametric Activation*, ECCV 2024, [arXiv 2407.08567](https://arxiv.org/abs/2407.08567): Eqs. 5 to 9, Table 1.
+* *Adaptive Parametric Activation*, ECCV 2024, [arXiv 2407.08567](https://arxiv.org/abs/2407.08567):
+  Eqs. 5 to 9, Table 1.
 * *Long-tailed Instance Segmentation using Gumbel Optimized Loss*, ECCV 2022,
   [arXiv 2207.10936](https://arxiv.org/abs/2207.10936): Eqs. 4 and 6, Fig. 3.
 """

@@ -23,23 +23,42 @@ ADAPTIVE = {
 
 HEAD = """# Models
 
-Made by `python docs/make_models.py` from the registry of `zoo`. Build a network with `zoo.create_model(name, ...)` or
-`zoo.NAME(...)`; `keras-apa list models` lists the names.
+<!-- Written by `python docs/make_models.py`: change the script, not this page. -->
 
-* **Parameters** are the trainable ones, with 1000 classes (100 for the networks for small images): first of the
-  plain network (ReLU, sigmoid gates), then with AGLU and, where there are gates, APA gates.
-* **FLOPs** are multiply-adds of convolutions and dense layers for one image at the stated size (`zoo.count_flops`),
-  as torchvision counts them. AGLU and APA change none of them.
+You can build any of these networks with `zoo.create_model(name, ...)` or `zoo.NAME(...)`. `keras-apa list models`
+prints the names.
 
-Options of every network: `classes`, `activation`, `classifier`, `include_top`, `pooling`, `pyramid`, `input_shape`,
-`classifier_activation`, `stem`, `frozen_batch_norm`, `data_format`, `name`, `input_tensor`. `se_` and `cb_` networks
-take `gate`, `gate_normalization` and `gate_dropout` too, `cb_` and `sp_` networks `spatial_gate`. `zoo.create_model`
-says what each means. Two networks of a kind in one model need two names:
-`keras.layers.average([zoo.resnet8(name="left")(images), zoo.resnet8(name="right")(images)])`. With
-`data_format="channels_first"`, TensorFlow runs a network on a GPU, or on a CPU with `TF_ENABLE_ONEDNN_OPTS=1` (its
-default on some processors only).
+```python
+import numpy as np
+from keras_apa import zoo
+
+model = zoo.create_model("se_resnet8", classes=5, activation="aglu", gate="apa")
+backbone = zoo.se_resnet50(activation="aglu", gate="apa", pyramid=True)  # returns the outputs of the four stages
+
+digits = zoo.from_preset("se_resnet_digits100_lt")  # weights inside the package: the second network of the demo
+pixels = np.random.randint(0, 256, (1, 16, 16, 1))
+logits = digits.predict(digits.preprocessing(pixels))
+print(digits.class_names[logits.argmax()])
+```
+
+Every network takes the options `classes`, `activation`, `classifier`, `include_top`, `pooling`, `pyramid`,
+`input_shape`, `classifier_activation`, `stem`, `frozen_batch_norm`, `data_format`, `name` and `input_tensor`.
+Networks that begin with `se_` or `cb_` also take `gate`, `gate_normalization` and `gate_dropout`. Those that begin
+with `cb_` or `sp_` take `spatial_gate`. The docstring of `zoo.create_model` explains each option.
+
+If one model contains the same network twice, give each its own name:
+`keras.layers.average([zoo.resnet8(name="left")(images), zoo.resnet8(name="right")(images)])`.
+
+With `data_format="channels_first"`, TensorFlow needs a GPU, or a CPU with `TF_ENABLE_ONEDNN_OPTS=1` (on some
+processors this is the default).
 
 ## Networks
+
+* **parameters** counts the trainable parameters of the plain network, with ReLU and sigmoid gates. **with AGLU (and
+  APA)** counts them with AGLU and, if the network has gates, APA gates. Networks for large images have 1000 classes
+  here, those for small images 100.
+* **FLOPs** are the multiply-adds of convolutions and dense layers for one image of the stated size, as torchvision
+  counts them (`zoo.count_flops`). AGLU and APA do not change this number.
 
 | name | gate in each block | image | parameters | with AGLU (and APA) | FLOPs |
 | --- | --- | --- | --- | --- | --- |
@@ -49,13 +68,56 @@ GATES = {None: "", "se": "Squeeze-and-Excitation", "cb": "CBAM", "sp": "spatial"
 WEIGHTS = """
 ## Published weights
 
-`zoo.create_model(model, weights=NAME)` fetches the authors' file, converts it, and carries on with its options and its
-preprocessing (`model.preprocessing`). With other `classes` the classifier is new, and a warning says so; the same holds
-for `weights=PATH`. The numbers are the authors'; the files could not be fetched where this page was
-made, so none of them has been measured with this library. Their licence is their authors'.
+`zoo.create_model("se_resnet50", weights="imagenet_lt")` downloads the authors' file from where they published it,
+checks it, converts it and caches it. It also sets what belongs to the weights:
+
+* the options of the network;
+* its preprocessing, in `model.preprocessing`;
+* the prior correction that the published number was measured with. It adds a fixed number for each class to its
+  logit.
+
+If you pass another number of `classes`, the classifier is new and a warning tells you so. The same holds for a file
+of your own (`weights=PATH`). You need the extra `zoo`: `pip install "keras-apa[zoo]"`.
+
+The cache is the folder `KERAS_APA_CACHE`, or else `KERAS_HOME/keras-apa`, or else `~/.keras/keras-apa`. With
+`KERAS_APA_OFFLINE=1` nothing is downloaded; the error then tells you the link and where to put the file.
+
+Before you use these weights, please note:
+
+* ImageNet-LT weights number their classes by the count of training images, the largest class first, unless the notes
+  say otherwise. Relabel your test images in the same way.
+* The files belong to their authors. The licence of keras-apa does not cover them.
+* We could not download them. The code that loads them is tested with files of the same layout and a local server. The
+  top-1 numbers are the authors'; we have not measured any of them.
 
 | model | `weights=` | top-1 (published) | options | images | corrected | source | notes |
 | --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+MORE = """
+## Checkpoints of PyTorch
+
+`keras-apa convert checkpoint.pth model.keras` infers the architecture from the checkpoint.
+`keras-apa convert model.keras checkpoint.pth` goes the other way. In Python:
+
+```python
+state = zoo.to_torch_state_dict(digits)  # keys and layout of the authors' PyTorch networks
+print(zoo.detect_architecture(state))
+zoo.load_torch_checkpoint(digits, state)
+```
+
+`.safetensors` files need the extra `zoo`.
+
+## Presets
+
+A preset is a folder with the configuration, the weights and a model card. `zoo.save_preset(model, "folder")` writes
+one and `zoo.from_preset("folder")` reads it. With the extra `zoo`, `zoo.from_preset("hf://USER/NAME")` loads one from
+the Hugging Face Hub. `zoo.list_presets()` names the two presets inside the package.
+
+## Predict and serve
+
+`keras-apa predict model.keras photos` prints the most probable classes of image files, or the objects that a detector
+finds in them. To write a model for a server or a phone, see [the page on serving](serving.md).
 """
 
 
@@ -99,7 +161,7 @@ def page():
     for name in zoo.list_models():
         rows.append(row(name))
         print(rows[-1], end="", flush=True)
-    return HEAD + "".join(rows) + WEIGHTS + "".join(map(weights_row, list_weights()))
+    return HEAD + "".join(rows) + WEIGHTS + "".join(map(weights_row, list_weights())) + MORE
 
 
 def main(arguments):

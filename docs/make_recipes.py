@@ -1,7 +1,7 @@
-"""Writes the table of the published experiments into README.md, from the recipes.
+"""Writes the table of the published experiments into docs/recipes.md, from the recipes.
 
 python docs/make_recipes.py            # write it
-python docs/make_recipes.py --check    # exit code 1 if README.md is not up to date
+python docs/make_recipes.py --check    # exit code 1 if the page is not up to date
 """
 
 import argparse
@@ -10,13 +10,13 @@ import sys
 
 from training.recipes import recipes
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+PAGE = pathlib.Path(__file__).parent / "recipes.md"
 START, END = "<!-- docs/make_recipes.py -->\n", "<!-- end of recipes -->"
 MEASURED = "not run: data set not at hand, GPU hours not stated"
 
 
 def table():
-    """A row a recipe that stands for a row of a paper."""
+    """One row for each recipe that repeats an experiment of a paper."""
     lines = ["| command | network, method | published top-1 | here |", "| --- | --- | --- | --- |"]
     for name, recipe in recipes().items():
         if ":" in recipe.published:
@@ -26,7 +26,7 @@ def table():
 
 
 def with_table(text):
-    """`text` with the table between the two marks."""
+    """`text` with the table between the two markers."""
     before, rest = text.split(START)
     return before + START + table() + END + rest.split(END)[1]
 
@@ -35,11 +35,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     options = parser.parse_args()
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     if options.check:
         return int(with_table(text) != text)
-    README.write_text(with_table(text), encoding="utf-8")
-    print(f"Wrote {README}")
+    PAGE.write_text(with_table(text), encoding="utf-8")
+    print(f"Wrote {PAGE}")
     return 0
 
 

@@ -34,14 +34,25 @@ def test_table_has_mean_and_deviation_over_the_seeds():
 
 
 def test_table_stands_between_its_marks():
-    readme = f"before\n{detection_seeds.START}old{demo_seeds.END}\nafter"
-    changed = detection_seeds.with_table(readme, RESULTS)
+    page = f"before\n{detection_seeds.START}old{detection_seeds.END}\nafter"
+    changed = detection_seeds.with_table(page, RESULTS)
     assert changed.startswith("before\n") and changed.endswith("\nafter") and "old" not in changed
     assert detection_seeds.with_table(changed, RESULTS) == changed
     with pytest.raises(ValueError, match="has no line"):
         detection_seeds.with_table("nothing", RESULTS)
 
 
-def test_the_readme_has_the_table_of_the_committed_measurement():
-    readme = demo_seeds.README.read_text(encoding="utf-8")
-    assert readme == detection_seeds.with_table(readme, json.loads(detection_seeds.RESULTS.read_text(encoding="utf-8")))
+def test_the_page_has_the_table_of_the_committed_measurement():
+    page = detection_seeds.PAGE.read_text(encoding="utf-8")
+    results = json.loads(detection_seeds.RESULTS.read_text(encoding="utf-8"))
+    assert page == detection_seeds.with_table(page, results)
+
+
+def test_the_option_docs_writes_into_the_page(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "detection.md"
+    page.write_text(f"before\n{detection_seeds.START}old{detection_seeds.END}\nafter", encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["detection_seeds.py", "--docs"])
+    demo_seeds.command_line(
+        "", [0], detection_seeds.RESULTS, None, None, detection_seeds.with_table, page=page, option="--docs"
+    )
+    assert "GOL" in page.read_text(encoding="utf-8") and f"Wrote {page}" in capsys.readouterr().out

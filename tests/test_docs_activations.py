@@ -4,6 +4,7 @@ import pathlib
 
 import make_activations
 import numpy as np
+import pages
 import pytest
 from gradients import value_and_gradient
 
@@ -19,6 +20,12 @@ def test_the_script_writes_the_committed_page(tmp_path):
     made = {path.name: path.read_bytes() for path in (tmp_path / "images").iterdir()}
     assert {path.name for path in (DOCS / "images").iterdir()} == set(made)
     assert all(content.startswith(b"\x89PNG") and 5_000 < len(content) < 100_000 for content in made.values())
+
+
+def test_the_python_block_runs():
+    values = {}
+    exec(pages.program(DOCS / "activations.md"), values)
+    assert values["gate"].shape == values["unit"].shape == (5,)
 
 
 @pytest.mark.parametrize(("kappa", "lam"), [(1.0, 0.5), (-0.5, 1.0), (1.702, 2.0)])

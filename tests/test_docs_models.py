@@ -1,6 +1,7 @@
-"""The page of the models is what its script writes."""
+"""The page of the models is what its script writes, and its Python blocks run."""
 
 import make_models
+import pages
 import pytest
 
 import zoo
@@ -8,6 +9,16 @@ from zoo.weights import list_weights
 
 pytestmark = pytest.mark.any_backend
 LINES = make_models.PAGE.read_text(encoding="utf-8").splitlines(keepends=True)
+
+
+def test_the_text_is_that_of_the_script():
+    text = "".join(LINES)
+    assert text.startswith(make_models.HEAD) and make_models.WEIGHTS in text and text.endswith(make_models.MORE)
+
+
+def test_python_blocks_run(tmp_path):
+    printed = pages.python(tmp_path, pages.program(make_models.PAGE)).stdout
+    assert "se_resnet8" in printed
 
 
 SMALL = [name for name in zoo.list_models() if name.endswith(("resnet8", "resnet14"))]

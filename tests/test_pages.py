@@ -9,7 +9,7 @@ import yaml
 
 pytestmark = pytest.mark.any_backend
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "tests/README.md")]
+PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "tests/README.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 SETTINGS = [ROOT / ".pre-commit-config.yaml", *sorted((ROOT / ".github").rglob("*.yml"))]
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
