@@ -88,7 +88,7 @@ def test_random_examples_of_tfds_are_loaded_through_its_own_decoders():
 def test_a_class_without_training_images_is_an_error():
     with (
         tfds.testing.mock_data(num_examples=9),
-        pytest.raises(ValueError, match="training split of imagenet_lt has no im"),
+        pytest.raises(ValueError, match="training split of imagenet_lt must have an image of every class"),
     ):
         imagenet_lt()
 
