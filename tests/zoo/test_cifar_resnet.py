@@ -65,7 +65,7 @@ def torch_gradients(model, x, labels, training):
         log_p = keras.ops.log_softmax(logits, axis=-1)
         return -keras.ops.mean(keras.ops.take_along_axis(log_p, labels[:, None], axis=-1))
 
-    value, gradients = value_and_gradient(loss, *start)
+    value, gradients = value_and_gradient(loss, *start, jit=True)
     by_key = {}
     for t in trainable:
         gradient = gradients[index[id(t.variable)]]

@@ -5,7 +5,6 @@ import pathlib
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 
 import keras
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from backends import CURRENT, environment
 from keras import ops
+from warm import run_warm
 
 from keras_apa.losses import SeesawLoss, attach_loss_state
 from training.engine import checkpoints as checkpoint
@@ -69,25 +69,18 @@ def trained():
     return model
 
 
-def start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        env=environment(CURRENT, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(sys.path)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process, code=0):
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == code, errors
-    return output, errors
+def trained_elsewhere(*arguments, code=0):
+    """Runs `resumable.py`; what it printed, and its errors."""
+    env = environment(CURRENT, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+    program = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    result = run_warm(program, SCRIPT, *arguments, env=env)
+    assert result.returncode == code, result.stderr
+    return result.stdout, result.stderr
 
 
 @pytest.mark.every_backend
 def test_killed_training_goes_on_to_the_weights_of_the_one_never_killed(tmp_path):
-    output, _ = finish(start(tmp_path / "whole", tmp_path / "killed", "--kill-at", 17), -signal.SIGKILL)
+    output, _ = trained_elsewhere(tmp_path / "whole", tmp_path / "killed", "--kill-at", 17, code=-signal.SIGKILL)
     assert output == "from step 0\n" * 2
     assert [path.name for path in Checkpoints(tmp_path / "killed" / "checkpoints").paths()] == [
         "step-0000000010.npz",
@@ -98,7 +91,7 @@ def test_killed_training_goes_on_to_the_weights_of_the_one_never_killed(tmp_path
     shutil.copytree(tmp_path / "killed", tmp_path / "damaged")
     newest = Checkpoints(tmp_path / "damaged" / "checkpoints").newest()
     newest.write_bytes(newest.read_bytes()[:-1000])
-    output, errors = finish(start(tmp_path / "killed", tmp_path / "damaged"))
+    output, errors = trained_elsewhere(tmp_path / "killed", tmp_path / "damaged")
     assert output == "from step 14\nfrom step 10\n"
     assert errors.count("is damaged") == 1
     assert f"{str(newest)!r} is damaged" in errors
@@ -117,9 +110,9 @@ def test_killed_training_goes_on_to_the_weights_of_the_one_never_killed(tmp_path
 @pytest.mark.slow
 @pytest.mark.any_backend
 def test_training_killed_while_it_saves_goes_on_from_the_checkpoint_before(tmp_path):
-    finish(start(tmp_path / "whole", tmp_path / "run", "--kill-while-saving", 20), -signal.SIGKILL)
+    trained_elsewhere(tmp_path / "whole", tmp_path / "run", "--kill-while-saving", 20, code=-signal.SIGKILL)
     assert (tmp_path / "run" / "checkpoints" / ".step-0000000020.npz.partial").exists()
-    output, errors = finish(start(tmp_path / "run"))
+    output, errors = trained_elsewhere(tmp_path / "run")
     assert "from step 18" in output
     assert "damaged" not in errors
     expected, result = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "run.npz")
