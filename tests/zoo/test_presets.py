@@ -63,9 +63,8 @@ def saved(tmp_path):
     return model, folder
 
 
-@pytest.mark.parametrize("weights_format", ["h5", "safetensors"])
+@pytest.mark.parametrize("weights_format", [pytest.param("h5", marks=pytest.mark.every_backend), "safetensors"])
 @pytest.mark.smoke
-@pytest.mark.every_backend
 def test_a_preset_is_the_same_model_again(weights_format, tmp_path):
     model = network("softmax")
     model.compile("adam", "sparse_categorical_crossentropy")

@@ -155,6 +155,7 @@ def test_frozen_batch_norms_never_change(tmp_path):
         assert len(conv) == 1
 
 
+@pytest.mark.any_backend
 def test_layer_names_tell_stage_block_and_role():
     names = [layer.name for layer in zoo.create_model("se_resnet50", input_shape=(32, 32, 3)).layers]
     assert names[:5] == ["images", "stem_conv_pad", "stem_conv", "stem_norm", "stem_activation"]
@@ -175,6 +176,7 @@ def test_layer_names_tell_stage_block_and_role():
         ({"gate": "apa"}, ["gate must be left out for resnet50", "se_resnet50 or cb_resnet50"]),
     ],
 )
+@pytest.mark.any_backend
 def test_bad_options_are_clear_errors(options, parts):
     with pytest.raises(ValueError) as error:
         zoo.create_model("resnet50", **options)

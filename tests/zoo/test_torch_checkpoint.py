@@ -86,9 +86,8 @@ def test_tensors_without_plain_numbers_are_named(kind):
         zoo.detect_architecture({"fc.bias": tensor})
 
 
-@pytest.mark.parametrize("ending", [".pth", ".pt", ".safetensors"])
+@pytest.mark.parametrize("ending", [pytest.param(".pth", marks=pytest.mark.every_backend), ".pt", ".safetensors"])
 @pytest.mark.smoke
-@pytest.mark.every_backend
 def test_files_there_and_back_are_exact_buffers_included(ending, tmp_path):
     model = zoo.create_model("cb_resnet8", **FULL, **OPTIONS)
     state = zoo.to_torch_state_dict(model)

@@ -170,7 +170,6 @@ def test_the_prior_correction_of_the_published_number_stands_behind_the_logits(p
     np.testing.assert_array_equal(outputs(layer, logits, training=True), logits)
 
 
-@pytest.mark.every_backend
 def test_the_prior_correction_stands_before_the_activation(published):
     model = create("se_resnet8", "digits_lt", classifier_activation="softmax")
     logits = outputs(published, images()) + np.log(sum(COUNTS) / np.array(COUNTS))
@@ -329,8 +328,9 @@ def test_a_file_of_balanced_meta_softmax_loads(monkeypatch, tmp_path):
     assert loaded.preprocessing == zoo.preprocessing.cifar()
 
 
-@pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".pth", ".safetensors"])
-@pytest.mark.every_backend
+@pytest.mark.parametrize(
+    "ending", [pytest.param(".weights.h5", marks=pytest.mark.every_backend), ".keras", ".pth", ".safetensors"]
+)
 def test_a_file_of_every_kind_loads_whole_or_its_backbone(ending, tmp_path):
     path, model = tmp_path / f"net{ending}", zoo.create_model("se_resnet8", classes=3, **APA)
     if ending == ".weights.h5":
