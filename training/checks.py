@@ -2,7 +2,8 @@
 
 Its message is `NAME must be ...; given: VALUE.`, where NAME is the option or argument as the user types it.
 `check_name` is for names from a long list, `check_choice` for a few words, `check_whole` and `check_number` are for
-ranges.
+ranges. `keras_apa/_checks.py` has the checks of the layers' and losses' arguments. These are others because the
+settings of a recipe are checked before the backend is chosen, and an import of keras_apa imports Keras.
 """
 
 from __future__ import annotations

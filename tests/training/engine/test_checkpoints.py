@@ -293,9 +293,10 @@ def test_state_that_is_not_finite_is_not_saved(tmp_path):
     assert [path.name for path in checkpoints.paths()] == ["step-0000000001.npz", "step-0000000002.npz"]
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("guard_first", [True, False])
-@pytest.mark.every_backend
+@pytest.mark.parametrize(
+    ("value", "guard_first"),
+    [pytest.param(np.nan, True, marks=pytest.mark.every_backend), (np.nan, False), (np.inf, True), (np.inf, False)],
+)
 def test_bad_loss_stops_and_names_epoch_step_and_the_last_good_checkpoint(value, guard_first, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     x, y = data()
