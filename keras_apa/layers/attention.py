@@ -18,7 +18,7 @@ from keras_apa.layers.gates import check_gate, deserialize_gate, fitted_gate, is
 from keras_apa.layers.normalization import UnbiasedBatchNormalization, layer_norm
 
 # Kaiming normal over fan_in, as PyTorch draws it: Keras's "he_normal" is truncated.
-KAIMING_NORMAL = {
+KAIMING_NORMAL: dict[str, Any] = {
     "class_name": "VarianceScaling",
     "config": {"scale": 2.0, "mode": "fan_in", "distribution": "untruncated_normal"},
 }

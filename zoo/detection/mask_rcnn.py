@@ -102,8 +102,8 @@ class MaskRCNN(FasterRCNN):
                 ops.convert_to_tensor(masks[some]),
                 ops.convert_to_tensor(result["boxes"][some]),
                 *size,
-                options.mask_paste_padding,
-                options.mask_paste_integer,
+                padding=options.mask_paste_padding,
+                integer_boxes=options.mask_paste_integer,
             )
             result["masks"][some] = ops.convert_to_numpy(soft) >= options.mask_threshold
         return result
