@@ -327,7 +327,8 @@ def _read(x: TensorLike, *parameters: TensorLike) -> tuple[Tensor, Sequence[Tens
     """`x` in the full shape and the parameters, all float32 or float64, and the dtype of the result."""
     x, result_dtype = _read_x(x, parameters)
     dtype = "float64" if result_dtype == "float64" else "float32"
-    parameters = [_read_parameter(value, dtype) for value in parameters]  # type: ignore[assignment]  # a list from here on
+    # A list from here on, which was the tuple of what is given.
+    parameters = [_read_parameter(value, dtype) for value in parameters]  # type: ignore[assignment]
     return _broadcast_to_parameters(ops.cast(x, dtype), parameters), parameters, result_dtype
 
 
