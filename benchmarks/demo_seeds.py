@@ -165,7 +165,8 @@ def write(path, results):
 def fingerprint(folder=README.parent):
     """A short hash of the code that these trainings run: results of different versions are not put into one table.
 
-    Without docstrings and comments, which change no number. `folder` is another checkout, with its own list of files.
+    Without docstrings, comments and types, which change no number. `folder` is another checkout, with its own list of
+    files.
     """
     code = CODE
     if folder != README.parent:
@@ -186,8 +187,40 @@ def fingerprint(folder=README.parent):
                 if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
                     if isinstance(body[0].value, ast.Constant):
                         del body[0]
+            tree = _WithoutTypes().visit(tree)
             digest.update(ast.dump(tree).encode())
     return digest.hexdigest()[:12]
+
+
+class _WithoutTypes(ast.NodeTransformer):
+    """Takes out what only a type checker reads: no annotation is looked at while one of these files runs.
+
+    So types can be added and made more exact without a training. What a name is imported for is not known here: the
+    modules of types are left out whole, also where an older version of the code used one without an annotation.
+    """
+
+    MODULES = ("__future__", "collections.abc", "keras_apa._typing", "numpy.typing", "typing")
+
+    def visit_FunctionDef(self, node):
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node):
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node):
+        if node.value is None:
+            return None
+        return ast.Assign([node.target], self.visit(node.value))
+
+    def visit_If(self, node):
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse:
+            return None
+        return self.generic_visit(node)
+
+    def visit_ImportFrom(self, node):
+        return None if node.module in self.MODULES and not node.level else node
 
 
 def values(results, setting, group):

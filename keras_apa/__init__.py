@@ -1,5 +1,9 @@
 """Layers, losses and metrics for visual recognition on long-tailed data, on TensorFlow, JAX and PyTorch."""
 
+from __future__ import annotations
+
+from types import ModuleType
+
 import keras
 
 from keras_apa import _siblings, layers, losses, metrics, ops
@@ -15,7 +19,7 @@ _siblings.register_stand_ins()
 __all__ = ["ClassCounts", "__version__", "layers", "losses", "metrics", "no_weight_decay", "ops"]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> ModuleType:
     """`zoo` and `training`, imported when asked for: a file of the user may have these names."""
     if name in _siblings.NAMES:
         return _siblings.sibling(name)

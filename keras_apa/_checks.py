@@ -1,21 +1,28 @@
 """Checks of arguments. Every error has one form: `NAME must be ...; given: VALUE.`, then what to do."""
 
+from __future__ import annotations
+
 import difflib
 import math
 import numbers
 import operator
+from collections.abc import Iterable
+from typing import Any, TypeVar, overload
+
+from keras_apa._typing import TensorLike
 
 _MOST_NEAR = 3
+_Value = TypeVar("_Value")
 
 
-def check_bool(value, argument):
+def check_bool(value: object, argument: str) -> bool:
     """Return `value` if it is True or False; otherwise raise a ValueError: `"no"` and 2 would count as True."""
     if not isinstance(value, bool):
         raise ValueError(f"{argument} must be True or False; given: {value!r}.")
     return value
 
 
-def check_name(value, allowed, argument):
+def check_name(value: _Value, allowed: Iterable[object], argument: str) -> _Value:
     """Return `value` if it is one of `allowed`; otherwise raise a ValueError that gives the nearest valid names."""
     allowed = list(allowed)
     if value in allowed:
@@ -27,7 +34,14 @@ def check_name(value, allowed, argument):
     raise ValueError(f"{argument} must be {choice}; given: {value!r}.{hint}")
 
 
-def check_number(value, argument, low=-math.inf, high=math.inf, open_low=False, open_high=False):
+def check_number(
+    value: Any,
+    argument: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
     """Return `value` as a float if it is a finite number in the interval; otherwise raise a ValueError."""
     good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if good:
@@ -39,7 +53,17 @@ def check_number(value, argument, low=-math.inf, high=math.inf, open_low=False, 
     return float(value)
 
 
-def check_integer(value, argument, low=-math.inf, high=math.inf, or_none=False):
+@overload
+def check_integer(value: Any, argument: str, low: float = ..., high: float = ...) -> int: ...
+
+
+@overload
+def check_integer(value: Any, argument: str, low: float = ..., high: float = ..., *, or_none: bool) -> int | None: ...
+
+
+def check_integer(
+    value: Any, argument: str, low: float = -math.inf, high: float = math.inf, or_none: bool = False
+) -> int | None:
     """Return `value` as an int if it is a whole number in the interval; otherwise raise a ValueError."""
     if value is None and or_none:
         return None
@@ -55,7 +79,7 @@ def check_integer(value, argument, low=-math.inf, high=math.inf, or_none=False):
     return number
 
 
-def check_targets_are_numbers(y_true):
+def check_targets_are_numbers(y_true: TensorLike) -> None:
     """Raise a ValueError for class names in place of labels, which Keras calls an invalid dtype.
 
     Of nested lists the first entry is looked at: the rest is for the backend to read.

@@ -11,9 +11,14 @@
 * Whether `model.export` is converting a model: Keras tells a layer nothing about it.
 """
 
+from __future__ import annotations
+
 import functools
 import inspect
 import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, TypeVar
 
 import keras
 from keras.src.backend import get_keras_mask, set_keras_mask
@@ -22,6 +27,8 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.losses.loss import apply_mask, reduce_weighted_values
 from keras.src.trainers.compile_utils import CompileMetrics
 from keras.src.utils.jax_utils import is_in_jax_tracing_scope
+
+from keras_apa._typing import Tensor
 
 __all__ = [
     "TrackedVariable",
@@ -48,7 +55,10 @@ __all__ = [
 # `in_symbolic_scope`: whether a call is shape inference, in which nothing may look at a value.
 
 
-def state_is_carried(variables):
+_MetricClass = TypeVar("_MetricClass", bound=type[keras.metrics.Metric])
+
+
+def state_is_carried(variables: Sequence[keras.Variable]) -> bool:
     """Whether an assignment to `variables` outlives the present call.
 
     Why: a compiled step of JAX drops the state of a loss without a word; only the active scope tells.
@@ -70,12 +80,12 @@ _CONVERTERS = (
 )
 
 
-def in_converter():
+def in_converter() -> bool:
     """Whether the present call comes from a converter to ONNX, LiteRT or OpenVINO.
 
     Why: Keras tells a layer nothing about it, so the calling modules are looked at.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_globals.get("__name__", "").startswith(_CONVERTERS):
             return True
@@ -83,7 +93,7 @@ def in_converter():
     return False
 
 
-def set_attribute_of_built_model(model, name, value):
+def set_attribute_of_built_model(model: keras.Model, name: str, value: object) -> None:
     """`setattr(model, name, value)`, tracked, also where Keras has locked the state of a built model.
 
     Why: a loaded model is built, and takes no state any more.
@@ -98,7 +108,7 @@ def set_attribute_of_built_model(model, name, value):
             tracker.lock()
 
 
-def larger_is_better(metric_class):
+def larger_is_better(metric_class: _MetricClass) -> _MetricClass:
     """Class decorator of a metric that is to rise.
 
     Why: the mode "auto" of Keras's callbacks asks a metric for `_direction`.
@@ -115,14 +125,14 @@ class TrackedVariable(keras.random.SeedGenerator):
     `get_config`, `summary` and weight files hold.
     """
 
-    def __init__(self, variable):
+    def __init__(self, variable: keras.Variable) -> None:
         self.name = variable.name
         self.backend = keras.backend
         self._initial_seed = None
         self.state = variable
 
 
-def tell_when_training(model, tell):
+def tell_when_training(model: keras.Model, tell: Callable[[bool], None]) -> None:
     """Call `tell(training)` before each loss of a model is computed, and `tell(True)` after it.
 
     Why: Keras tells `model.compute_loss` whether it trains or evaluates, but not the losses; so it is replaced.
@@ -132,7 +142,9 @@ def tell_when_training(model, tell):
         return  # a model's own, from before Keras passed it
 
     @functools.wraps(compute_loss)
-    def told(x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def told(
+        x: Tensor = None, y: Tensor = None, y_pred: Tensor = None, sample_weight: Tensor = None, training: bool = True
+    ) -> Tensor:
         tell(training)
         try:
             return compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
@@ -142,7 +154,7 @@ def tell_when_training(model, tell):
     model.compute_loss = told
 
 
-def losses_of_calling_model(layer):
+def losses_of_calling_model(layer: keras.layers.Layer) -> Any:
     """What the model that is being called was compiled with as `loss`, or None.
 
     Why: there is no public way from a layer to the model around it.
@@ -151,7 +163,7 @@ def losses_of_calling_model(layer):
     return getattr(getattr(context, "entry_layer", None), "loss", None)
 
 
-def parts_of(layer):
+def parts_of(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers that a layer is made of, not theirs.
 
     Why: `Model.layers` is public, but a layer has no such list.
@@ -159,7 +171,7 @@ def parts_of(layer):
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
-def is_decayed(optimizer, variable):
+def is_decayed(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> bool:
     """Whether an optimizer's weight decay shrinks a variable.
 
     Why: `exclude_from_weight_decay` replaces what it was told before, which nothing else tells.
@@ -167,7 +179,7 @@ def is_decayed(optimizer, variable):
     return optimizer._use_weight_decay(variable)
 
 
-def has_stateless_scope():
+def has_stateless_scope() -> bool:
     """Whether variables have other values than their own in the present call.
 
     Why: a metric that warns must not read its variables then.
@@ -175,7 +187,7 @@ def has_stateless_scope():
     return get_stateless_scope() is not None
 
 
-def metrics_of_calling_model():
+def metrics_of_calling_model() -> list[tuple[str | None, keras.metrics.Metric]]:
     """`(name of the output or None, metric)` of each metric of the model that asks the caller for its result.
 
     Empty where no model does: nothing in a metric's arguments tells, only who called.
@@ -193,12 +205,12 @@ def metrics_of_calling_model():
 __all__ += ["all_layers", "calls_in_order", "made_by", "take_compiled_loss", "takes_training"]
 
 
-def all_layers(model):
+def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers of a model and those inside of them, which `model.layers` leaves out: an export changes each."""
     return list(model._flatten_layers())
 
 
-def calls_in_order(model):
+def calls_in_order(model: keras.Model) -> list[Any]:
     """The calls of a functional model's layers, each after those whose results it takes.
 
     Keras runs them all and keeps every result until the last; who runs them himself can drop a result after its use.
@@ -208,18 +220,18 @@ def calls_in_order(model):
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
 
 
-def takes_training(operation):
+def takes_training(operation: keras.Operation) -> bool:
     """Whether a call can be given `training`: a layer passes it on to those inside of it; `keras.ops` know none."""
     return "training" in getattr(operation, "_call_context_args", ())
 
 
-def made_by(tensor):
+def made_by(tensor: Tensor) -> tuple[keras.Operation, list[keras.KerasTensor]]:
     """`(operation, its input tensors)` of the call that made a symbolic tensor: how a network ends is nowhere else."""
     operation, call, _ = tensor._keras_history
     return operation, operation._inbound_nodes[call].input_tensors
 
 
-def take_compiled_loss(model):
+def take_compiled_loss(model: keras.Model) -> tuple[Any, Any]:
     """`(loss, metrics)` that a model was compiled with; it has none from then on.
 
     Keras keeps them when a model is compiled again without, so they would come back.

@@ -3,20 +3,26 @@
 They are NaN as well, so that no backend ever makes a plausible number of them where nobody can be told.
 """
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_apa import _keras_internals as internals
 from keras_apa._kernels import is_hidden, refuse
+from keras_apa._typing import Tensor
 
 _MOST_NAMED = 5
 _trusted = False
 
 
 @contextlib.contextmanager
-def trusted_labels():
+def trusted_labels() -> Iterator[None]:
     """Leaves the look at labels out of the steps that are compiled inside; for labels that have been checked before.
 
     The losses and metrics of `keras_apa` look at labels in every step, and name those that no class has:
@@ -49,7 +55,9 @@ def trusted_labels():
         _trusted = before
 
 
-def nan_or_error(wrong, given, predictions, message):
+def nan_or_error(
+    wrong: Tensor, given: Tensor, predictions: Tensor, message: Callable[[NDArray[Any] | None], str]
+) -> Tensor:
     """NaN, to be written where `wrong` is true; an error that says why as soon as somebody can tell.
 
     Args:
@@ -74,13 +82,15 @@ def nan_or_error(wrong, given, predictions, message):
     return np.nan
 
 
-def chosen(given, wrong):
+def chosen(given: Tensor, wrong: Tensor) -> NDArray[Any]:
     """The entries of `given` where `wrong` is true, as a NumPy array."""
     given = ops.convert_to_numpy(given)
     return given[np.broadcast_to(ops.convert_to_numpy(wrong), given.shape)]
 
 
-def outside_message(bad, num_classes, background=False, ignore_class=None):
+def outside_message(
+    bad: NDArray[Any] | None, num_classes: int, background: bool = False, ignore_class: int | None = None
+) -> str:
     """The error for labels that no class has; `bad` are those that were given, or None where they are not known."""
     message = f"y_true must be labels from 0 to {num_classes - 1}"
     message += f", {num_classes} for background" if background else ""
@@ -90,6 +100,6 @@ def outside_message(bad, num_classes, background=False, ignore_class=None):
     return message + (" Labels that count from 1 need 1 subtracted." if counts_from_1 else "")
 
 
-def named(values):
+def named(values: NDArray[Any]) -> str:
     """The first few different values as text, `"3, 4"`."""
     return ", ".join(f"{value:g}" for value in np.unique(values)[:_MOST_NAMED])

@@ -5,10 +5,14 @@ the zoo, or one that a training has saved on its way, loads with keras_apa alone
 of these packages, which import them when used.
 """
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import os
 import sys
+from types import ModuleType
+from typing import Any, NoReturn
 
 import keras
 
@@ -40,7 +44,7 @@ _TRAINING_CLASSES = {
 }
 
 
-def sibling(name):
+def sibling(name: str) -> ModuleType:
     """The installed package of that name. It is looked for first: importing another file would run it."""
     folder = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), name)
     place = _place_of(name)
@@ -50,18 +54,19 @@ def sibling(name):
     return importlib.import_module(name)
 
 
-def _place_of(name):
+def _place_of(name: str) -> str | None:
     """The file that `import name` runs or has run, or the folder of a package without `__init__.py`; else None."""
     module = sys.modules.get(name)
     spec = importlib.util.find_spec(name) if module is None else getattr(module, "__spec__", None)
-    if getattr(module, "__file__", None):
-        return module.__file__
+    file: str | None = getattr(module, "__file__", None)
+    if file:
+        return file
     if spec is None or spec.has_location:
-        return spec and spec.origin
+        return None if spec is None else spec.origin
     return next(iter(spec.submodule_search_locations or ()), None)
 
 
-def register_stand_ins():
+def register_stand_ins() -> None:
     """Let Keras find these classes in files; their modules put them in the place of the stand-ins."""
     for name in (*_ZOO_CLASSES, *_TRAINING_CLASSES):
         if f"keras_apa>{name}" not in keras.saving.get_custom_objects():
@@ -72,14 +77,14 @@ class _StandIn:
     """Makes an object of the class of its name."""
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         module = _TRAINING_CLASSES.get(cls.__name__, "zoo")
         sibling(module.partition(".")[0])
         importlib.import_module(module)
         # Not `get_registered_object`: while Keras loads a model, that finds what was registered when it began.
         return keras.saving.get_custom_objects()[f"keras_apa>{cls.__name__}"].from_config(config)
 
-    def get_config(self):
+    def get_config(self) -> NoReturn:
         """Keras registers no class without this method. There are no objects of a stand-in."""
         raise TypeError(
             f"{type(self).__name__} must be the class itself; given: its stand-in. Import its module first."

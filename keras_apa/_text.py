@@ -6,6 +6,8 @@ model that was trained can also be exported. Paths stay as the system gave them,
 shown; in JSON they keep their bytes.
 """
 
+from __future__ import annotations
+
 import os
 import re
 
@@ -14,7 +16,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _CONTROL_AND_LINES = re.compile(f"{_CONTROL.pattern}|[\t\n]")
 
 
-def as_text(name):
+def as_text(name: object) -> str:
     r"""Text that UTF-8 can hold: what Python makes of other bytes in the name of a file becomes `\xe9`.
 
     Bytes that are UTF-8 after all, which Python takes apart under a locale of ASCII, become the characters they are.
@@ -28,7 +30,7 @@ def as_text(name):
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def check_utf8(path, argument):
+def check_utf8(path: str | os.PathLike[str], argument: str) -> None:
     """Raise a ValueError for a path that is no UTF-8, or not in this locale: TensorFlow takes no other."""
     path = os.path.abspath(path)
     if as_text(path) != path:
@@ -38,7 +40,7 @@ def check_utf8(path, argument):
         )
 
 
-def visible(text, lines=True):
+def visible(text: object, lines: bool = True) -> str:
     r"""`as_text` without control characters, for terminals and pages; without line breaks too if not `lines`.
 
     >>> visible("red \x1b[31m"), visible("a\nb", lines=False)

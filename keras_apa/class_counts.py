@@ -4,15 +4,20 @@ Losses, metrics and samplers take `class_counts` as a `ClassCounts`, a sequence,
 read them with `as_class_counts`. Everything here is numpy: it is computed once, before training.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import numbers
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from keras_apa._checks import check_integer, check_number
 from keras_apa._text import as_text
+from keras_apa._typing import ClassCountsLike
 from keras_apa.profiles import exponential_profile, pareto_profile, step_profile
 
 # LVIS: the most training images of a rare and of a common class.
@@ -48,10 +53,23 @@ class ClassCounts:
     100.0
     """
 
-    counts: np.ndarray
+    counts: NDArray[np.int64]
     names: tuple[str, ...] | None = None
 
-    def __post_init__(self):
+    if TYPE_CHECKING:  # what is given may be in other forms than what is kept
+
+        def __init__(self, counts: ArrayLike, names: Sequence[str] | NDArray[np.str_] | None = None) -> None: ...
+
+        @property
+        def _total(self) -> int: ...
+
+        @property
+        def _largest(self) -> int: ...
+
+        @property
+        def _empty(self) -> tuple[int, ...]: ...
+
+    def __post_init__(self) -> None:
         names = _read_names(self.names)
         counts = _read_counts(self.counts, "counts", names)
         counts.setflags(write=False)
@@ -65,7 +83,9 @@ class ClassCounts:
         object.__setattr__(self, "_empty", tuple(index for index, value in enumerate(values) if not value))
 
     @classmethod
-    def from_labels(cls, labels, num_classes=None, names=None):
+    def from_labels(
+        cls, labels: ArrayLike, num_classes: int | None = None, names: Sequence[str] | NDArray[np.str_] | None = None
+    ) -> ClassCounts:
         """Counts how often each class occurs in integer labels.
 
         Args:
@@ -104,7 +124,9 @@ class ClassCounts:
         return cls(np.bincount(labels, minlength=num_classes), names)
 
     @classmethod
-    def from_mapping(cls, mapping, num_classes=None):
+    def from_mapping(
+        cls, mapping: Mapping[str, int] | Mapping[int, int], num_classes: int | None = None
+    ) -> ClassCounts:
         """Reads `{name: count}` (classes in the order given) or `{index: count}` (an absent index has none).
 
         Args:
@@ -130,7 +152,7 @@ class ClassCounts:
         return self._total
 
     @property
-    def prior(self) -> np.ndarray:
+    def prior(self) -> NDArray[np.float64]:
         """Share of each class, `n / sum(n)`, float64."""
         if not self.total:
             raise ValueError("counts must not all be 0 for a prior; given: no images.")
@@ -142,7 +164,7 @@ class ClassCounts:
         smallest = int(self.counts.min())
         return int(self.counts.max()) / smallest if smallest else float("inf")
 
-    def effective_numbers(self, beta) -> np.ndarray:
+    def effective_numbers(self, beta: float) -> NDArray[np.float64]:
         """Effective number of images of each class, `(1 - beta^n) / (1 - beta)`, float64.
 
         1 for every class at `beta = 0`, towards `n` as `beta` approaches 1.
@@ -158,7 +180,7 @@ class ClassCounts:
         # expm1 keeps the digits that 1 - beta**n loses when beta is close to 1.
         return -np.expm1(self.counts * np.log(beta)) / (1 - beta)
 
-    def class_balanced_weights(self, beta) -> np.ndarray:
+    def class_balanced_weights(self, beta: float) -> NDArray[np.float64]:
         """Weights proportional to `1 / effective_numbers(beta)` that sum to the number of classes, float64.
 
         Raises:
@@ -170,7 +192,7 @@ class ClassCounts:
         inverse = 1 / self.effective_numbers(beta)
         return inverse * (self.num_classes / inverse.sum())
 
-    def shot_groups(self, many_threshold=100, few_threshold=20) -> dict[str, np.ndarray]:
+    def shot_groups(self, many_threshold: float = 100, few_threshold: float = 20) -> dict[str, NDArray[np.intp]]:
         """Class indices by training count: `many` above one threshold, `few` below the other.
 
         The rest is `medium`, the thresholds themselves (100 and 20) too, as in the papers' evaluation. A
@@ -190,7 +212,7 @@ class ClassCounts:
             "few": np.flatnonzero(few),
         }
 
-    def lvis_frequency_groups(self) -> dict[str, np.ndarray]:
+    def lvis_frequency_groups(self) -> dict[str, NDArray[np.intp]]:
         """Class indices by LVIS's groups of image counts: `rare` 1-10, `common` 11-100, `frequent` above 100.
 
         A class without images is in none of them.
@@ -201,41 +223,43 @@ class ClassCounts:
             "frequent": np.flatnonzero(self.counts > LVIS_COMMON),
         }
 
-    def smoothed(self, pseudo_count=1) -> "ClassCounts":
+    def smoothed(self, pseudo_count: int = 1) -> ClassCounts:
         """The same with `pseudo_count` added to every class, which makes classes without images usable."""
         return ClassCounts(self.counts + check_integer(pseudo_count, "pseudo_count", low=1), self.names)
 
-    def describe(self, index) -> str:
+    def describe(self, index: int) -> str:
         """`class 3`, or `class 3 ('emu')` where there are names."""
         return _describe(index, self.names)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.num_classes
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
         return iter(self.counts.tolist())
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False and dtype not in (None, self.counts.dtype):
             raise ValueError(f"copy must not be False for another dtype than that of the counts; given: {dtype}.")
         return self.counts if copy is False else self.counts.astype(dtype or self.counts.dtype)
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, ClassCounts):
             return NotImplemented
         return np.array_equal(self.counts, other.counts) and self.names == other.names
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash((self.counts.tobytes(), self.names))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"ClassCounts({self.num_classes} classes, {self.total} images, "
             f"{self.counts.min()} to {self.counts.max()} a class)"
         )
 
 
-def as_class_counts(value, num_classes=None, argument="class_counts", allow_zero=False) -> ClassCounts:
+def as_class_counts(
+    value: ClassCountsLike, num_classes: int | None = None, argument: str = "class_counts", allow_zero: bool = False
+) -> ClassCounts:
     """Reads class counts from whatever a caller has them in.
 
     Args:
@@ -265,7 +289,7 @@ def as_class_counts(value, num_classes=None, argument="class_counts", allow_zero
     return counts
 
 
-def _read_mapping(mapping, num_classes, argument):
+def _read_mapping(mapping: Mapping[Any, int], num_classes: int | None, argument: str) -> ClassCounts:
     if not isinstance(mapping, Mapping) or not mapping:
         raise ValueError(f"{argument} must be a mapping with at least one class; given: {mapping!r}.")
     if all(isinstance(key, str) for key in mapping):
@@ -282,12 +306,12 @@ def _read_mapping(mapping, num_classes, argument):
     outside = [index for index in indices if not 0 <= index < num_classes]
     if outside:
         raise ValueError(f"{argument} must have class indices from 0 to {num_classes - 1}; given: {outside[0]}.")
-    counts = np.zeros(check_integer(num_classes, "num_classes", low=1), dtype=np.int64)
-    counts[indices] = _whole_numbers(np.asarray(list(mapping.values())), argument, "count")
-    return ClassCounts(counts)
+    array = np.zeros(check_integer(num_classes, "num_classes", low=1), dtype=np.int64)
+    array[indices] = _whole_numbers(np.asarray(list(mapping.values())), argument, "count")
+    return ClassCounts(array)
 
 
-def _read_names(names):
+def _read_names(names: Sequence[str] | NDArray[np.str_] | None) -> tuple[str, ...] | None:
     if names is None:
         return None
     if isinstance(names, str) or not isinstance(names, Sequence | np.ndarray):
@@ -295,7 +319,7 @@ def _read_names(names):
     return tuple(as_text(name) for name in names)
 
 
-def _read_counts(value, argument, names):
+def _read_counts(value: ArrayLike, argument: str, names: tuple[str, ...] | None) -> NDArray[np.int64]:
     """A new int64 vector of non-negative counts."""
     try:
         array = np.asarray(value)
@@ -314,7 +338,9 @@ def _read_counts(value, argument, names):
     return counts
 
 
-def _whole_numbers(array, argument, what, names=None):
+def _whole_numbers(
+    array: NDArray[Any], argument: str, what: str, names: tuple[str, ...] | None = None
+) -> NDArray[np.int64]:
     """A new int64 array; floats are taken where they are whole."""
     if array.dtype.kind in "iu" or not array.size:
         return array.astype(np.int64)
@@ -330,12 +356,12 @@ def _whole_numbers(array, argument, what, names=None):
     return array.astype(np.int64)
 
 
-def _check_num_classes(counts, num_classes, argument):
+def _check_num_classes(counts: ClassCounts, num_classes: int | None, argument: str) -> None:
     if num_classes is not None and counts.num_classes != num_classes:
         raise ValueError(f"{argument} must have {num_classes} counts, one a class; given: {counts.num_classes}.")
 
 
-def _refuse_zero(counts, argument):
+def _refuse_zero(counts: ClassCounts, argument: str) -> None:
     empty = counts._empty
     if empty:
         more = f" and {len(empty) - 1} more classes" if len(empty) > 1 else ""
@@ -345,5 +371,5 @@ def _refuse_zero(counts, argument):
         )
 
 
-def _describe(index, names):
+def _describe(index: int, names: tuple[str, ...] | None) -> str:
     return f"class {index} ({names[index]!r})" if names is not None else f"class {index}"

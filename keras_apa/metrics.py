@@ -5,16 +5,21 @@ Nothing is averaged before the end, so ragged last batches and sample weights ar
 back from the device before somebody asks for the result.
 """
 
+from __future__ import annotations
+
 import warnings
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_apa._checks import check_integer, check_name, check_targets_are_numbers
 from keras_apa._keras_internals import has_stateless_scope, larger_is_better, metrics_of_calling_model
 from keras_apa._kernels import is_hidden, is_on_cpu
 from keras_apa._labels import nan_or_error, outside_message
+from keras_apa._typing import ClassCountsLike, Tensor, TensorLike
 from keras_apa.class_counts import as_class_counts
 
 __all__ = ["MeanClassAccuracy", "ShotAccuracy"]
@@ -28,7 +33,7 @@ _GROUPS = ("many", "medium", "few", "all")
 class _PerClassAccuracy(keras.metrics.Metric):
     """Weights of all and of the correct samples of each class, from which a subclass makes its result."""
 
-    def __init__(self, num_classes, ignore_class, name, dtype):
+    def __init__(self, num_classes: int, ignore_class: int | None, name: str, dtype: Any) -> None:
         super().__init__(name=name, dtype=dtype)
         self.num_classes = num_classes
         self.ignore_class = check_integer(ignore_class, "ignore_class", or_none=True)
@@ -38,7 +43,7 @@ class _PerClassAccuracy(keras.metrics.Metric):
             self.add_variable((2, num_classes), "zeros", dtype=dtype, name=name) for name in ("correct", "total")
         )
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: TensorLike, y_pred: TensorLike, sample_weight: TensorLike | None = None) -> None:
         """Adds a batch.
 
         Args:
@@ -88,17 +93,17 @@ class _PerClassAccuracy(keras.metrics.Metric):
         self._add(self._correct, self._sum_by_class(hits, labels))
         self._add(self._total, self._sum_by_class(weights, labels) + poison)
 
-    def _sum_by_class(self, numbers, labels):
+    def _sum_by_class(self, numbers: Tensor, labels: Tensor) -> Tensor:
         # Not ops.segment_sum: on PyTorch it waits for the device and returns to float32.
         here = ops.equal(ops.expand_dims(labels, -1), ops.arange(self.num_classes, dtype="int32"))
         return ops.sum(ops.where(here, ops.expand_dims(numbers, -1), 0.0), axis=0)
 
-    def _add(self, variable, numbers):
+    def _add(self, variable: keras.Variable, numbers: Tensor) -> None:
         low = variable[0] + numbers
         carried = ops.floor(low / _CARRY)
         variable.assign(ops.stack([low - _CARRY * carried, variable[1] + carried]))
 
-    def _nan_or_error(self, on_host, y_true, y_pred, wrong, is_labels):
+    def _nan_or_error(self, on_host: bool, y_true: Tensor, y_pred: Tensor, wrong: Tensor, is_labels: bool) -> Tensor:
         """A look at labels on an accelerator would wait for the device at every step, so it is left out there."""
         if not (on_host or is_hidden(wrong) or is_on_cpu(y_true)):
             return np.nan
@@ -116,17 +121,17 @@ class _PerClassAccuracy(keras.metrics.Metric):
             lambda bad: outside_message(bad, self.num_classes, ignore_class=self.ignore_class),
         )
 
-    def _sums(self):
+    def _sums(self) -> tuple[Tensor, ...]:
         """Weight of the correct samples and of all samples of each class."""
         return tuple(v[0] + _CARRY * v[1] for v in (self._correct, self._total))
 
-    def per_class_accuracy(self):
+    def per_class_accuracy(self) -> Tensor:
         """Accuracy of each class, tensor `(num_classes,)`; NaN for a class without samples so far."""
         correct, total = self._sums()
         seen = ops.not_equal(total, 0)
         return ops.where(seen, correct / ops.where(seen, total, 1.0), float("nan"))
 
-    def _mean_over_seen(self, members):
+    def _mean_over_seen(self, members: NDArray[Any]) -> Tensor:
         """Unweighted mean of the accuracies of those of `members` that have samples; NaN if none has."""
         correct, total = self._sums()
         # NaN is not equal to 0, so that the sum of an unknown label reaches every group.
@@ -137,7 +142,7 @@ class _PerClassAccuracy(keras.metrics.Metric):
         mean = ops.sum(accuracy * members) / ops.maximum(number, 1.0)
         return ops.where(number > 0, mean, float("nan"))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "ignore_class": self.ignore_class}
 
 
@@ -191,15 +196,15 @@ class ShotAccuracy(_PerClassAccuracy):
 
     def __init__(
         self,
-        class_counts,
-        many_threshold=100,
-        few_threshold=20,
-        ignore_class=-1,
-        prefix="",
-        name=None,
-        dtype=None,
-        group=None,
-    ):
+        class_counts: ClassCountsLike,
+        many_threshold: float = 100,
+        few_threshold: float = 20,
+        ignore_class: int | None = -1,
+        prefix: str = "",
+        name: str | None = None,
+        dtype: str | keras.DTypePolicy | None = None,
+        group: Literal["many", "medium", "few", "all"] | None = None,
+    ) -> None:
         class_counts = as_class_counts(class_counts, allow_zero=True)
         if group is not None:
             check_name(group, _GROUPS, "group")
@@ -220,7 +225,7 @@ class ShotAccuracy(_PerClassAccuracy):
             )
         self._told = False
 
-    def result(self):
+    def result(self) -> Tensor | dict[str, Tensor]:
         """A dict of scalar tensors: `many`, `medium`, `few` and `all`; that of `group` alone if it is given."""
         if self.group in self._members:
             return self._mean_over_seen(self._members[self.group])
@@ -233,7 +238,7 @@ class ShotAccuracy(_PerClassAccuracy):
         prefix = f"{self._name_among(metrics_of_calling_model())}{self.prefix}"
         return {f"{prefix}{group}": value for group, value in results.items()}
 
-    def _name_among(self, metrics):
+    def _name_among(self, metrics: list[tuple[str | None, keras.metrics.Metric]]) -> str:
         """What sets this metric's entries apart from those of the model's others: its output, its name, or both."""
         rivals = [
             (output, metric)
@@ -251,18 +256,18 @@ class ShotAccuracy(_PerClassAccuracy):
         names = next(each for each in choices if None not in each and len(set(each)) == len(rivals))
         return f"{names[places[0]]}_"
 
-    def _would_overwrite(self, metrics):
+    def _would_overwrite(self, metrics: list[tuple[str | None, keras.metrics.Metric]]) -> bool:
         """Whether an entry has the name of another metric in the logs, but not its number."""
         entries = {f"{self.prefix}{group}": group for group in _GROUPS}
         others = {metric.name: metric for output, metric in metrics if output is None and metric is not self}
         shared = [(others[entry], group) for entry, group in entries.items() if entry in others]
         return any(not (isinstance(other, ShotAccuracy) and other._is_part_of(self, group)) for other, group in shared)
 
-    def _is_part_of(self, whole, group):
+    def _is_part_of(self, whole: ShotAccuracy, group: str) -> bool:
         ours, theirs = ({**metric.get_config(), "prefix": "", "name": ""} for metric in (self, whole))
         return ours == {**theirs, "group": group}
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Forgets all samples; warns, once, if labels had no class of `group`, so that the result was NaN."""
         if self.group in self._members and not self._told and not has_stateless_scope():
             try:
@@ -279,7 +284,7 @@ class ShotAccuracy(_PerClassAccuracy):
                 )
         super().reset_state()
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "class_counts": self.class_counts.counts.tolist(),
@@ -312,18 +317,24 @@ class MeanClassAccuracy(_PerClassAccuracy):
     0.5
     """
 
-    def __init__(self, num_classes, ignore_class=-1, name="mean_class_accuracy", dtype=None):
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_class: int | None = -1,
+        name: str = "mean_class_accuracy",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(check_integer(num_classes, "num_classes", low=1), ignore_class, name, dtype)
 
-    def result(self):
+    def result(self) -> Tensor:
         """A scalar tensor; NaN before the first sample."""
         return self._mean_over_seen(np.ones(self.num_classes))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_classes": self.num_classes}
 
 
-def _read_shapes(y_true, y_pred, num_classes):
+def _read_shapes(y_true: Tensor, y_pred: Tensor, num_classes: int) -> tuple[Tensor, bool]:
     """Labels without a last axis of 1, and whether they are labels (else one row a sample)."""
     true, pred = tuple(y_true.shape), tuple(y_pred.shape)
     if not pred or pred[-1] not in (num_classes, None):
@@ -342,7 +353,7 @@ def _read_shapes(y_true, y_pred, num_classes):
     return y_true, is_labels
 
 
-def _broadcast_weights(sample_weight, labels, dtype):
+def _broadcast_weights(sample_weight: TensorLike, labels: Tensor, dtype: str) -> Tensor:
     weights = ops.cast(ops.convert_to_tensor(sample_weight), dtype)
     rank = len(labels.shape)
     if len(weights.shape) == rank + 1 and weights.shape[-1] == 1:

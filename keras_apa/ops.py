@@ -17,7 +17,11 @@ Every function works eagerly, compiled, in symbolic (`keras.KerasTensor`) calls 
 hand-written reverse rule does not have). `jax.vmap`, `torch.func.vmap` and `tf.vectorized_map` work.
 """
 
+from __future__ import annotations
+
 import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,6 +30,7 @@ from keras import ops
 from keras_apa._checks import check_name
 from keras_apa._kernels import differentiable, expm1, is_converting, log1p, softplus_and_sigmoid
 from keras_apa._precision import at_least, at_most, is_float64
+from keras_apa._typing import LambdaGradient, Tensor, TensorLike
 
 __all__ = ["aglu", "apa", "gumbel", "log1m_gumbel", "log_apa", "log_gumbel"]
 
@@ -44,7 +49,7 @@ _GUMBEL_SERIES_BELOW, _GUMBEL_SERIES_BELOW_FLOAT64 = 0.05, 3e-3
 _GUMBEL_SLOPE_SERIES_BELOW, _GUMBEL_SLOPE_SERIES_BELOW_FLOAT64 = 1e-2, 1e-3
 
 
-def apa(x, kappa, lam):
+def apa(x: TensorLike, kappa: TensorLike, lam: TensorLike) -> Tensor:
     """Adaptive Parametric Activation, `(lam * exp(-kappa * x) + 1) ** (-1 / lam)`, between 0 and 1.
 
     `kappa = lam = 1` is the sigmoid; `lam -> 0` with `kappa = 1` is the Gumbel distribution `exp(-exp(-x))`.
@@ -69,7 +74,7 @@ def apa(x, kappa, lam):
     return ops.cast(_apa(x, kappa, _clamp_apa(lam)), dtype)
 
 
-def log_apa(x, kappa, lam):
+def log_apa(x: TensorLike, kappa: TensorLike, lam: TensorLike) -> Tensor:
     """Logarithm of `apa`, `-softplus(log(lam) - kappa * x) / lam`, finite where `apa` underflows to 0.
 
     Args and returns: as `apa`. Unlike that of `apa`, the derivative for `lam` is not bounded: towards `lam = 0` it is
@@ -86,7 +91,7 @@ def log_apa(x, kappa, lam):
     return ops.cast(_log_apa(x, kappa, _clamp_apa(lam)), dtype)
 
 
-def aglu(x, kappa, lam, lambda_gradient="exact"):
+def aglu(x: TensorLike, kappa: TensorLike, lam: TensorLike, lambda_gradient: LambdaGradient = "exact") -> Tensor:
     """Adaptive Generalised Linear Unit, `x * (lam * exp(-kappa * x) + 1) ** (-1 / lam)`.
 
     `kappa = lam = 1` is SiLU, `kappa = 1.702, lam = 1` approximates GELU, a large `kappa` approaches ReLU and a
@@ -127,7 +132,7 @@ def aglu(x, kappa, lam, lambda_gradient="exact"):
     return ops.cast(_exact_aglu(x, kappa, _clamp_aglu(lam)), dtype)
 
 
-def gumbel(x):
+def gumbel(x: TensorLike) -> Tensor:
     """Gumbel activation, `exp(-exp(-x))`, the distribution function of the standard Gumbel distribution.
 
     Args:
@@ -147,7 +152,7 @@ def gumbel(x):
     return ops.cast(_gumbel(x), dtype)
 
 
-def log_gumbel(x):
+def log_gumbel(x: TensorLike) -> Tensor:
     """Logarithm of the Gumbel activation, `-exp(-x)`.
 
     Args and returns: as `gumbel`; at most 0.
@@ -161,7 +166,7 @@ def log_gumbel(x):
     return ops.cast(-ops.exp(-x), dtype)
 
 
-def log1m_gumbel(x):
+def log1m_gumbel(x: TensorLike) -> Tensor:
     """Logarithm of one minus the Gumbel activation, `log(1 - exp(-exp(-x)))`; about `-x` for a large `x`.
 
     Args and returns: as `gumbel`; at most 0.
@@ -175,7 +180,7 @@ def log1m_gumbel(x):
     return ops.cast(_log1m_gumbel(x), dtype)
 
 
-def check_lambda_gradient(value):
+def check_lambda_gradient(value: object) -> None:
     """Raise a ValueError unless `value` names a derivative that `aglu` has."""
     check_name(value, ("exact", "paper"), "lambda_gradient")
 
@@ -202,7 +207,7 @@ _clamp_aglu_paper = differentiable(
 )
 
 
-def _lambda_slope(u, lam, softplus, sigmoid):
+def _lambda_slope(u: Tensor, lam: Tensor, softplus: Tensor, sigmoid: Tensor) -> Tensor:
     """`d log(eta)/dlambda = (softplus(u) - sigmoid(u)) / lambda^2`, without cancellation for small `w = exp(u)`."""
     w = ops.exp(at_most(u, _LOG_SERIES_BELOW))
     coefficients = _SERIES_FLOAT64 if is_float64(u) else _SERIES
@@ -213,12 +218,12 @@ def _lambda_slope(u, lam, softplus, sigmoid):
     return ops.where(u < _LOG_SERIES_BELOW, ratio * ratio * series, (softplus - sigmoid) / (lam * lam))
 
 
-def _paper_lambda_slope(u, lam, softplus, sigmoid):
+def _paper_lambda_slope(u: Tensor, lam: Tensor, softplus: Tensor, sigmoid: Tensor) -> Tensor:
     """Eq. 8, which lacks log(1 + w) = softplus(u)."""
     return -sigmoid / (lam * lam)
 
 
-def _sum_to(gradient, parameter):
+def _sum_to(gradient: Tensor, parameter: Tensor) -> Tensor:
     """Sum `gradient` over the axes along which `parameter` was broadcast."""
     extra = len(gradient.shape) - len(parameter.shape)
     if extra:
@@ -227,20 +232,20 @@ def _sum_to(gradient, parameter):
     return ops.sum(gradient, axis=axes, keepdims=True) if axes else gradient
 
 
-def _log_apa_value(x, kappa, lam):
+def _log_apa_value(x: Tensor, kappa: Tensor, lam: Tensor) -> Tensor:
     softplus, _ = softplus_and_sigmoid(ops.log(lam) - kappa * x)
     return softplus / -lam
 
 
-def _apa_value(x, kappa, lam):
+def _apa_value(x: Tensor, kappa: Tensor, lam: Tensor) -> Tensor:
     return ops.exp(_log_apa_value(x, kappa, lam))
 
 
-def _aglu_value(x, kappa, lam):
+def _aglu_value(x: Tensor, kappa: Tensor, lam: Tensor) -> Tensor:
     return x * _apa_value(x, kappa, lam)
 
 
-def _log_apa_gradient(upstream, x, kappa, lam):
+def _log_apa_gradient(upstream: Tensor, x: Tensor, kappa: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     u = ops.log(lam) - kappa * x
     softplus, sigmoid = softplus_and_sigmoid(u)
     slope = upstream * (sigmoid / lam)
@@ -248,7 +253,7 @@ def _log_apa_gradient(upstream, x, kappa, lam):
     return slope * kappa, _sum_to(slope * x, kappa), _sum_to(upstream * lambda_slope, lam)
 
 
-def _apa_gradient(upstream, x, kappa, lam):
+def _apa_gradient(upstream: Tensor, x: Tensor, kappa: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     u = ops.log(lam) - kappa * x
     softplus, sigmoid = softplus_and_sigmoid(u)
     eta = upstream * ops.exp(softplus / -lam)
@@ -256,7 +261,9 @@ def _apa_gradient(upstream, x, kappa, lam):
     return slope * kappa, _sum_to(slope * x, kappa), _sum_to(eta * _lambda_slope(u, lam, softplus, sigmoid), lam)
 
 
-def _aglu_gradient(upstream, x, kappa, lam, lambda_slope=_lambda_slope):
+def _aglu_gradient(
+    upstream: Tensor, x: Tensor, kappa: Tensor, lam: Tensor, lambda_slope: Callable[..., Tensor] = _lambda_slope
+) -> tuple[Tensor, Tensor, Tensor]:
     u = ops.log(lam) - kappa * x
     softplus, sigmoid = softplus_and_sigmoid(u)
     eta = upstream * ops.exp(softplus / -lam)
@@ -266,17 +273,17 @@ def _aglu_gradient(upstream, x, kappa, lam, lambda_slope=_lambda_slope):
     return eta + slope * kappa, _sum_to(slope * x, kappa), _sum_to(value * lambda_slope, lam)
 
 
-def _paper_aglu_gradient(upstream, x, kappa, lam):
+def _paper_aglu_gradient(upstream: Tensor, x: Tensor, kappa: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _aglu_gradient(upstream, x, kappa, lam, _paper_lambda_slope)
 
 
-def _gumbel_gradient(upstream, x):
+def _gumbel_gradient(upstream: Tensor, x: Tensor) -> tuple[Tensor]:
     # exp(-exp(50)) is 0 in every dtype; the bound keeps 0 * inf out of the second derivative.
     x = at_least(x, -50.0)
     return (upstream * ops.exp(-x - ops.exp(-x)),)
 
 
-def _log1m_gumbel_value(x):
+def _log1m_gumbel_value(x: Tensor) -> Tensor:
     if is_converting():
         x = at_least(x, -20.0)  # 0 from there on; tf2onnx multiplies what `where` leaves out by 0, also an infinity
     v = ops.exp(-x)
@@ -289,7 +296,7 @@ def _log1m_gumbel_value(x):
     return ops.where(v < small, high, ops.where(v > 0.7, low, middle))
 
 
-def _log1m_gumbel_gradient(upstream, x):
+def _log1m_gumbel_gradient(upstream: Tensor, x: Tensor) -> tuple[Tensor]:
     # -v / (exp(v) - 1), which is below 1e-32 from v = 80 on and -1 + v/2 - v^2/12 for a small v.
     v = ops.exp(-at_least(x, -float(np.log(80.0))))
     small = _GUMBEL_SLOPE_SERIES_BELOW_FLOAT64 if is_float64(x) else _GUMBEL_SLOPE_SERIES_BELOW
@@ -312,19 +319,20 @@ _log1m_gumbel = differentiable(_log1m_gumbel_value, _log1m_gumbel_gradient)
 # The way in: dtypes, broadcasting, symbolic tensors.
 
 
-def _is_symbolic(*inputs):
+def _is_symbolic(*inputs: TensorLike) -> bool:
     return any(isinstance(value, keras.KerasTensor) for value in inputs)
 
 
-def _read(x, *parameters):
+def _read(x: TensorLike, *parameters: TensorLike) -> tuple[Tensor, Sequence[Tensor], str]:
     """`x` in the full shape and the parameters, all float32 or float64, and the dtype of the result."""
     x, result_dtype = _read_x(x, parameters)
     dtype = "float64" if result_dtype == "float64" else "float32"
-    parameters = [_read_parameter(value, dtype) for value in parameters]
+    # A list from here on, which was the tuple of what is given.
+    parameters = [_read_parameter(value, dtype) for value in parameters]  # type: ignore[assignment]
     return _broadcast_to_parameters(ops.cast(x, dtype), parameters), parameters, result_dtype
 
 
-def _read_x(x, parameters):
+def _read_x(x: TensorLike, parameters: Sequence[TensorLike]) -> tuple[Tensor, str]:
     """`x` as a floating-point tensor, and its dtype, which the result has."""
     dtype = None
     if isinstance(x, np.generic):
@@ -342,14 +350,14 @@ def _read_x(x, parameters):
     return x, dtype
 
 
-def _read_parameter(value, dtype):
+def _read_parameter(value: TensorLike, dtype: str) -> Tensor:
     if isinstance(value, keras.Variable) or ops.is_tensor(value):
         return ops.cast(ops.convert_to_tensor(value), dtype)
     # Straight to the dtype: a number that becomes float32 first is not the same float64.
     return ops.convert_to_tensor(value, dtype=dtype)
 
 
-def _broadcast_to_parameters(x, parameters):
+def _broadcast_to_parameters(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Give `x` the full broadcast shape, so that only parameters' gradients have to be reduced."""
     for parameter in parameters:
         shape = tuple(parameter.shape)
@@ -368,15 +376,15 @@ _BY_NAME = {function.__name__: function for function in (aglu, apa, gumbel, log1
 class ElementwiseOperation(keras.Operation):
     """A call of one of this module's functions inside a functional model; made by calling them on a `KerasTensor`."""
 
-    def __init__(self, function, options=None, name=None):
+    def __init__(self, function: str, options: dict[str, Any] | None = None, name: str | None = None) -> None:
         super().__init__(name=name)
         self.function = function
         self.options = dict(options or {})
 
-    def call(self, *inputs):
+    def call(self, *inputs: TensorLike) -> Tensor:
         return _BY_NAME[self.function](*inputs, **self.options)
 
-    def compute_output_spec(self, x, *parameters):
+    def compute_output_spec(self, x: TensorLike, *parameters: TensorLike) -> keras.KerasTensor:
         if isinstance(x, keras.KerasTensor):
             spec, dtype = x, keras.backend.standardize_dtype(x.dtype)
             if not keras.backend.is_float_dtype(dtype):
@@ -389,5 +397,5 @@ class ElementwiseOperation(keras.Operation):
             shape = ops.add(shape, keras.KerasTensor(size))
         return keras.KerasTensor(shape.shape, dtype=dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"function": self.function, "options": self.options, "name": self.name}

@@ -1,13 +1,16 @@
 """Class counts as benchmarks have them: long tails that fall exponentially, as a power, or in one step."""
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_apa._checks import check_integer, check_number
 
 __all__ = ["exponential_profile", "pareto_profile", "step_profile"]
 
 
-def exponential_profile(max_count, num_classes, imbalance_factor) -> np.ndarray:
+def exponential_profile(max_count: int, num_classes: int, imbalance_factor: float) -> NDArray[np.int64]:
     """Counts that fall exponentially, `int(max_count * imbalance_factor ** (-i / (C - 1)))`, as CIFAR-LT's.
 
     Truncated, but what is a whole number up to float rounding (49 * (1 / 49)) stays that number.
@@ -29,7 +32,7 @@ def exponential_profile(max_count, num_classes, imbalance_factor) -> np.ndarray:
     return _truncate(max_count * (1.0 / imbalance_factor) ** rank)
 
 
-def pareto_profile(max_count, num_classes, imbalance_factor, alpha=6.0) -> np.ndarray:
+def pareto_profile(max_count: int, num_classes: int, imbalance_factor: float, alpha: float = 6.0) -> NDArray[np.int64]:
     """Counts that fall as a sorted draw from a Pareto distribution of power `alpha`, as ImageNet-LT's.
 
     `y_i = ((i + 1) / (C + 1)) ** (-1 / alpha) - 1`, the distribution's quantiles, scaled linearly so that the
@@ -65,7 +68,9 @@ def pareto_profile(max_count, num_classes, imbalance_factor, alpha=6.0) -> np.nd
     return _truncate(smallest + (max_count - smallest) * share)
 
 
-def step_profile(max_count, num_classes, imbalance_factor, minority_fraction=0.5) -> np.ndarray:
+def step_profile(
+    max_count: int, num_classes: int, imbalance_factor: float, minority_fraction: float = 0.5
+) -> NDArray[np.int64]:
     """Two levels: `max_count` for the first classes, `int(max_count / imbalance_factor)` for the others.
 
     Args:
@@ -90,7 +95,7 @@ def step_profile(max_count, num_classes, imbalance_factor, minority_fraction=0.5
     return _truncate(max_count * levels)
 
 
-def _profile_rank(max_count, num_classes, imbalance_factor):
+def _profile_rank(max_count: int, num_classes: int, imbalance_factor: float) -> NDArray[np.float64]:
     """Checks a profile's arguments; places of the classes from 0 (largest) to 1 (smallest)."""
     check_integer(max_count, "max_count", low=1)
     check_integer(num_classes, "num_classes", low=1)
@@ -98,5 +103,5 @@ def _profile_rank(max_count, num_classes, imbalance_factor):
     return np.arange(num_classes) / max(num_classes - 1, 1)
 
 
-def _truncate(values):
+def _truncate(values: NDArray[np.float64] | float) -> NDArray[np.int64]:
     return np.floor(values * (1 + 1e-12)).astype(np.int64)

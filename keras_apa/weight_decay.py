@@ -1,5 +1,7 @@
 """Which parameters an optimizer may shrink."""
 
+from __future__ import annotations
+
 import keras
 
 from keras_apa._keras_internals import is_decayed
@@ -9,7 +11,9 @@ _NORMS = ("gamma", "beta")
 _BIASES = ("bias",)
 
 
-def no_weight_decay(optimizer, model, norms=False, biases=False):
+def no_weight_decay(
+    optimizer: keras.optimizers.Optimizer, model: keras.layers.Layer, norms: bool = False, biases: bool = False
+) -> list[keras.Variable]:
     """Exempt the learned parameters of activations from an optimizer's `weight_decay`, beside what is exempt already.
 
     Decay pulls `kappa` and `lambda` to 0, where AGLU is the linear `x / e`, not to a neutral activation. Call it after

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = {
     "keras_apa": (
         # names, numbers and texts; what is done differently on each backend
-        ("keras_apa._version", "keras_apa._text", "keras_apa._checks", "keras_apa._moved"),
+        ("keras_apa._version", "keras_apa._text", "keras_apa._typing", "keras_apa._checks", "keras_apa._moved"),
         ("keras_apa._keras_internals", "keras_apa._kernels"),
         ("keras_apa._precision", "keras_apa._labels"),
         # the functions, and the class counts that losses and metrics take

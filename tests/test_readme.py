@@ -115,3 +115,22 @@ def test_the_table_is_the_measured_one():
 @pytest.mark.any_backend
 def test_the_readme_is_short():
     assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.any_backend
+def test_types_are_no_part_of_the_hash_of_the_measured_code(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "demo_seeds.py").write_text('CODE = ("a.py",)')
+
+    def hash_of(code):
+        (tmp_path / "a.py").write_text(code)
+        return demo_seeds.fingerprint(tmp_path)
+
+    plain = hash_of("import math\n\nx = 1\n\ndef f(a, *b, c=2, **d):\n    y = a\n    return y")
+    typed = hash_of(
+        "from __future__ import annotations\nfrom typing import TYPE_CHECKING, Any\nimport math\n\n"
+        "if TYPE_CHECKING:\n    from math import pi\n\nx: int = 1\nz: float\n\n"
+        "def f(a: int, *b: Any, c: int = 2, **d: Any) -> int:\n    y: int = a\n    return y"
+    )
+    other = hash_of("import math\n\nx = 1\n\ndef f(a, *b, c=3, **d):\n    y = a\n    return y")
+    assert plain == typed != other

@@ -54,7 +54,8 @@ def check_arguments(what: str, made: type, given: Iterable[str]) -> list[str]:
     >>> check_arguments("loss.options", type("Loss", (), {"__init__": lambda self, tau: None}), ["tau"])
     ['tau']
     """
-    accepted = [name for name in inspect.signature(made.__init__).parameters if name != "self"]
+    initializer = made.__init__  # type: ignore[misc]  # of this very class, whatever its subclasses have
+    accepted = [name for name in inspect.signature(initializer).parameters if name != "self"]
     for key in given:
         if key not in accepted:
             raise OptionError(f"{what} must be arguments of {made.__name__}; given: {key!r}. {nearest(key, accepted)}")
@@ -81,7 +82,7 @@ def check_choice(what: str, value: Any, allowed: Iterable[str]) -> None:
 
 def check_whole(what: str, value: Any, *, at_least: int, below: int | None = None) -> None:
     """A whole number within limits; 2.0 is none."""
-    valid = isinstance(value, Integral) and not isinstance(value, bool) and value >= at_least
+    valid = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= at_least
     if not valid or (below is not None and value >= below):
         limit = "" if below is None else f" and below {below}"
         raise OptionError(f"{what} must be a whole number of at least {at_least}{limit}; given: {value!r}.")

@@ -63,8 +63,9 @@ def last_numbered_folder(stem: Path) -> Path | None:
     last = None
     for folder in numbered_folders(stem):
         if not folder.exists() or is_empty(folder):
-            return last
+            break
         last = folder
+    return last
 
 
 def numbered_folders(stem: Path) -> Iterator[Path]:
@@ -90,14 +91,15 @@ def missing_files(paths: Iterable[str]) -> list[str]:
 
     A look into every folder instead of at every file: hundreds of thousands of these are slow on a network's disk.
     """
-    present, missing = {}, []
+    present: dict[str, set[str]] = {}
+    missing = []
     for path in paths:
         folder, name = os.path.split(path)
         if folder not in present:
             try:
                 present[folder] = {*os.listdir(folder or ".")}
             except OSError:
-                present[folder] = frozenset()
+                present[folder] = set()
         if name not in present[folder]:
             missing.append(path)
     return missing

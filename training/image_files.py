@@ -137,8 +137,9 @@ def search_images(arguments: Iterable[str | os.PathLike]) -> FoundImages:
     Args:
         arguments: Names as given to a command.
     """
-    result, known = FoundImages(), {}
-    for argument in map(os.fspath, arguments):
+    result = FoundImages()
+    known: dict[str, bool] = {}
+    for argument in (os.fspath(each) for each in arguments):
         found, names = FoundImages(), [argument]
         if not os.path.exists(argument):
             names = _search_pattern(argument, known, found)
@@ -185,7 +186,8 @@ def images_below(folder: str | os.PathLike, seen: set[str] | None = None) -> Fou
 def _walk(folder: str, found: FoundImages, seen: set[str]) -> Iterator[tuple[str, list[os.DirEntry]]]:
     """`(folder, what it holds)` of a folder and all below it that are to be searched, each real one once."""
     # What is reached without a link comes first: it keeps its name, whatever links there are to it.
-    places, links = collections.deque([folder]), collections.deque()
+    places = collections.deque([folder])
+    links: collections.deque[str] = collections.deque()
     while places or links:
         if places:
             place = places.popleft()
@@ -262,8 +264,8 @@ def mark_written(folder: str | os.PathLike) -> None:
 def _shown(folder: str, found: FoundImages) -> Iterator[os.DirEntry]:
     """What a folder holds, sorted by name, without what is hidden; of a run without its own folders."""
     try:
-        with os.scandir(folder) as entries:
-            entries = sorted(entries, key=lambda entry: entry.name)
+        with os.scandir(folder) as unsorted:
+            entries = sorted(unsorted, key=lambda entry: entry.name)
     except OSError:
         found.closed.append(folder)
         return
@@ -307,7 +309,8 @@ def _search_pattern(pattern: str, known: dict[str, bool], found: FoundImages) ->
             names.append(name)
         else:
             found.written.append(written)
-    any_name, seen = os.path.basename(pattern) in ("*", "**"), set()
+    any_name = os.path.basename(pattern) in ("*", "**")
+    seen: set[str] = set()
     for name in names:
         if os.path.isdir(name):
             if os.path.islink(name) and _lies_in(name, os.path.realpath(name)):

@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from training.image_files import ENDINGS, FORMATS, find_images
 
@@ -84,9 +84,9 @@ def _decoded(path, mode, use):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                image.load()
-                image = upright(in_front_of_white(image, mode), exif_orientation(image))
+            with Image.open(path, formats=FORMATS) as opened:
+                opened.load()
+                image = upright(in_front_of_white(opened, mode), exif_orientation(opened))
         return use(image)
     except Exception as error:  # a broken file can fail anywhere in a decoder, with any type of error
         raise ValueError(f"{path}: {why_unreadable(path, error)}") from error
@@ -145,7 +145,7 @@ def why_unreadable(path: str | os.PathLike, error: Exception) -> str:
         return error.strerror[0].lower() + error.strerror[1:]
     if os.path.getsize(path) == 0:
         return "the file is empty"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return f"not an image, or broken at its start; allowed: {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
         return f"more pixels than the {Image.MAX_IMAGE_PIXELS} that are allowed (PIL.Image.MAX_IMAGE_PIXELS)"

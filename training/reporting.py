@@ -8,7 +8,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,7 +26,7 @@ COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")
 INK = "#333333"
 QUIET = "#8A8F98"
 BAND = "#EEF0F3"
-STYLE = {
+STYLE: dict[Any, Any] = {  # by the names that matplotlib has for settings
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": QUIET,
@@ -123,7 +123,7 @@ def save_figures(folder: Path, drawings: Sequence[tuple[str, str, Callable[[], F
     return drawn
 
 
-def settings_and_figures(outcomes: Sequence[Any], settings: dict[str, str], drawn: dict[str, str]) -> list[str]:
+def settings_and_figures(outcomes: Sequence[Any], settings: Mapping[str, str], drawn: dict[str, str]) -> list[str]:
     """The lines of every report between its tables and its files; `outcomes` are of any task."""
     lines = [
         "| setting | |",

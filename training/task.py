@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import keras
 from rich.console import Console
@@ -14,8 +14,10 @@ from training.config.experiment import Experiment
 from training.engine.checkpoints import Checkpoints
 from training.runtime.console import TextConsole, TextTable
 
+_Recipe = TypeVar("_Recipe", bound=Experiment)
 
-class Task(abc.ABC):
+
+class Task(abc.ABC, Generic[_Recipe]):
     """A kind of experiment: how its data are loaded, its models trained, saved, measured and reported.
 
     `training.classification.task` and `training.detection.task` have one subclass each; `training.cli.tasks.task_of`
@@ -26,37 +28,37 @@ class Task(abc.ABC):
     """The class of its results, with `to_dict` and `from_dict`."""
 
     @abc.abstractmethod
-    def check(self, recipe: Experiment) -> None:
+    def check(self, recipe: _Recipe) -> None:
         """Raises the error of a wrong name or option now, instead of after some training."""
 
-    def resumed(self, recipe: Experiment) -> Experiment:
+    def resumed(self, recipe: _Recipe) -> _Recipe:
         """The recipe without what a training needs only if it does not go on from a checkpoint of its own."""
         return recipe
 
     @abc.abstractmethod
-    def load(self, recipe: Experiment) -> Any:
+    def load(self, recipe: _Recipe) -> Any:
         """The images of a recipe."""
 
     @abc.abstractmethod
-    def steps_per_epoch(self, recipe: Experiment, source: Any) -> int:
+    def steps_per_epoch(self, recipe: _Recipe, source: Any) -> int:
         """Batches in an epoch."""
 
     @abc.abstractmethod
-    def images_per_epoch(self, recipe: Experiment, source: Any) -> int:
+    def images_per_epoch(self, recipe: _Recipe, source: Any) -> int:
         """Images in an epoch, which is the largest batch."""
 
-    def suitable(self, recipe: Experiment, source: Any) -> dict[str, Any]:
+    def suitable(self, recipe: _Recipe, source: Any) -> dict[str, Any]:
         """Settings that are chosen for these images, by option; the others are the recipe's."""
         return {}
 
     @abc.abstractmethod
-    def fingerprint(self, recipe: Experiment, source: Any) -> dict[str, Any]:
+    def fingerprint(self, recipe: _Recipe, source: Any) -> dict[str, Any]:
         """What tells whether images of one's own have changed; empty for other data."""
 
     @abc.abstractmethod
     def train(
         self,
-        recipe: Experiment,
+        recipe: _Recipe,
         source: Any,
         *,
         callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -71,16 +73,21 @@ class Task(abc.ABC):
         """Writes the model and its numbers."""
 
     @abc.abstractmethod
-    def evaluate(self, folder: Path, path: Path, recipe: Experiment, source: Any, console: TextConsole) -> Path:
+    def evaluate(self, folder: Path, path: Path, recipe: _Recipe, source: Any, console: TextConsole) -> Path:
         """Measures the model in `path` again, which a run in `folder` has saved; returns the file with the numbers."""
 
     @abc.abstractmethod
-    def describe_data(self, source: Any, recipe: Experiment, console: TextConsole) -> None:
+    def describe_data(self, source: Any, recipe: _Recipe, console: TextConsole) -> None:
         """Prints how many images, classes and objects there are."""
 
     @abc.abstractmethod
     def dry_run(
-        self, recipe: Experiment, *, image_size: int = 0, given: Collection[str] = (), console: Console | None = None
+        self,
+        recipe: _Recipe,
+        *,
+        image_size: int = 0,
+        given: Collection[str] = (),
+        console: Console | TextConsole | None = None,
     ) -> int:
         """Runs two steps; `given` as `training.runs.choices.with_suitable` takes it. Returns the exit code."""
 
@@ -93,5 +100,5 @@ class Task(abc.ABC):
         """Writes report and figures; returns the path of the report."""
 
     @abc.abstractmethod
-    def data_settings(self, recipe: Experiment) -> dict[str, str]:
+    def data_settings(self, recipe: _Recipe) -> dict[str, str]:
         """Lines of the report about data and network."""

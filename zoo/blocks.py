@@ -253,7 +253,10 @@ def check_attention(name, attention, gate, spatial_gate, gate_normalization, gat
 def classify(x, classes, classifier, activation, initializer):
     """The classifier head, in float32 also under a mixed precision policy."""
     policy = keras.config.dtype_policy()
-    common = {"name": "classifier", "dtype": "float32" if policy.name.startswith("mixed") else policy.name}
+    common: dict[str, Any] = {
+        "name": "classifier",
+        "dtype": "float32" if policy.name.startswith("mixed") else policy.name,
+    }
     if isinstance(classifier, layers.Layer):
         x = clone(classifier, "classifier")(x)
     elif classifier == "linear":

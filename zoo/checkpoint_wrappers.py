@@ -93,7 +93,7 @@ def _tell_choice(places):
 
 def _without_prefixes(tensors, called):
     """The tensors by the names that the network itself has for them."""
-    starts = []
+    starts: list[str] = []
     for first, second in (_DETECTOR, _RESNET, _TRANSFORMERS):
         ends = [key.removesuffix(first) for key in tensors if isinstance(key, str) and key.endswith(first)]
         starts = starts or [start for start in ends if start[-1:] in ("", ".") and f"{start}{second}" in tensors]

@@ -1,6 +1,7 @@
 """Which network a PyTorch checkpoint belongs to, told from its keys and shapes."""
 
 import re
+from typing import Any
 
 import keras
 
@@ -39,7 +40,7 @@ def detect_architecture(state_dict):
     name = _name(shapes)
     names = CIFAR if name in CIFAR_RESNETS else IMAGENET
     stem = shapes["conv1.weight"]
-    options = {}
+    options: dict[str, Any] = {}
     if stem[2] == (3 if names is IMAGENET else 7):
         options["stem"] = "cifar" if names is IMAGENET else "imagenet"
     if stem[1] != 3:
@@ -66,7 +67,7 @@ def _name(shapes):
     if "conv1.weight" not in shapes or "layer1.0.conv2.weight" not in shapes:
         some = ", ".join(list(shapes)[:3]) or "no tensors"
         raise ValueError(f"The checkpoint is not of a ResNet: it has no conv1.weight and layer1.0; found: {some}.")
-    depths = []
+    depths: list[int] = []
     for key in shapes:
         match = re.match(r"layer(\d+)\.(\d+)\.", key)
         if match:
@@ -100,7 +101,7 @@ def _attention(shapes):
 
 
 def _gates(shapes, names):
-    options = {}
+    options: dict[str, Any] = {}
     channel = {"se": f"se.{names.se_gate}", "cb": "ChannelGate.uniact"}.get(_attention(shapes))
     if channel:
         kappa = next((shape for key, shape in shapes.items() if f"{channel}.kappa_param" in key), None)

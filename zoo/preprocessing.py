@@ -147,7 +147,7 @@ def _is_finite(value):
 
 
 def _is_positive_integer(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) > 0
 
 
 def imagenet(image_size=224, resize_size=256):

@@ -97,8 +97,10 @@ def _builder(name):
     build.__name__ = build.__qualname__ = name
     keyword = inspect.Parameter.KEYWORD_ONLY
     options = [inspect.signature(build_resnet).parameters[option].replace(kind=keyword) for option in OPTIONS]
-    build.__signature__ = inspect.signature(build).replace(
-        parameters=[inspect.signature(build).parameters["weights"], *options]
+    signature = inspect.signature(build)
+    # `inspect` reads this attribute, but no class declares it.
+    build.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[signature.parameters["weights"], *options]
     )
     build.__doc__ = f"Build `{name}`; arguments and errors as `zoo.create_model`."
     return build

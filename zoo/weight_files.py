@@ -175,7 +175,7 @@ def _h5_shapes(path):
         if isinstance(item, h5py.Dataset) and not name.startswith("optimizer/"):
             shapes[tuple(item.shape)] += 1
 
-    shapes = collections.Counter()
+    shapes: collections.Counter[tuple[int, ...]] = collections.Counter()
     try:
         with h5py.File(path) as file:
             file.visititems(note)
@@ -275,10 +275,10 @@ def different_layers(source, model, with_classifier=True):
             continue
         there, here = _settings(layer), _settings(ours[name])
         if there != here:
-            kinds = type(layer).__name__, type(ours[name]).__name__
+            kinds: tuple[str, ...] = type(layer).__name__, type(ours[name]).__name__
             if kinds[0] == kinds[1]:
                 keys = [key for key in there | here if there.get(key) != here.get(key)]
-                kinds = [", ".join(f"{key}={each.get(key)!r}" for key in keys) for each in (there, here)]
+                kinds = tuple(", ".join(f"{key}={each.get(key)!r}" for key in keys) for each in (there, here))
             different.append(f"{name}: {kinds[0]} in the file, {kinds[1]} in the model")
     return different
 

@@ -9,10 +9,13 @@ formats have.
 derivative, no `torch.func.vmap`), and its calling convention differs between backends.
 """
 
+from __future__ import annotations
+
 import keras
 from keras import ops
 
 from keras_apa._kernels import elementary
+from keras_apa._typing import Tensor
 
 _BACKEND = keras.backend.backend()
 
@@ -48,23 +51,23 @@ plain_log1p = elementary.plain_log1p
 refuse = _backend.refuse
 
 
-def softplus_and_sigmoid(u):
+def softplus_and_sigmoid(u: Tensor) -> tuple[Tensor, Tensor]:
     """`softplus(u)` and `sigmoid(u)`."""
     if is_converting():
         return elementary.softplus_and_sigmoid(u, plain_log1p)
     return _backend.softplus_and_sigmoid(u)
 
 
-def is_on_cpu(tensor):
+def is_on_cpu(tensor: Tensor) -> bool:
     """Whether the values of a tensor that is not hidden can be read without waiting for another device."""
     return "cpu" in str(tensor.device).lower()
 
 
-def log1p(x):
+def log1p(x: Tensor) -> Tensor:
     """`log(1 + x)`, exact near 0."""
     return plain_log1p(x) if is_converting() else ops.log1p(x)
 
 
-def expm1(x):
+def expm1(x: Tensor) -> Tensor:
     """`exp(x) - 1`; rounded near 0 in a model that is converted."""
     return ops.exp(x) - 1.0 if is_converting() else ops.expm1(x)

@@ -1,9 +1,16 @@
 """What backends share: elementwise pieces, which XLA can fuse and whose operations every format of a model has."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 from keras import ops
+from numpy.typing import ArrayLike
+
+from keras_apa._typing import Tensor
 
 
-def softplus_and_sigmoid(u, log1p=None):
+def softplus_and_sigmoid(u: Tensor, log1p: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """`softplus(u)` and `sigmoid(u)` from one exponential and one logarithm.
 
     The branches are chosen by `where`, not by `abs` and `maximum`, whose derivatives at `u = 0` would make the second
@@ -15,12 +22,12 @@ def softplus_and_sigmoid(u, log1p=None):
     return softplus, ops.where(positive, 1.0, e) / (1.0 + e)
 
 
-def constant(values, like):
+def constant(values: ArrayLike, like: Tensor) -> Tensor:
     """An array as a tensor in the dtype of `like`."""
     return ops.convert_to_tensor(values, dtype=like.dtype)
 
 
-def plain_log1p(x):
+def plain_log1p(x: Tensor) -> Tensor:
     """`log(1 + x)` of operations that every format has, exact near 0 too.
 
     ONNX, LiteRT and OpenVINO have no log1p. Their converters write `log(1 + x)`, which is 0 below 6e-8, or an operation

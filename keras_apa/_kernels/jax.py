@@ -1,17 +1,23 @@
 """JAX: `jax.custom_vjp`. Works under jit, vmap and repeated reverse mode; forward mode (`jax.jvp`) is not available."""
 
+from __future__ import annotations
+
 import functools
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_apa import _keras_internals as internals
 from keras_apa._kernels.elementary import constant, softplus_and_sigmoid  # noqa: F401
+from keras_apa._typing import Tensor
 
 
-def differentiable(value, gradient):
+def differentiable(value: Callable[..., Tensor], gradient: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Tensor]:
     """Return `value(*tensors)`, whose gradients are `gradient(upstream, *tensors)`, one for each tensor."""
     function = jax.custom_vjp(value)
     function.defvjp(
@@ -22,22 +28,22 @@ def differentiable(value, gradient):
     return function
 
 
-def is_converting():
+def is_converting() -> bool:
     """Whether a converter to a format without log1p is tracing a model."""
     return internals.in_converter()
 
 
-def num_replicas():
+def num_replicas() -> int:
     """Replicas that a synchronized batch statistic is summed over; 1, since arrays are global under JAX."""
     return 1
 
 
-def is_hidden(tensor):
+def is_hidden(tensor: Tensor) -> bool:
     """Whether the values of a tensor cannot be looked at, in a step that is compiled."""
     return isinstance(tensor, jax.core.Tracer)
 
 
-def refuse(wrong, given, predictions, message):
+def refuse(wrong: Tensor, given: Tensor, predictions: Tensor, message: Callable[[NDArray[Any] | None], str]) -> Tensor:
     """NaN, from a call of Python where any of `wrong` is true: an error where `predictions` are differentiated.
 
     An error inside a compiled step takes the model's weights with it: `fit` and `evaluate` of Keras have them nowhere
@@ -50,7 +56,7 @@ def refuse(wrong, given, predictions, message):
     if jax.process_count() > 1:
         return np.nan  # the values of other processes cannot be read
 
-    def tell(stop, wrong, given):
+    def tell(stop: bool, wrong: Tensor, given: Tensor) -> NDArray[np.float32]:
         wrong, given = np.asarray(wrong), np.asarray(given)
         if wrong.any():  # under vmap, both branches are run
             text = message(given[np.broadcast_to(wrong, given.shape)])
@@ -59,7 +65,7 @@ def refuse(wrong, given, predictions, message):
             warnings.warn(f"{text.rstrip('.')}. The result is NaN.", stacklevel=1)
         return np.full((), np.nan, "float32")
 
-    def call(stop, wrong, given):
+    def call(stop: bool, wrong: Tensor, given: Tensor) -> Tensor:
         python, shape = functools.partial(tell, stop), jax.ShapeDtypeStruct((), "float32")
         return jax.lax.cond(
             jnp.any(wrong),

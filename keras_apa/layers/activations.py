@@ -1,10 +1,15 @@
 """The adaptive activations as layers: they own kappa and lambda, the maths is in `keras_apa.ops`."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import constraints, initializers, regularizers
 
 from keras_apa import ops
 from keras_apa._checks import check_bool, check_integer
+from keras_apa._typing import Identifier, LambdaGradient, Shape, Tensor
 
 
 class _Adaptive(keras.layers.Layer):
@@ -15,16 +20,16 @@ class _Adaptive(keras.layers.Layer):
 
     def __init__(
         self,
-        per_channel=False,
-        axis=-1,
-        kappa_initializer=None,
-        lambda_initializer=None,
-        kappa_regularizer=None,
-        lambda_regularizer=None,
-        kappa_constraint=None,
-        lambda_constraint=None,
-        **kwargs,
-    ):
+        per_channel: bool = False,
+        axis: int = -1,
+        kappa_initializer: Identifier = None,
+        lambda_initializer: Identifier = None,
+        kappa_regularizer: Identifier = None,
+        lambda_regularizer: Identifier = None,
+        kappa_constraint: Identifier = None,
+        lambda_constraint: Identifier = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.per_channel = check_bool(per_channel, "per_channel")
@@ -41,7 +46,7 @@ class _Adaptive(keras.layers.Layer):
             # build never calls the activation: made later it would be missing from the optimizer.
             self._add_parameters(())
 
-    def _add_parameters(self, shape):
+    def _add_parameters(self, shape: Shape) -> None:
         # float32 whatever the compute dtype: half a unit in the last place of bfloat16 is 0.4 % of kappa.
         self.kappa = self.add_weight(
             name="kappa",
@@ -60,7 +65,7 @@ class _Adaptive(keras.layers.Layer):
             autocast=False,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if self.per_channel:
             rank = len(input_shape)
             if not -rank <= self.axis < rank or input_shape[self.axis] is None:
@@ -72,17 +77,17 @@ class _Adaptive(keras.layers.Layer):
             self.input_spec = keras.layers.InputSpec(ndim=rank, axes={self.axis % rank: input_shape[self.axis]})
         super().build(input_shape)
 
-    def _pair(self, inputs):
+    def _pair(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         if not self.per_channel:
             return self.kappa, self.lam
         shape = [1] * len(inputs.shape)
         shape[self.axis] = -1
         return keras.ops.reshape(self.kappa, shape), keras.ops.reshape(self.lam, shape)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "per_channel": self.per_channel,
@@ -124,7 +129,7 @@ class APA(_Adaptive):
 
     default_kappa = (-1.0, 0.0)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return ops.apa(inputs, *self._pair(inputs))
 
 
@@ -161,22 +166,24 @@ class AGLU(_Adaptive):
 
     default_kappa = (0.8, 1.2)
 
-    def __init__(self, per_channel=False, axis=-1, lambda_gradient="exact", **kwargs):
+    def __init__(
+        self, per_channel: bool = False, axis: int = -1, lambda_gradient: LambdaGradient = "exact", **kwargs: Any
+    ) -> None:
         ops.check_lambda_gradient(lambda_gradient)
         super().__init__(per_channel=per_channel, axis=axis, **kwargs)
         self.lambda_gradient = lambda_gradient
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return ops.aglu(inputs, *self._pair(inputs), lambda_gradient=self.lambda_gradient)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "lambda_gradient": self.lambda_gradient}
 
 
 class _FixedGate(keras.layers.Layer):
     """A gate function of `temperature * x`, the temperature learned or left out."""
 
-    def __init__(self, learn_temperature=False, **kwargs):
+    def __init__(self, learn_temperature: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.learn_temperature = check_bool(learn_temperature, "learn_temperature")
@@ -184,16 +191,16 @@ class _FixedGate(keras.layers.Layer):
         if self.learn_temperature:
             self.temperature = self.add_weight(name="temperature", shape=(), initializer="ones", autocast=False)
 
-    def _scaled(self, inputs):
+    def _scaled(self, inputs: Tensor) -> Tensor:
         if self.temperature is None:
             return inputs
         scaled = keras.ops.cast(inputs, self.temperature.dtype) * self.temperature
         return keras.ops.cast(scaled, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "learn_temperature": self.learn_temperature}
 
 
@@ -214,7 +221,7 @@ class Sigmoid(_FixedGate):
     0.7311
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return keras.ops.sigmoid(self._scaled(inputs))
 
 
@@ -235,5 +242,5 @@ class Gumbel(_FixedGate):
     0.3679
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return ops.gumbel(self._scaled(inputs))

@@ -1,17 +1,25 @@
 """Correction of logits for the class prior of the training data, at inference only."""
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_apa._checks import check_name, check_number
 from keras_apa._keras_internals import losses_of_calling_model
+from keras_apa._typing import ClassCountsLike, Shape, Tensor
 from keras_apa.class_counts import as_class_counts
 
+Variant: TypeAlias = Literal["raw", "smooth", "rel", "normit", "gombit", "base2", "base10"]
 
-def _normal_quantile(p):
+
+def _normal_quantile(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Inverse of the standard normal distribution function (bisection in float64; no SciPy needed)."""
     from math import erfc, sqrt
 
@@ -25,7 +33,7 @@ def _normal_quantile(p):
 
 
 # n: images of a class, N: of all classes. The vector is added to the logits.
-VARIANTS = {
+VARIANTS: dict[str, Callable[[NDArray[np.float64], float], NDArray[np.float64]]] = {
     "raw": lambda n, N: np.log(N / n),
     "smooth": lambda n, N: np.log((N + 1) / (n + 1)) + 1,
     "rel": lambda n, N: np.log((N - n) / n),
@@ -36,7 +44,7 @@ VARIANTS = {
 }
 
 
-def prior_correction(class_counts, variant="raw"):
+def prior_correction(class_counts: ClassCountsLike, variant: Variant = "raw") -> NDArray[np.float64]:
     """The vector that `PriorCorrection` adds to the logits, a float64 array with one value a class.
 
     With `n` the images of a class and `N` of all: raw `ln(N/n)`; smooth `ln((N+1)/(n+1)) + 1`; rel `ln((N-n)/n)`;
@@ -85,7 +93,9 @@ class PriorCorrection(keras.layers.Layer):
     [0.105, 2.303]
     """
 
-    def __init__(self, class_counts, variant="raw", tau=1.0, **kwargs):
+    def __init__(
+        self, class_counts: ClassCountsLike, variant: Variant = "raw", tau: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.class_counts = as_class_counts(class_counts)
         self.variant = variant
@@ -93,7 +103,7 @@ class PriorCorrection(keras.layers.Layer):
         self._vector = self.tau * prior_correction(self.class_counts, variant)
         self._checked = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if input_shape[-1] != len(self._vector):
             raise ValueError(
                 f"inputs must be logits of the {len(self._vector)} classes of class_counts; "
@@ -101,13 +111,13 @@ class PriorCorrection(keras.layers.Layer):
             )
         super().build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         self._warn_if_corrected_twice()
         if training:
             return inputs
         return inputs + ops.convert_to_tensor(self._vector, dtype=inputs.dtype)
 
-    def _warn_if_corrected_twice(self):
+    def _warn_if_corrected_twice(self) -> None:
         losses = losses_of_calling_model(self)
         if losses is None or losses is self._checked:
             return
@@ -120,10 +130,10 @@ class PriorCorrection(keras.layers.Layer):
                     stacklevel=2,
                 )
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "class_counts": [int(count) for count in self.class_counts.counts],

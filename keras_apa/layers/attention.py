@@ -4,16 +4,21 @@ Every gate multiplies its input by values of an activation that `gate=` selects:
 or any layer.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import layers, ops
 
 from keras_apa._checks import check_bool, check_integer, check_name, check_number
+from keras_apa._typing import DataFormat, Identifier, Shape, Tensor
 from keras_apa.layers.composite import Composite
 from keras_apa.layers.gates import check_gate, deserialize_gate, fitted_gate, is_apa, make_gate, serialize_gate
 from keras_apa.layers.normalization import UnbiasedBatchNormalization, layer_norm
 
 # Kaiming normal over fan_in, as PyTorch draws it: Keras's "he_normal" is truncated.
-KAIMING_NORMAL = {
+KAIMING_NORMAL: dict[str, Any] = {
     "class_name": "VarianceScaling",
     "config": {"scale": 2.0, "mode": "fan_in", "distribution": "untruncated_normal"},
 }
@@ -24,9 +29,12 @@ _LAYER_NORM_EPSILON = 1e-5
 class _Attention(Composite):
     """What the gates share: the data format and how `gate=` is stored."""
 
-    kappa_range = None
+    kappa_range: tuple[float, float] | None = None
+    gate: keras.layers.Layer  # None before `build` where it is only named
 
-    def __init__(self, gate, data_format, **kwargs):
+    def __init__(
+        self, gate: str | dict[str, Any] | keras.layers.Layer, data_format: DataFormat | None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         gate = deserialize_gate(gate)
         check_gate(gate, "spatial_gate" if isinstance(self, SpatialAttention) else "gate")
@@ -39,18 +47,18 @@ class _Attention(Composite):
         self.adopt()
 
     @property
-    def channel_axis(self):
+    def channel_axis(self) -> int:
         return -1 if self.data_format == "channels_last" else 1
 
     @property
-    def _gate_axis(self):
+    def _gate_axis(self) -> int:
         return -1
 
     @property
-    def _spatial_axes(self):
+    def _spatial_axes(self) -> tuple[int, int]:
         return (1, 2) if self.data_format == "channels_last" else (2, 3)
 
-    def _channels(self, input_shape):
+    def _channels(self, input_shape: Shape) -> int:
         if len(input_shape) != 4:
             raise ValueError(f"inputs must be images of rank 4; given: shape {tuple(input_shape)}.")
         channels = input_shape[self.channel_axis]
@@ -60,19 +68,20 @@ class _Attention(Composite):
             )
         return channels
 
-    def _per_channel_shape(self, channels):
+    def _per_channel_shape(self, channels: int) -> tuple[int, int, int, int]:
         return (-1, 1, 1, channels) if self.data_format == "channels_last" else (-1, channels, 1, 1)
 
-    def _build_gate(self, shape):
+    def _build_gate(self, shape: Shape) -> None:
         if self.gate is None:
-            self.gate = make_gate(self._gate_config, self.kappa_range, self.dtype_policy)
+            # A config is that of a layer, and then there is a gate.
+            self.gate = make_gate(self._gate_config, self.kappa_range, self.dtype_policy)  # type: ignore[arg-type]
         if not self.gate.built:
             self.gate.build(shape)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "gate": self._gate_config,
@@ -80,7 +89,7 @@ class _Attention(Composite):
         }
 
 
-def check_rate(value, argument):
+def check_rate(value: Any, argument: str) -> float:
     """Return `value` as a float if it is a rate of dropout; otherwise raise a ValueError."""
     return check_number(value, argument, low=0, high=1, open_high=True)
 
@@ -92,27 +101,27 @@ class _ChannelGate(_Attention):
 
     def __init__(
         self,
-        reduction_ratio=16,
-        gate="sigmoid",
-        normalize=None,
-        dropout=None,
-        kernel_initializer=KAIMING_NORMAL,
-        data_format=None,
-        **kwargs,
-    ):
+        reduction_ratio: int = 16,
+        gate: str | dict[str, Any] | keras.layers.Layer = "sigmoid",
+        normalize: bool | None = None,
+        dropout: float | None = None,
+        kernel_initializer: Identifier = KAIMING_NORMAL,
+        data_format: DataFormat | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(gate, data_format, **kwargs)
         self.reduction_ratio = check_integer(reduction_ratio, "reduction_ratio", low=1)
         self.normalize = self._normalize_by_default() if normalize is None else check_bool(normalize, "normalize")
         self.dropout = self._dropout_by_default() if dropout is None else check_rate(dropout, "dropout")
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
-    def _normalize_by_default(self):
+    def _normalize_by_default(self) -> bool:
         return self._has_apa
 
-    def _dropout_by_default(self):
+    def _dropout_by_default(self) -> float:
         return 0.1 if self._has_apa else 0.0
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = self._channels(input_shape)
         hidden = max(1, channels // self.reduction_ratio)
         policy = self.dtype_policy
@@ -132,24 +141,24 @@ class _ChannelGate(_Attention):
         self._build_gate((None, channels))
         super().build(input_shape)
 
-    def _new_initializer(self):
+    def _new_initializer(self) -> Any:
         # One initializer object draws the same numbers each time: both denses would start as copies of each other.
         initializer = self.kernel_initializer
         # A plain function draws as it likes.
         return initializer.clone() if isinstance(initializer, keras.initializers.Initializer) else initializer
 
-    def _excite(self, pooled):
+    def _excite(self, pooled: Tensor) -> Tensor:
         if self.norm is not None:
             pooled = layer_norm(self.norm, pooled)
         return self.expand(self.reduce(pooled))
 
-    def _apply_gate(self, inputs, excitation, training):
+    def _apply_gate(self, inputs: Tensor, excitation: Tensor, training: bool | None) -> Tensor:
         if self.drop is not None:
             excitation = self.drop(excitation, training=training)
         scale = ops.reshape(self.gate(excitation), self._per_channel_shape(inputs.shape[self.channel_axis]))
         return inputs * scale
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "reduction_ratio": self.reduction_ratio,
@@ -186,7 +195,7 @@ class SqueezeExcite(_ChannelGate):
     True
     """
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         pooled = ops.mean(inputs, axis=self._spatial_axes)
         return self._apply_gate(inputs, self._excite(pooled), training)
 
@@ -219,15 +228,15 @@ class ChannelAttention(_ChannelGate):
     """
 
     use_bias = True
-    kappa_range = (0.0, 1.0)
+    kappa_range: tuple[float, float] | None = (0.0, 1.0)
 
-    def _normalize_by_default(self):
+    def _normalize_by_default(self) -> bool:
         return True
 
-    def _dropout_by_default(self):
+    def _dropout_by_default(self) -> float:
         return 0.1
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         average = self._excite(ops.mean(inputs, axis=self._spatial_axes))
         largest = self._excite(ops.max(inputs, axis=self._spatial_axes))
         return self._apply_gate(inputs, average + largest, training)
@@ -256,17 +265,17 @@ class SpatialAttention(_Attention):
     True
     """
 
-    kappa_range = (0.0, 1.0)
+    kappa_range: tuple[float, float] | None = (0.0, 1.0)
 
     def __init__(
         self,
-        kernel_size=7,
-        gate="sigmoid",
-        kernel_initializer=KAIMING_NORMAL,
-        frozen_batch_norm=False,
-        data_format=None,
-        **kwargs,
-    ):
+        kernel_size: int = 7,
+        gate: str | dict[str, Any] | keras.layers.Layer = "sigmoid",
+        kernel_initializer: Identifier = KAIMING_NORMAL,
+        frozen_batch_norm: bool = False,
+        data_format: DataFormat | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(gate, data_format, **kwargs)
         self.frozen_batch_norm = check_bool(frozen_batch_norm, "frozen_batch_norm")
         if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
@@ -275,10 +284,10 @@ class SpatialAttention(_Attention):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     @property
-    def _gate_axis(self):
+    def _gate_axis(self) -> int:
         return self.channel_axis
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self._channels(input_shape)
         channels_last = self.data_format == "channels_last"
         pooled = (None, *input_shape[1:3], 2) if channels_last else (None, 2, *input_shape[2:])
@@ -308,14 +317,14 @@ class SpatialAttention(_Attention):
         self._build_gate(single)
         super().build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         axis = self.channel_axis
         pooled = ops.concatenate(
             [ops.max(inputs, axis=axis, keepdims=True), ops.mean(inputs, axis=axis, keepdims=True)], axis=axis
         )
         return inputs * self.gate(self.norm(self.conv(pooled), training=training))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "kernel_size": self.kernel_size,
@@ -353,18 +362,18 @@ class CBAM(Composite):
 
     def __init__(
         self,
-        reduction_ratio=16,
-        gate="sigmoid",
-        spatial_gate="sigmoid",
-        normalize=None,
-        dropout=None,
-        kernel_size=7,
-        kernel_initializer=KAIMING_NORMAL,
-        spatial_kernel_initializer=KAIMING_NORMAL,
-        frozen_batch_norm=False,
-        data_format=None,
-        **kwargs,
-    ):
+        reduction_ratio: int = 16,
+        gate: str | dict[str, Any] | keras.layers.Layer = "sigmoid",
+        spatial_gate: str | dict[str, Any] | keras.layers.Layer = "sigmoid",
+        normalize: bool | None = None,
+        dropout: float | None = None,
+        kernel_size: int = 7,
+        kernel_initializer: Identifier = KAIMING_NORMAL,
+        spatial_kernel_initializer: Identifier = KAIMING_NORMAL,
+        frozen_batch_norm: bool = False,
+        data_format: DataFormat | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.data_format = data_format or keras.config.image_data_format()
         if gate is spatial_gate and isinstance(gate, keras.layers.Layer):
@@ -378,18 +387,18 @@ class CBAM(Composite):
         )
         self.adopt()
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.channel.build(input_shape)
         self.spatial.build(input_shape)
         super().build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return self.spatial(self.channel(inputs, training=training), training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         channel, spatial = self.channel.get_config(), self.spatial.get_config()
         shared = ("reduction_ratio", "gate", "normalize", "dropout", "kernel_initializer", "data_format")
         return {

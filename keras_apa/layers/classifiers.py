@@ -1,12 +1,17 @@
 """Classifier heads whose logits do not grow with the norm of a class's weights, which follows its frequency."""
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Mapping, MutableMapping
+from typing import Any
 
 import keras
 from keras import initializers, ops, regularizers
 
 from keras_apa._checks import check_bool, check_integer, check_number
 from keras_apa._precision import at_least, matmul
+from keras_apa._typing import Identifier, Shape, Tensor
 
 # PyTorch's start values of a linear layer, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 _UNIFORM_FAN_IN = {
@@ -18,20 +23,20 @@ _NORMAL_001 = {"class_name": "RandomNormal", "config": {"mean": 0.0, "stddev": 0
 _DETECTION_EPSILON = 1e-6
 
 
-def _wide_dtype(layer):
+def _wide_dtype(layer: keras.layers.Layer) -> str:
     return "float64" if layer.compute_dtype == "float64" else "float32"
 
 
-def _norm(x, axis):
+def _norm(x: Tensor, axis: int) -> Tensor:
     """Euclidean norm along `axis`, whose gradient at zero is zero instead of NaN."""
     return ops.sqrt(at_least(ops.sum(ops.square(x), axis=axis, keepdims=True), 1e-24))
 
 
-def _normalized(x, axis):
+def _normalized(x: Tensor, axis: int) -> Tensor:
     return x / (_norm(x, axis) + _DETECTION_EPSILON)
 
 
-def _warn_of_zeros(layer):
+def _warn_of_zeros(layer: keras.layers.Layer) -> None:
     """The gradient of a direction has a factor 1 / |w|."""
     if isinstance(layer.kernel_initializer, initializers.Zeros):
         warnings.warn(
@@ -45,13 +50,15 @@ def _warn_of_zeros(layer):
 class _Head(keras.layers.Layer):
     """A kernel of shape (features, units), and logits computed in at least float32: squares overflow float16 at 256."""
 
-    def __init__(self, units, kernel_initializer, kernel_regularizer=None, **kwargs):
+    def __init__(
+        self, units: int, kernel_initializer: Identifier, kernel_regularizer: Identifier = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.units = check_integer(units, "units", low=1)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         features = input_shape[-1]
         if features is None:
             raise ValueError(f"inputs must have a known number of features; given: shape {tuple(input_shape)}.")
@@ -65,14 +72,14 @@ class _Head(keras.layers.Layer):
         _warn_of_zeros(self)
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         dtype = _wide_dtype(self)
         return ops.cast(self._logits(ops.cast(inputs, dtype), ops.cast(self.kernel, dtype)), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "units": self.units,
@@ -106,18 +113,18 @@ class CosineDense(_Head):
 
     def __init__(
         self,
-        units,
-        scale=16.0,
-        learn_scale=False,
-        kernel_initializer=_UNIFORM_FAN_IN,
-        kernel_regularizer=None,
-        **kwargs,
-    ):
+        units: int,
+        scale: float = 16.0,
+        learn_scale: bool = False,
+        kernel_initializer: Identifier = _UNIFORM_FAN_IN,
+        kernel_regularizer: Identifier = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(units, kernel_initializer, kernel_regularizer, **kwargs)
         self.scale = check_number(scale, "scale")
         self.learn_scale = check_bool(learn_scale, "learn_scale")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.root_scale = None
         if self.learn_scale:
@@ -125,16 +132,16 @@ class CosineDense(_Head):
                 name="scale", shape=(), initializer=initializers.Constant(5.0), autocast=False
             )
 
-    def _logits(self, inputs, kernel):
+    def _logits(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         scale = self.scale if self.root_scale is None else ops.square(ops.cast(self.root_scale, inputs.dtype))
         features = inputs / (1.0 + _norm(inputs, -1))
         return scale * matmul(features, kernel / _norm(kernel, 0))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.scale, "learn_scale": self.learn_scale}
 
 
-def _temperature(layer, dtype):
+def _temperature(layer: keras.layers.Layer, dtype: str) -> Tensor:
     """The factor of a normalised layer: fixed, or the square of a weight that starts at 4.5."""
     if layer.learn_temperature:
         return ops.square(ops.cast(layer.root_temperature, dtype))
@@ -168,15 +175,15 @@ class NormalizedDense(_Head):
 
     def __init__(
         self,
-        units,
-        temperature=1.0,
-        use_bias=True,
-        learn_temperature=False,
-        unused_bias=False,
-        kernel_initializer=_NORMAL_001,
-        kernel_regularizer=None,
-        **kwargs,
-    ):
+        units: int,
+        temperature: float = 1.0,
+        use_bias: bool = True,
+        learn_temperature: bool = False,
+        unused_bias: bool = False,
+        kernel_initializer: Identifier = _NORMAL_001,
+        kernel_regularizer: Identifier = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(units, kernel_initializer, kernel_regularizer, **kwargs)
         self.temperature = check_number(temperature, "temperature")
         if unused_bias and not use_bias:
@@ -185,7 +192,7 @@ class NormalizedDense(_Head):
         self.learn_temperature = check_bool(learn_temperature, "learn_temperature")
         self.unused_bias = check_bool(unused_bias, "unused_bias")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros", autocast=False)
@@ -194,7 +201,7 @@ class NormalizedDense(_Head):
                 name="temperature", shape=(), initializer=initializers.Constant(4.5), autocast=False
             )
 
-    def _logits(self, inputs, kernel):
+    def _logits(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         cosine = matmul(_normalized(inputs, -1), _normalized(kernel, 0))
         logits = _temperature(self, inputs.dtype) * cosine
         if self.use_bias:
@@ -203,7 +210,7 @@ class NormalizedDense(_Head):
             logits = logits + (0.0 * bias if self.unused_bias else bias)
         return logits
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "temperature": self.temperature,
@@ -239,17 +246,23 @@ class WrappedCauchyDense(_Head):
     True
     """
 
-    def __init__(self, units, kernel_initializer=_NORMAL_001, kernel_regularizer=None, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        kernel_initializer: Identifier = _NORMAL_001,
+        kernel_regularizer: Identifier = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(units, kernel_initializer, kernel_regularizer, **kwargs)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros", autocast=False)
         self.concentration = self.add_weight(
             name="concentration", shape=(self.units,), initializer="ones", autocast=False
         )
 
-    def _logits(self, inputs, kernel):
+    def _logits(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         dtype = inputs.dtype
         cosine = matmul(_normalized(inputs, -1), _normalized(kernel, 0)) + ops.cast(self.bias, dtype)
         g = ops.sigmoid(ops.cast(self.concentration, dtype))
@@ -279,21 +292,21 @@ class NormalizedConv2D(keras.layers.Conv2D):
 
     def __init__(
         self,
-        filters,
-        kernel_size=1,
-        *args,
-        temperature=20.0,
-        learn_temperature=False,
-        kernel_initializer=_NORMAL_001,
-        **kwargs,
-    ):
+        filters: int,
+        kernel_size: int | tuple[int, int] = 1,
+        *args: Any,
+        temperature: float = 20.0,
+        learn_temperature: bool = False,
+        kernel_initializer: Identifier = _NORMAL_001,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(filters, kernel_size, *args, kernel_initializer=kernel_initializer, **kwargs)
         if self.groups != 1:
             raise ValueError(f"groups must be 1 in NormalizedConv2D; given: {self.groups}.")
         self.temperature = check_number(temperature, "temperature")
         self.learn_temperature = check_bool(learn_temperature, "learn_temperature")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         _warn_of_zeros(self)
         if self.learn_temperature:
@@ -301,7 +314,7 @@ class NormalizedConv2D(keras.layers.Conv2D):
                 name="temperature", shape=(), initializer=initializers.Constant(4.5), autocast=False
             )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         axis = -1 if self.data_format == "channels_last" else 1
         dtype = _wide_dtype(self)
         features = _normalized(ops.cast(inputs, dtype), axis)
@@ -320,17 +333,17 @@ class NormalizedConv2D(keras.layers.Conv2D):
         return self.activation(outputs) if self.activation is not None else outputs
 
     # The convolution of Keras stores a kernel and a bias by number, and no more.
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         super().save_own_variables(store)
         if self.learn_temperature:
             store[str(1 + self.use_bias)] = ops.convert_to_numpy(self.root_temperature)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
         super().load_own_variables(store)
         if self.learn_temperature:
             self.root_temperature.assign(store[str(1 + self.use_bias)])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "temperature": self.temperature,

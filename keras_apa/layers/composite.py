@@ -1,8 +1,14 @@
 """Layers that are made of layers: what is frozen stays frozen, in files and in copies."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 import keras
 
 from keras_apa._keras_internals import parts_of
+from keras_apa._typing import Shape
 
 
 class Composite(keras.layers.Layer):
@@ -17,29 +23,31 @@ class Composite(keras.layers.Layer):
     next is known from what was frozen before.
     """
 
-    def __init__(self, *, trainable=True, trainable_parts=None, **kwargs):
+    def __init__(
+        self, *, trainable: bool = True, trainable_parts: Mapping[str, bool] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(trainable=trainable, **kwargs)
         self._wanted = dict(trainable_parts or {})
         # `trainable` of each part when it was first seen, by path: paths outlive a deep copy, `id` does not.
-        self._made = {}
+        self._made: dict[str, bool] = {}
 
     @property
-    def trainable(self):
+    def trainable(self) -> bool:
         return keras.layers.Layer.trainable.fget(self)
 
     @trainable.setter
-    def trainable(self, value):
+    def trainable(self, value: bool) -> None:
         self.adopt()
         if self._wanted:  # of parts that do not exist yet: they follow, as the others do
             self._wanted = {}
         keras.layers.Layer.trainable.fset(self, value)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Called by subclasses when all parts are made."""
         self.adopt(complete=True)
         super().build(input_shape)
 
-    def adopt(self, complete=False):
+    def adopt(self, complete: bool = False) -> None:
         """Freeze new parts of a frozen layer, then set those that the config names.
 
         Args:
@@ -55,28 +63,28 @@ class Composite(keras.layers.Layer):
         if self._wanted:
             self._wanted = set_trainable_parts(self, self._wanted, by_name=complete)
 
-    def want(self, parts):
+    def want(self, parts: Mapping[str, bool]) -> None:
         """Set `trainable` of parts by path, those that are not made yet too."""
         self._wanted = {**self._wanted, **parts}
         self.adopt(complete=self.built)
 
-    def trainable_parts(self):
+    def trainable_parts(self) -> dict[str, bool]:
         """The parts whose `trainable` is not what it would be in a new layer of this config."""
         self.adopt()
         return {**self._wanted, **differing_parts(self, self._made)}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         parts = self.trainable_parts()
         return {**super().get_config(), **({"trainable_parts": parts} if parts else {})}
 
 
-def named_parts(layer):
+def named_parts(layer: keras.layers.Layer) -> list[tuple[str, keras.layers.Layer]]:
     """The parts of a layer, each with a name that no other part has: that of its attribute, such as `convs[0]`.
 
     Two parts may have the same `name`; those of a functional or Sequential model cannot, and theirs are taken.
     """
     parts = parts_of(layer)
-    keys = {}
+    keys: dict[int, str] = {}
     if not isinstance(layer, keras.Model):
         # PyTorch's modules keep layers apart from other attributes.
         attributes = {**vars(layer), **vars(layer).get("_modules", {})}
@@ -94,7 +102,7 @@ def named_parts(layer):
     return [(keys.get(id(part), part.name), part) for part in parts]
 
 
-def parts_within(layer, path=""):
+def parts_within(layer: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
     """The parts of a layer and theirs, by path; not those of a `Composite`, which knows its own."""
     for key, part in named_parts(layer):
         yield path + key, part
@@ -102,7 +110,12 @@ def parts_within(layer, path=""):
             yield from parts_within(part, f"{path}{key}/")
 
 
-def differing_parts(layer, made=None, skip=(), path=""):
+def differing_parts(
+    layer: keras.layers.Layer,
+    made: Mapping[str, bool] | None = None,
+    skip: Sequence[keras.layers.Layer] = (),
+    path: str = "",
+) -> dict[str, bool]:
     """From path to `trainable`, for the parts of a layer, and theirs, that differ from the layer that they are in.
 
     Args:
@@ -127,7 +140,7 @@ def differing_parts(layer, made=None, skip=(), path=""):
     return found
 
 
-def set_trainable_parts(layer, parts, by_name=True):
+def set_trainable_parts(layer: keras.layers.Layer, parts: Mapping[str, bool], by_name: bool = True) -> dict[str, bool]:
     """Set `trainable` of the parts that `differing_parts` found; returns what has no part yet.
 
     Older files have the names of the parts. With `by_name` they are looked for as well, behind the attributes: while

@@ -1,11 +1,16 @@
 """Batch normalisation whose running variance is PyTorch's, and layer normalisation that can be converted."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_apa import _kernels
 from keras_apa._checks import check_bool
 from keras_apa._precision import at_least, is_float64
+from keras_apa._typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_apa")
@@ -30,26 +35,28 @@ class UnbiasedBatchNormalization(keras.layers.BatchNormalization):
     2.0
     """
 
-    def __init__(self, axis=-1, momentum=0.9, epsilon=1e-5, frozen=False, **kwargs):
+    def __init__(
+        self, axis: int = -1, momentum: float = 0.9, epsilon: float = 1e-5, frozen: bool = False, **kwargs: Any
+    ) -> None:
         self._frozen = check_bool(frozen, "frozen")
         if frozen:
             kwargs["trainable"] = False
         super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
 
     @property
-    def frozen(self):
+    def frozen(self) -> bool:
         """Whether the layer never trains."""
         return self._frozen
 
     @property
-    def trainable(self):
+    def trainable(self) -> bool:
         return keras.layers.Layer.trainable.fget(self)
 
     @trainable.setter
-    def trainable(self, value):
+    def trainable(self, value: bool) -> None:
         keras.layers.Layer.trainable.fset(self, value and not self._frozen)
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
         if not (training and self.trainable) or self.renorm:
             return super().call(inputs, training=training, mask=mask)
         dtype = "float64" if is_float64(self.moving_variance) else "float32"
@@ -62,7 +69,7 @@ class UnbiasedBatchNormalization(keras.layers.BatchNormalization):
         )
         return outputs
 
-    def _values_per_channel(self, inputs, mask):
+    def _values_per_channel(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
             count = ops.sum(ops.cast(mask, "float32"))
         else:
@@ -74,11 +81,11 @@ class UnbiasedBatchNormalization(keras.layers.BatchNormalization):
                     count = count * ops.cast(size, "float32")
         return count * _kernels.num_replicas() if self.synchronized else count
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "frozen": self.frozen}
 
 
-def layer_norm(layer, inputs):
+def layer_norm(layer: keras.layers.Layer, inputs: Tensor) -> Tensor:
     """What a `LayerNormalization` over the last axis makes of its inputs.
 
     Keras asks the tensor for the size of that axis. In a trace with a dynamic batch, PyTorch's converter to ONNX stops

@@ -7,11 +7,13 @@ shape are dense: one-hot, multi-hot or soft.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike, NDArray
 
 from keras_apa import _keras_internals as internals
 from keras_apa import ops as apa_ops
@@ -20,7 +22,8 @@ from keras_apa._kernels import constant
 from keras_apa._kernels.losses import DIVIDES_IN_FLOAT32, unshared
 from keras_apa._labels import nan_or_error, outside_message
 from keras_apa._precision import at_least, at_most, is_float64, mean_loss, softplus
-from keras_apa.class_counts import as_class_counts
+from keras_apa._typing import Activation, ClassCountsLike, ClassReduction, Tensor, TensorLike
+from keras_apa.class_counts import ClassCounts, as_class_counts
 
 ACTIVATIONS = ("sigmoid", "gumbel")
 CLASS_REDUCTIONS = ("sum", "mean")
@@ -32,9 +35,9 @@ _SOFT_TARGET_SLACK = 1e-2
 class Targets(NamedTuple):
     """Logits and dense targets, both (..., num_classes) and in full precision; `valid` is None or (...)."""
 
-    logits: object
-    targets: object
-    valid: object
+    logits: Tensor
+    targets: Tensor
+    valid: Tensor | None
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -42,8 +45,14 @@ class Targets(NamedTuple):
 
 
 def read_targets(
-    y_true, y_pred, num_classes=None, ignore_class=-1, background=False, kind="soft", source="class_counts"
-):
+    y_true: TensorLike,
+    y_pred: TensorLike,
+    num_classes: int | None = None,
+    ignore_class: int | None = -1,
+    background: bool = False,
+    kind: str = "soft",
+    source: str = "class_counts",
+) -> Targets:
     """Checks `y_true` against `y_pred` and turns it into dense targets.
 
     Args:
@@ -79,7 +88,7 @@ def read_targets(
     return _read_labels(y_true, logits, num_classes, ignore_class, background)
 
 
-def _drop_label_axis(y_true, logits, num_classes, source):
+def _drop_label_axis(y_true: Tensor, logits: Tensor, num_classes: int, source: str) -> tuple[Tensor, bool]:
     rank = len(logits.shape)
     if len(y_true.shape) == rank and y_true.shape[-1] == 1 and num_classes != 1:
         y_true = ops.squeeze(y_true, axis=-1)
@@ -99,7 +108,9 @@ def _drop_label_axis(y_true, logits, num_classes, source):
     return y_true, is_labels
 
 
-def _read_labels(labels, logits, num_classes, ignore_class, background):
+def _read_labels(
+    labels: Tensor, logits: Tensor, num_classes: int, ignore_class: int | None, background: bool
+) -> Targets:
     labels = ops.cast(labels, logits.dtype)
     inside = ops.logical_and(labels >= 0, labels < num_classes)
     inside = ops.logical_and(inside, ops.equal(labels, ops.floor(labels)))
@@ -112,7 +123,7 @@ def _read_labels(labels, logits, num_classes, ignore_class, background):
         inside = ops.logical_and(inside, valid)
         allowed = ops.logical_or(allowed, ops.logical_not(valid))
 
-    def message(bad):
+    def message(bad: NDArray[Any] | None) -> str:
         return outside_message(bad, num_classes, background, ignore_class)
 
     nan = nan_or_error(ops.logical_not(allowed), labels, logits, message)
@@ -125,7 +136,7 @@ def _read_labels(labels, logits, num_classes, ignore_class, background):
     return Targets(logits, targets, valid)
 
 
-def _read_dense(targets, logits, background, kind):
+def _read_dense(targets: Tensor, logits: Tensor, background: bool, kind: str) -> Tensor:
     targets = ops.cast(targets, logits.dtype)
     if kind == "soft":
         fine = ops.logical_and(targets >= -_SOFT_TARGET_SLACK, targets <= 1 + _SOFT_TARGET_SLACK)
@@ -144,7 +155,7 @@ def _read_dense(targets, logits, background, kind):
 
     shape = tuple(targets.shape)
 
-    def message(bad):
+    def message(bad: NDArray[Any] | None) -> str:
         given = "others" if bad is None else f"values from {np.min(bad):g} to {np.max(bad):g} in a row"
         return (
             f"y_true must have {expected} when it has the shape of y_pred, {shape}; given: {given}. "
@@ -154,7 +165,7 @@ def _read_dense(targets, logits, background, kind):
     return ops.where(fine, targets, nan_or_error(ops.logical_not(fine), targets, logits, message))
 
 
-def ignore(loss, valid):
+def ignore(loss: Tensor, valid: Tensor | None) -> Tensor:
     """Zero loss where a sample is not valid; the mask makes `keras.losses.Loss` leave it out of the mean."""
     if valid is None:
         return loss
@@ -163,7 +174,7 @@ def ignore(loss, valid):
     return loss
 
 
-def smooth(targets, label_smoothing):
+def smooth(targets: Tensor, label_smoothing: float) -> Tensor:
     """`(1 - e) t + e / C`; rows without any class (background) stay as they are."""
     if not check_number(label_smoothing, "label_smoothing", low=0, high=1):
         return targets
@@ -171,13 +182,13 @@ def smooth(targets, label_smoothing):
     return (1.0 - label_smoothing) * targets + label_smoothing * uniform
 
 
-def full_precision(x):
+def full_precision(x: TensorLike) -> Tensor:
     """Half precision (and whole numbers) to float32; float64 stays."""
     x = ops.convert_to_tensor(x)
     return x if is_float64(x) else ops.cast(x, "float32")
 
 
-def row(values, like):
+def row(values: ArrayLike, like: Tensor) -> Tensor:
     """One number a class, as a constant in the dtype of `like`."""
     return constant(np.asarray(values, "float64"), like)
 
@@ -186,7 +197,9 @@ def row(values, like):
 # Binary terms
 
 
-def binary_losses(logits, activation="sigmoid", logit_range=(-10.0, 10.0)):
+def binary_losses(
+    logits: Tensor, activation: Activation = "sigmoid", logit_range: tuple[float, float] = (-10.0, 10.0)
+) -> tuple[Tensor, Tensor]:
     """The losses of every logit as a positive and as a negative, `(-log eta, -log(1 - eta))`.
 
     `eta` is the sigmoid, or the Gumbel activation `exp(-exp(-q))` with `q` the logits clamped to
@@ -200,7 +213,7 @@ def binary_losses(logits, activation="sigmoid", logit_range=(-10.0, 10.0)):
     return -apa_ops.log_gumbel(q), -apa_ops.log1m_gumbel(q)
 
 
-def weighed(targets, values):
+def weighed(targets: Tensor, values: Tensor) -> Tensor:
     """`targets * values`, and 0 where the target is 0 though the value is infinite: a logit of -inf rules a class out.
 
     What is not asked for is left out before the product: 0 * inf is NaN, in the gradient too.
@@ -208,7 +221,7 @@ def weighed(targets, values):
     return targets * ops.where(ops.equal(targets, 0), 0.0, values)
 
 
-def reduce_classes(values, class_reduction):
+def reduce_classes(values: Tensor, class_reduction: ClassReduction) -> Tensor:
     """Sum or mean over the last axis."""
     check_name(class_reduction, CLASS_REDUCTIONS, "class_reduction")
     return ops.sum(values, axis=-1) if class_reduction == "sum" else ops.mean(values, axis=-1)
@@ -218,7 +231,7 @@ def reduce_classes(values, class_reduction):
 # Checks of arguments
 
 
-def check_logit_range(value):
+def check_logit_range(value: Iterable[float]) -> tuple[float, float]:
     """`value` as two floats, the first below the second; otherwise a ValueError."""
     try:
         low, high = (check_number(end, "logit_range") for end in value)
@@ -229,7 +242,7 @@ def check_logit_range(value):
     return low, high
 
 
-def check_ignore_class(value, num_classes=None, background=False):
+def check_ignore_class(value: int | None, num_classes: int | None = None, background: bool = False) -> int | None:
     """`value` if it is None or a label, and not that of the background; otherwise a ValueError."""
     value = check_integer(value, "ignore_class", or_none=True)
     if background and num_classes is not None and value == num_classes:
@@ -237,12 +250,12 @@ def check_ignore_class(value, num_classes=None, background=False):
     return value
 
 
-def check_seed(value):
+def check_seed(value: int | None) -> int | None:
     """`value` if it is None or a whole number of at least 0; otherwise a ValueError."""
     return check_integer(value, "seed", low=0, or_none=True)
 
 
-def image_frequency(image_counts, num_images):
+def image_frequency(image_counts: ClassCountsLike, num_images: int) -> tuple[ClassCounts, NDArray[np.float64]]:
     """`ClassCounts`, and the share of the annotated images that show each class."""
     counts = as_class_counts(image_counts, argument="image_counts", allow_zero=True)
     num_images = check_integer(num_images, "num_images", low=1)
@@ -268,13 +281,15 @@ class LongTailLoss(keras.losses.Loss):
 
     corrects_prior = False
 
-    def __init__(self, reduction, name, dtype, ignore_class=-1):
+    def __init__(
+        self, reduction: str | None, name: str, dtype: str | keras.DTypePolicy | None, ignore_class: int | None = -1
+    ) -> None:
         policy = keras.dtype_policies.get(dtype or keras.config.floatx())
         self.ignore_class = check_ignore_class(ignore_class)
         full = "float64" if policy.compute_dtype == "float64" else "float32"
         super().__init__(name=name, reduction=reduction, dtype=full)
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike, sample_weight: TensorLike | None = None) -> Tensor:
         means = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
         if self.dtype != "float64" or self.reduction not in means or not DIVIDES_IN_FLOAT32:
             return super().__call__(y_true, y_pred, unshared(sample_weight))
@@ -286,9 +301,9 @@ class LongTailLoss(keras.losses.Loss):
         return mean_loss(losses, sample_weight, mask, self.reduction == "mean_with_sample_weight")
 
     @property
-    def state(self):
+    def state(self) -> list[keras.Variable]:
         """The `keras.Variable`s that a call updates; empty for most losses."""
         return []
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "dtype": self.dtype, "ignore_class": self.ignore_class}

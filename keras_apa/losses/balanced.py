@@ -1,10 +1,15 @@
 """Balanced Softmax and Balanced Sigmoid: cross entropy on logits shifted by the class prior."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_apa._checks import check_bool, check_name, check_number
+from keras_apa._typing import ClassCountsLike, ClassReduction, Tensor, TensorLike
 from keras_apa.class_counts import as_class_counts
 from keras_apa.losses._common import (
     CLASS_REDUCTIONS,
@@ -19,8 +24,18 @@ from keras_apa.losses._common import (
     weighed,
 )
 
+if TYPE_CHECKING:
+    from keras_apa.class_counts import ClassCounts
 
-def balanced_softmax_crossentropy(y_true, y_pred, class_counts, tau=1.0, label_smoothing=0.0, ignore_class=-1):
+
+def balanced_softmax_crossentropy(
+    y_true: TensorLike,
+    y_pred: TensorLike,
+    class_counts: ClassCountsLike,
+    tau: float = 1.0,
+    label_smoothing: float = 0.0,
+    ignore_class: int | None = -1,
+) -> Tensor:
     """Cross entropy of the softmax in which class `j` weighs `n_j ** tau`.
 
     `-sum_j t_j * log(n_j^tau exp(z_j) / sum_k n_k^tau exp(z_k))`
@@ -51,15 +66,15 @@ def balanced_softmax_crossentropy(y_true, y_pred, class_counts, tau=1.0, label_s
 
 
 def balanced_sigmoid_crossentropy(
-    y_true,
-    y_pred,
-    class_counts,
-    tau=1.0,
-    label_smoothing=0.0,
-    background=False,
-    class_reduction="sum",
-    ignore_class=-1,
-):
+    y_true: TensorLike,
+    y_pred: TensorLike,
+    class_counts: ClassCountsLike,
+    tau: float = 1.0,
+    label_smoothing: float = 0.0,
+    background: bool = False,
+    class_reduction: ClassReduction = "sum",
+    ignore_class: int | None = -1,
+) -> Tensor:
     """Binary cross entropy over all classes, on logits that are shifted by each class's odds.
 
     `sum_j -t_j log sigmoid(q_j) - (1 - t_j) log(1 - sigmoid(q_j))` with
@@ -97,7 +112,7 @@ def balanced_sigmoid_crossentropy(
     return ignore(reduce_classes(weighed(targets, positive) + (1 - targets) * negative, class_reduction), valid)
 
 
-def _at_least_two(counts):
+def _at_least_two(counts: ClassCounts) -> ClassCounts:
     if counts.num_classes < 2:
         raise ValueError("class_counts must have at least two classes, since odds among one are infinite; given: one.")
     return counts
@@ -138,20 +153,20 @@ class BalancedSoftmaxCrossentropy(LongTailLoss):
 
     def __init__(
         self,
-        class_counts,
-        tau=1.0,
-        label_smoothing=0.0,
-        ignore_class=-1,
-        reduction="sum_over_batch_size",
-        name="balanced_softmax_crossentropy",
-        dtype=None,
-    ):
+        class_counts: ClassCountsLike,
+        tau: float = 1.0,
+        label_smoothing: float = 0.0,
+        ignore_class: int | None = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "balanced_softmax_crossentropy",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
         self.class_counts = as_class_counts(class_counts)
         self.tau = check_number(tau, "tau", low=0)
         self.label_smoothing = check_number(label_smoothing, "label_smoothing", low=0, high=1)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         return balanced_softmax_crossentropy(
             y_true,
             y_pred,
@@ -161,7 +176,7 @@ class BalancedSoftmaxCrossentropy(LongTailLoss):
             ignore_class=self.ignore_class,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "class_counts": self.class_counts.counts.tolist(),
@@ -209,16 +224,16 @@ class BalancedSigmoidCrossentropy(LongTailLoss):
 
     def __init__(
         self,
-        class_counts,
-        tau=1.0,
-        label_smoothing=0.0,
-        background=False,
-        class_reduction="sum",
-        ignore_class=-1,
-        reduction="sum_over_batch_size",
-        name="balanced_sigmoid_crossentropy",
-        dtype=None,
-    ):
+        class_counts: ClassCountsLike,
+        tau: float = 1.0,
+        label_smoothing: float = 0.0,
+        background: bool = False,
+        class_reduction: ClassReduction = "sum",
+        ignore_class: int | None = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "balanced_sigmoid_crossentropy",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
         self.class_counts = _at_least_two(as_class_counts(class_counts))
         self.tau = check_number(tau, "tau", low=0)
@@ -227,7 +242,7 @@ class BalancedSigmoidCrossentropy(LongTailLoss):
         self.class_reduction = check_name(class_reduction, CLASS_REDUCTIONS, "class_reduction")
         check_ignore_class(ignore_class, self.class_counts.num_classes, background)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         return balanced_sigmoid_crossentropy(
             y_true,
             y_pred,
@@ -239,7 +254,7 @@ class BalancedSigmoidCrossentropy(LongTailLoss):
             ignore_class=self.ignore_class,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "class_counts": self.class_counts.counts.tolist(),

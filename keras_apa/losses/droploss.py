@@ -1,11 +1,16 @@
 """DropLoss and the Gumbel Optimized Loss: rare classes are spared as negatives."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_apa._checks import check_bool, check_name, check_number
 from keras_apa._precision import at_least
+from keras_apa._typing import Activation, ClassCountsLike, ClassReduction, Tensor, TensorLike
 from keras_apa.losses._common import (
     ACTIVATIONS,
     CLASS_REDUCTIONS,
@@ -23,18 +28,18 @@ from keras_apa.losses.state import RandomLoss
 
 
 def drop_loss(
-    y_true,
-    y_pred,
-    image_counts,
-    num_images,
-    frequency_threshold,
-    activation="sigmoid",
-    logit_range=(-10.0, 10.0),
-    background=True,
-    class_reduction="sum",
-    ignore_class=-1,
-    uniform=None,
-):
+    y_true: TensorLike,
+    y_pred: TensorLike,
+    image_counts: ClassCountsLike,
+    num_images: int,
+    frequency_threshold: float,
+    activation: Activation = "sigmoid",
+    logit_range: tuple[float, float] = (-10.0, 10.0),
+    background: bool = True,
+    class_reduction: ClassReduction = "sum",
+    ignore_class: int | None = -1,
+    uniform: TensorLike | None = None,
+) -> Tensor:
     """Binary cross entropy without the negatives of rare classes.
 
     `sum_j -t_j log eta(z_j) - w_j (1 - t_j) log(1 - eta(z_j))`. Class `j` is rare if `image_counts_j /
@@ -86,17 +91,17 @@ def drop_loss(
 
 
 def gumbel_optimized_loss(
-    y_true,
-    y_pred,
-    image_counts,
-    num_images,
-    frequency_threshold,
-    logit_range=(-10.0, 10.0),
-    background=True,
-    class_reduction="sum",
-    ignore_class=-1,
-    uniform=None,
-):
+    y_true: TensorLike,
+    y_pred: TensorLike,
+    image_counts: ClassCountsLike,
+    num_images: int,
+    frequency_threshold: float,
+    logit_range: tuple[float, float] = (-10.0, 10.0),
+    background: bool = True,
+    class_reduction: ClassReduction = "sum",
+    ignore_class: int | None = -1,
+    uniform: TensorLike | None = None,
+) -> Tensor:
     """`drop_loss` with the Gumbel activation, `eta(z) = exp(-exp(-z))`.
 
     Args and returns: as `drop_loss`.
@@ -165,19 +170,19 @@ class DropLoss(RandomLoss):
 
     def __init__(
         self,
-        image_counts,
-        num_images,
-        frequency_threshold,
-        activation="sigmoid",
-        logit_range=(-10.0, 10.0),
-        background=True,
-        class_reduction="sum",
-        seed=None,
-        ignore_class=-1,
-        reduction="sum_over_batch_size",
-        name="drop_loss",
-        dtype=None,
-    ):
+        image_counts: ClassCountsLike,
+        num_images: int,
+        frequency_threshold: float,
+        activation: Activation = "sigmoid",
+        logit_range: tuple[float, float] = (-10.0, 10.0),
+        background: bool = True,
+        class_reduction: ClassReduction = "sum",
+        seed: int | None = None,
+        ignore_class: int | None = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "drop_loss",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class, seed=seed)
         self.image_counts, frequency = image_frequency(image_counts, num_images)
         self.num_images = int(num_images)
@@ -189,7 +194,7 @@ class DropLoss(RandomLoss):
         self.class_reduction = check_name(class_reduction, CLASS_REDUCTIONS, "class_reduction")
         check_ignore_class(ignore_class, self.image_counts.num_classes, background)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         return drop_loss(
             y_true,
             y_pred,
@@ -204,7 +209,7 @@ class DropLoss(RandomLoss):
             uniform=self.draw_like(y_pred),
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "image_counts": self.image_counts.counts.tolist(),
@@ -234,18 +239,18 @@ class GumbelOptimizedLoss(DropLoss):
 
     def __init__(
         self,
-        image_counts,
-        num_images,
-        frequency_threshold,
-        logit_range=(-10.0, 10.0),
-        background=True,
-        class_reduction="sum",
-        seed=None,
-        ignore_class=-1,
-        reduction="sum_over_batch_size",
-        name="gumbel_optimized_loss",
-        dtype=None,
-    ):
+        image_counts: ClassCountsLike,
+        num_images: int,
+        frequency_threshold: float,
+        logit_range: tuple[float, float] = (-10.0, 10.0),
+        background: bool = True,
+        class_reduction: ClassReduction = "sum",
+        seed: int | None = None,
+        ignore_class: int | None = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "gumbel_optimized_loss",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(
             image_counts,
             num_images,
@@ -261,7 +266,7 @@ class GumbelOptimizedLoss(DropLoss):
             dtype=dtype,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["activation"]
         return config

@@ -1,10 +1,15 @@
 """Equalization Loss in its sigmoid, Gumbel and softmax forms: rare classes are ignored as negatives."""
 
+from __future__ import annotations
+
+from typing import Any, Literal
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_apa._checks import check_bool, check_name, check_number
+from keras_apa._typing import Activation, ClassCountsLike, ClassReduction, Tensor, TensorLike
 from keras_apa.losses._common import (
     CLASS_REDUCTIONS,
     binary_losses,
@@ -23,17 +28,17 @@ _ACTIVATIONS = ("sigmoid", "gumbel", "softmax")
 
 
 def equalization_loss(
-    y_true,
-    y_pred,
-    image_counts,
-    num_images,
-    frequency_threshold,
-    activation="sigmoid",
-    logit_range=(-10.0, 10.0),
-    background=False,
-    class_reduction="sum",
-    ignore_class=-1,
-):
+    y_true: TensorLike,
+    y_pred: TensorLike,
+    image_counts: ClassCountsLike,
+    num_images: int,
+    frequency_threshold: float,
+    activation: Activation = "sigmoid",
+    logit_range: tuple[float, float] = (-10.0, 10.0),
+    background: bool = False,
+    class_reduction: ClassReduction = "sum",
+    ignore_class: int | None = -1,
+) -> Tensor:
     """Binary cross entropy without the negatives of rare classes on foreground rows.
 
     `sum_j -t_j log eta(z_j) - w_j (1 - t_j) log(1 - eta(z_j))` with `w_j = 0` if the row has a class and
@@ -72,15 +77,15 @@ def equalization_loss(
 
 
 def softmax_equalization_loss(
-    y_true,
-    y_pred,
-    image_counts,
-    num_images,
-    frequency_threshold,
-    gamma=0.9,
-    ignore_class=-1,
-    uniform=None,
-):
+    y_true: TensorLike,
+    y_pred: TensorLike,
+    image_counts: ClassCountsLike,
+    num_images: int,
+    frequency_threshold: float,
+    gamma: float = 0.9,
+    ignore_class: int | None = -1,
+    uniform: TensorLike | None = None,
+) -> Tensor:
     """Cross entropy of a softmax whose denominator leaves out rare classes, each with probability `gamma`.
 
     `-sum_j t_j log(exp(z_j) / sum_k w_k exp(z_k))` with `w_k = 1 - beta T(f_k) (1 - t_k)`: `T` is 1 for a
@@ -166,20 +171,20 @@ class EqualizationLoss(RandomLoss):
 
     def __init__(
         self,
-        image_counts,
-        num_images,
-        frequency_threshold,
-        activation="sigmoid",
-        gamma=0.9,
-        logit_range=(-10.0, 10.0),
-        background=False,
-        class_reduction="sum",
-        seed=None,
-        ignore_class=-1,
-        reduction="sum_over_batch_size",
-        name="equalization_loss",
-        dtype=None,
-    ):
+        image_counts: ClassCountsLike,
+        num_images: int,
+        frequency_threshold: float,
+        activation: Literal["sigmoid", "gumbel", "softmax"] = "sigmoid",
+        gamma: float = 0.9,
+        logit_range: tuple[float, float] = (-10.0, 10.0),
+        background: bool = False,
+        class_reduction: ClassReduction = "sum",
+        seed: int | None = None,
+        ignore_class: int | None = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "equalization_loss",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class, seed=seed)
         self.image_counts, frequency = image_frequency(image_counts, num_images)
         self.num_images = int(num_images)
@@ -200,11 +205,11 @@ class EqualizationLoss(RandomLoss):
             raise ValueError(f'class_reduction must be "sum" with activation="softmax"; given: {class_reduction!r}.')
 
     @property
-    def state(self):
+    def state(self) -> list[keras.Variable]:
         """The state of the seed generator of the softmax form, which alone draws numbers."""
         return super().state if self.activation == "softmax" else []
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         if self.activation == "softmax":
             return softmax_equalization_loss(
                 y_true,
@@ -229,7 +234,7 @@ class EqualizationLoss(RandomLoss):
             ignore_class=self.ignore_class,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "image_counts": self.image_counts.counts.tolist(),

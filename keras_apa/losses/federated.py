@@ -1,11 +1,17 @@
 """Federated loss: binary cross entropy over the classes of the batch and a random few others."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_apa._checks import check_bool, check_integer, check_name, check_number
 from keras_apa._precision import at_least
+from keras_apa._typing import Activation, ClassCountsLike, ClassReduction, Tensor, TensorLike
 from keras_apa.class_counts import as_class_counts
 from keras_apa.losses._common import (
     ACTIVATIONS,
@@ -26,18 +32,18 @@ _SMALLEST_DRAW = 1e-8
 
 
 def federated_loss(
-    y_true,
-    y_pred,
-    image_counts,
-    num_sampled_classes=50,
-    power=0.5,
-    activation="sigmoid",
-    logit_range=(-10.0, 10.0),
-    background=False,
-    class_reduction="sum",
-    ignore_class=-1,
-    uniform=None,
-):
+    y_true: TensorLike,
+    y_pred: TensorLike,
+    image_counts: ClassCountsLike,
+    num_sampled_classes: int = 50,
+    power: float = 0.5,
+    activation: Activation = "sigmoid",
+    logit_range: tuple[float, float] = (-10.0, 10.0),
+    background: bool = False,
+    class_reduction: ClassReduction = "sum",
+    ignore_class: int | None = -1,
+    uniform: TensorLike | None = None,
+) -> Tensor:
     """Binary cross entropy over a subset of the classes, the same for the whole batch.
 
     `sum_(j in S) -t_j log eta(z_j) - (1 - t_j) log(1 - eta(z_j))`. `S` holds the classes that are present in
@@ -81,7 +87,13 @@ def federated_loss(
     return ignore(reduce_classes(loss, class_reduction), valid)
 
 
-def _asked_classes(targets, valid, weights, num_sampled_classes, uniform):
+def _asked_classes(
+    targets: Tensor,
+    valid: Tensor | None,
+    weights: NDArray[np.floating[Any]],
+    num_sampled_classes: int,
+    uniform: TensorLike,
+) -> Tensor:
     """1 for the classes of the subset, 0 for the others; by ranks, since shapes are static."""
     positive = ops.reshape(targets > 0, (-1, weights.size))
     empty = ops.logical_not(ops.any(positive, axis=-1))
@@ -144,19 +156,19 @@ class FederatedLoss(RandomLoss):
 
     def __init__(
         self,
-        image_counts,
-        num_sampled_classes=None,
-        power=0.5,
-        activation="sigmoid",
-        logit_range=(-10.0, 10.0),
-        background=False,
-        class_reduction="sum",
-        seed=None,
-        ignore_class=-1,
-        reduction="sum_over_batch_size",
-        name="federated_loss",
-        dtype=None,
-    ):
+        image_counts: ClassCountsLike,
+        num_sampled_classes: int | None = None,
+        power: float = 0.5,
+        activation: Activation = "sigmoid",
+        logit_range: tuple[float, float] = (-10.0, 10.0),
+        background: bool = False,
+        class_reduction: ClassReduction = "sum",
+        seed: int | None = None,
+        ignore_class: int | None = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "federated_loss",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class, seed=seed)
         self.image_counts = as_class_counts(image_counts, argument="image_counts", allow_zero=True)
         if num_sampled_classes is None:
@@ -171,7 +183,7 @@ class FederatedLoss(RandomLoss):
         self.class_reduction = check_name(class_reduction, CLASS_REDUCTIONS, "class_reduction")
         check_ignore_class(ignore_class, self.image_counts.num_classes, background)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         return federated_loss(
             y_true,
             y_pred,
@@ -186,7 +198,7 @@ class FederatedLoss(RandomLoss):
             uniform=self.draw((self.image_counts.num_classes,)),
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "image_counts": self.image_counts.counts.tolist(),

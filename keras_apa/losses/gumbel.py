@@ -1,8 +1,13 @@
 """Gumbel cross entropy: binary cross entropy whose probability is the Gumbel activation `exp(-exp(-q))`."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 
 from keras_apa._checks import check_bool, check_name, check_number
+from keras_apa._typing import ClassReduction, Tensor, TensorLike
 from keras_apa.losses._common import (
     CLASS_REDUCTIONS,
     LongTailLoss,
@@ -16,14 +21,14 @@ from keras_apa.losses._common import (
 
 
 def gumbel_crossentropy(
-    y_true,
-    y_pred,
-    logit_range=(-10.0, 10.0),
-    label_smoothing=0.0,
-    background=False,
-    class_reduction="sum",
-    ignore_class=-1,
-):
+    y_true: TensorLike,
+    y_pred: TensorLike,
+    logit_range: tuple[float, float] = (-10.0, 10.0),
+    label_smoothing: float = 0.0,
+    background: bool = False,
+    class_reduction: ClassReduction = "sum",
+    ignore_class: int | None = -1,
+) -> Tensor:
     """Binary cross entropy of the Gumbel activation.
 
     `sum_j t_j exp(-q_j) - (1 - t_j) log(1 - exp(-exp(-q_j)))`, with `q` the logits clamped to
@@ -89,22 +94,22 @@ class GumbelCrossentropy(LongTailLoss):
 
     def __init__(
         self,
-        logit_range=(-10.0, 10.0),
-        label_smoothing=0.0,
-        background=False,
-        class_reduction="sum",
-        ignore_class=-1,
-        reduction="sum_over_batch_size",
-        name="gumbel_crossentropy",
-        dtype=None,
-    ):
+        logit_range: tuple[float, float] = (-10.0, 10.0),
+        label_smoothing: float = 0.0,
+        background: bool = False,
+        class_reduction: ClassReduction = "sum",
+        ignore_class: int | None = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "gumbel_crossentropy",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
         self.logit_range = check_logit_range(logit_range)
         self.label_smoothing = check_number(label_smoothing, "label_smoothing", low=0, high=1)
         self.background = check_bool(background, "background")
         self.class_reduction = check_name(class_reduction, CLASS_REDUCTIONS, "class_reduction")
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         return gumbel_crossentropy(
             y_true,
             y_pred,
@@ -115,7 +120,7 @@ class GumbelCrossentropy(LongTailLoss):
             ignore_class=self.ignore_class,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "logit_range": list(self.logit_range),

@@ -1,14 +1,26 @@
 """LDAM: cross entropy with a margin that is larger for rarer classes."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_apa._checks import check_number
+from keras_apa._typing import ClassCountsLike, Tensor, TensorLike
 from keras_apa.class_counts import as_class_counts
 from keras_apa.losses._common import LongTailLoss, ignore, read_targets, row, weighed
 
 
-def ldam(y_true, y_pred, class_counts, max_margin=0.5, scale=30.0, ignore_class=-1):
+def ldam(
+    y_true: TensorLike,
+    y_pred: TensorLike,
+    class_counts: ClassCountsLike,
+    max_margin: float = 0.5,
+    scale: float = 30.0,
+    ignore_class: int | None = -1,
+) -> Tensor:
     """Cross entropy of `scale * z`, with a margin taken off the logit of the sample's class `i`.
 
     `-log softmax(scale * (z - margin_i onehot_i))_i`
@@ -73,20 +85,20 @@ class LDAM(LongTailLoss):
 
     def __init__(
         self,
-        class_counts,
-        max_margin=0.5,
-        scale=30.0,
-        ignore_class=-1,
-        reduction="sum_over_batch_size",
-        name="ldam",
-        dtype=None,
-    ):
+        class_counts: ClassCountsLike,
+        max_margin: float = 0.5,
+        scale: float = 30.0,
+        ignore_class: int | None = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "ldam",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
         self.class_counts = as_class_counts(class_counts)
         self.max_margin = check_number(max_margin, "max_margin", low=0)
         self.scale = check_number(scale, "scale", low=0, open_low=True)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         return ldam(
             y_true,
             y_pred,
@@ -96,7 +108,7 @@ class LDAM(LongTailLoss):
             ignore_class=self.ignore_class,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "class_counts": self.class_counts.counts.tolist(),

@@ -1,9 +1,14 @@
 """Class-balanced losses: every sample weighs the inverse of its class's effective number of images."""
 
+from __future__ import annotations
+
+from typing import Any, Literal
+
 import keras
 from keras import ops
 
 from keras_apa._checks import check_name, check_number
+from keras_apa._typing import ClassCountsLike, ClassReduction, Tensor, TensorLike
 from keras_apa.class_counts import as_class_counts
 from keras_apa.losses._common import (
     CLASS_REDUCTIONS,
@@ -21,16 +26,16 @@ _BASES = ("softmax", "sigmoid", "focal")
 
 
 def class_balanced_crossentropy(
-    y_true,
-    y_pred,
-    class_counts,
-    beta=0.9999,
-    base="softmax",
-    gamma=2.0,
-    label_smoothing=0.0,
-    class_reduction="sum",
-    ignore_class=-1,
-):
+    y_true: TensorLike,
+    y_pred: TensorLike,
+    class_counts: ClassCountsLike,
+    beta: float = 0.9999,
+    base: Literal["softmax", "sigmoid", "focal"] = "softmax",
+    gamma: float = 2.0,
+    label_smoothing: float = 0.0,
+    class_reduction: ClassReduction = "sum",
+    ignore_class: int | None = -1,
+) -> Tensor:
     """A loss `L`, weighted by the class-balanced weight of the sample's class.
 
     `(sum_j t_j w_j) * L(z, t)` with `w_j` proportional to `(1 - beta) / (1 - beta ** n_j)`, scaled to sum
@@ -114,17 +119,17 @@ class ClassBalancedCrossentropy(LongTailLoss):
 
     def __init__(
         self,
-        class_counts,
-        beta=0.9999,
-        base="softmax",
-        gamma=2.0,
-        label_smoothing=0.0,
-        class_reduction="sum",
-        ignore_class=-1,
-        reduction="sum_over_batch_size",
-        name="class_balanced_crossentropy",
-        dtype=None,
-    ):
+        class_counts: ClassCountsLike,
+        beta: float = 0.9999,
+        base: Literal["softmax", "sigmoid", "focal"] = "softmax",
+        gamma: float = 2.0,
+        label_smoothing: float = 0.0,
+        class_reduction: ClassReduction = "sum",
+        ignore_class: int | None = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "class_balanced_crossentropy",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
         self.class_counts = as_class_counts(class_counts)
         self.beta = check_number(beta, "beta", low=0, high=1, open_high=True)
@@ -135,7 +140,7 @@ class ClassBalancedCrossentropy(LongTailLoss):
         if base == "softmax" and class_reduction != "sum":
             raise ValueError(f'class_reduction must be "sum" with base="softmax"; given: {class_reduction!r}.')
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         return class_balanced_crossentropy(
             y_true,
             y_pred,
@@ -148,7 +153,7 @@ class ClassBalancedCrossentropy(LongTailLoss):
             ignore_class=self.ignore_class,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "class_counts": self.class_counts.counts.tolist(),

@@ -1,17 +1,31 @@
 """Seesaw loss: a softmax whose negatives are weighed by class counts and by the present scores."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_apa._checks import check_bool, check_integer, check_number
 from keras_apa._precision import at_least, at_most
+from keras_apa._typing import ClassCountsLike, Tensor, TensorLike
 from keras_apa.class_counts import as_class_counts
 from keras_apa.losses._common import check_ignore_class, full_precision, ignore, read_targets, weighed
 from keras_apa.losses.state import StatefulLoss
 
 
-def seesaw_loss(y_true, y_pred, class_counts, p=0.8, q=2.0, eps=0.01, objectness=False, ignore_class=-1):
+def seesaw_loss(
+    y_true: TensorLike,
+    y_pred: TensorLike,
+    class_counts: TensorLike,
+    p: float = 0.8,
+    q: float = 2.0,
+    eps: float = 0.01,
+    objectness: bool = False,
+    ignore_class: int | None = -1,
+) -> Tensor:
     """`-log(exp(z_i) / sum_j S_ij exp(z_j))` for the class `i` of the sample.
 
     `S_ij = M_ij C_ij` for `j != i`, otherwise 1. Mitigation `M_ij = min(1, n_j / n_i) ** p`, with counts `n`
@@ -48,7 +62,9 @@ def seesaw_loss(y_true, y_pred, class_counts, p=0.8, q=2.0, eps=0.01, objectness
     return ignore(loss, valid)
 
 
-def _read(y_true, y_pred, num_classes, objectness, ignore_class):
+def _read(
+    y_true: TensorLike, y_pred: TensorLike, num_classes: int, objectness: bool, ignore_class: int | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     logits = full_precision(y_pred)
     channels = num_classes + 2 if objectness else num_classes
     if len(logits.shape) == 0 or logits.shape[-1] not in (None, channels):
@@ -68,7 +84,7 @@ def _read(y_true, y_pred, num_classes, objectness, ignore_class):
     return logits, classes, targets, valid
 
 
-def _class_term(logits, targets, counts, p, q, eps):
+def _class_term(logits: Tensor, targets: Tensor, counts: Tensor, p: float, q: float, eps: float) -> Tensor:
     own_count = at_least(ops.sum(targets * counts, axis=-1, keepdims=True), 1.0)
     log_weight = p * at_most(ops.log(counts) - ops.log(own_count), 0.0)
     scores = ops.stop_gradient(ops.softmax(logits, axis=-1))
@@ -125,17 +141,17 @@ class SeesawLoss(StatefulLoss):
 
     def __init__(
         self,
-        num_classes=None,
-        p=0.8,
-        q=2.0,
-        eps=0.01,
-        objectness=False,
-        class_counts=None,
-        ignore_class=-1,
-        reduction="sum_over_batch_size",
-        name="seesaw_loss",
-        dtype=None,
-    ):
+        num_classes: int | None = None,
+        p: float = 0.8,
+        q: float = 2.0,
+        eps: float = 0.01,
+        objectness: bool = False,
+        class_counts: ClassCountsLike | None = None,
+        ignore_class: int | None = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "seesaw_loss",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
         if num_classes is None and class_counts is None:
             raise ValueError("num_classes must be given where class_counts are not; given: None.")
@@ -145,6 +161,7 @@ class SeesawLoss(StatefulLoss):
         if class_counts is not None:
             self.class_counts = as_class_counts(class_counts, num_classes, allow_zero=True)
             num_classes = self.class_counts.num_classes
+        assert num_classes is not None  # one of the two is given
         self.num_classes = num_classes
         self.p = check_number(p, "p", low=0)
         self.q = check_number(q, "q", low=0)
@@ -163,11 +180,11 @@ class SeesawLoss(StatefulLoss):
             )
 
     @property
-    def state(self):
+    def state(self) -> list[keras.Variable]:
         """The counts, unless they are fixed."""
         return [] if self.class_counts is not None else [self.cumulative_counts]
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         if self.class_counts is not None:
             counts = ops.convert_to_tensor(self.class_counts.counts.astype(self.dtype))
         else:
@@ -183,7 +200,7 @@ class SeesawLoss(StatefulLoss):
             ignore_class=self.ignore_class,
         )
 
-    def _count(self, y_true, y_pred):
+    def _count(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         if not self.in_training:
             return self.cumulative_counts.value
         self.check_state()
@@ -197,7 +214,7 @@ class SeesawLoss(StatefulLoss):
         self.cumulative_counts.assign(self.cumulative_counts.value + ops.cast(batch, "float32"))
         return self.cumulative_counts.value
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_classes": self.num_classes,

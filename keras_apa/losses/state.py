@@ -5,12 +5,21 @@ the compiled step of `fit` carries only what belongs to the model. `attach_loss_
 loss belong to it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, TypeVar, overload
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_apa import _keras_internals as internals
+from keras_apa._typing import Tensor, TensorLike
 from keras_apa.losses._common import LongTailLoss, check_seed
+
+# A loss, or a list, tuple or dict of losses, as `compile` takes them.
+_Losses = TypeVar("_Losses")
 
 
 class StatefulLoss(LongTailLoss):
@@ -21,7 +30,7 @@ class StatefulLoss(LongTailLoss):
 
     in_training = True
 
-    def check_state(self):
+    def check_state(self) -> None:
         """Raises if an update of the state would be lost in the present call."""
         if not internals.state_is_carried(self.state):
             raise ValueError(
@@ -31,11 +40,11 @@ class StatefulLoss(LongTailLoss):
             )
 
     # Keras saves every attribute of a model that has these two methods, and `compile` sets `model.loss`.
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         for index, variable in enumerate(self.state):
             store[str(index)] = ops.convert_to_numpy(variable.value)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
         if not len(store.keys()):
             # Weights that were saved without this loss leave its state alone.
             return
@@ -50,30 +59,45 @@ class StatefulLoss(LongTailLoss):
 class RandomLoss(StatefulLoss):
     """A loss that draws random numbers, from a seed generator of its own."""
 
-    def __init__(self, reduction, name, dtype, ignore_class=-1, seed=None):
+    def __init__(
+        self,
+        reduction: str | None,
+        name: str,
+        dtype: str | keras.DTypePolicy | None,
+        ignore_class: int | None = -1,
+        seed: int | None = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype, ignore_class=ignore_class)
         self.seed = check_seed(seed)
         self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     @property
-    def state(self):
+    def state(self) -> list[keras.Variable]:
         """The state of the seed generator."""
         return [self.seed_generator.state]
 
-    def draw_like(self, x):
+    def draw_like(self, x: TensorLike) -> Tensor:
         """Uniform numbers from 0 to 1 in the shape of `x`."""
         return self.draw(ops.shape(ops.convert_to_tensor(x)))
 
-    def draw(self, shape):
+    def draw(self, shape: Tensor) -> Tensor:
         """Uniform numbers from 0 to 1."""
         self.check_state()
         return keras.random.uniform(shape, dtype=self.dtype, seed=self.seed_generator)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
 
 
-def attach_loss_state(model, loss=None):
+@overload
+def attach_loss_state(model: keras.Model, loss: None = None) -> Any: ...
+
+
+@overload
+def attach_loss_state(model: keras.Model, loss: _Losses) -> _Losses: ...
+
+
+def attach_loss_state(model: keras.Model, loss: Any = None) -> Any:
     """Makes the state of a loss part of a model, so that `fit` carries it on every backend.
 
     The variables are then in `model.non_trainable_variables`. Call it once, before `fit`; without it a loss
@@ -120,15 +144,15 @@ def attach_loss_state(model, loss=None):
     return loss
 
 
-def _tell_when_training(model, losses):
-    def tell(training):
+def _tell_when_training(model: keras.Model, losses: Sequence[StatefulLoss]) -> None:
+    def tell(training: bool) -> None:
         for loss in losses:
             loss.in_training = training
 
     internals.tell_when_training(model, tell)
 
 
-def _flatten(losses):
+def _flatten(losses: object) -> list[object]:
     if isinstance(losses, dict):
         losses = list(losses.values())
     if isinstance(losses, (list, tuple)):
@@ -136,7 +160,7 @@ def _flatten(losses):
     return [losses]
 
 
-def _attach(model, variables):
+def _attach(model: keras.Model, variables: Sequence[keras.Variable]) -> None:
     tracked = {id(variable) for variable in model.variables}
     for variable in variables:
         if id(variable) in tracked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def describe_data(source: Source, recipe: Recipe, console: TextConsole) -> None:
         console.print(note, highlight=False)
 
 
-def class_table(source: Source, groups: Mapping[str, Sequence[int]]) -> TextTable:
+def class_table(source: Source, groups: Mapping[str, Iterable[int]]) -> TextTable:
     """The classes with their training images and their shot group, the largest first; of many only both ends."""
     counts, names = source.class_counts.counts, source.class_names
     group_of = {int(label): group for group, labels in groups.items() for label in labels}

@@ -25,7 +25,7 @@ from training.engine.fit import try_steps
 from training.errors import usage
 from training.runs.choices import with_suitable
 from training.runs.describe import describe_recipe
-from training.runtime.console import text_console
+from training.runtime.console import TextConsole, text_console
 from training.runtime.output import escaped_output
 
 STEPS = 2
@@ -35,7 +35,9 @@ GIGABYTE = 1e9
 
 
 @escaped_output()
-def run_dry(recipe: Recipe, *, image_size: int = 0, given: Collection[str] = (), console: Console | None = None) -> int:
+def run_dry(
+    recipe: Recipe, *, image_size: int = 0, given: Collection[str] = (), console: Console | TextConsole | None = None
+) -> int:
     """Runs two steps of a recipe, on its own data if it is there; says what a real run would need.
 
     Args:

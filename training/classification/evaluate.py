@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 import keras_apa.losses
+from keras_apa import ClassCounts
 from keras_apa.metrics import ShotAccuracy
 from training.classification.outcome import GROUPS
 from training.config.classification import EvaluationOptions
@@ -47,7 +48,8 @@ def evaluate(model: keras.Model, source: Source, options: EvaluationOptions | No
     offset = sum(
         layer.tau * keras_apa.layers.prior_correction(layer.class_counts, layer.variant) for layer in corrections
     )
-    labels, found = [], {"corrected": [], "uncorrected": []}
+    labels = []
+    found: dict[str, list[np.ndarray]] = {"corrected": [], "uncorrected": []}
     with naming_unreadable(source):
         for images, targets in batches:
             # Batch by batch: the logits of all images times thousands of classes do not fit into memory.
@@ -56,9 +58,9 @@ def evaluate(model: keras.Model, source: Source, options: EvaluationOptions | No
             found["corrected"].append(_highest(logits))
             if corrections:
                 found["uncorrected"].append(_highest(logits - offset))
-    labels = np.concatenate(labels)
+    true = np.concatenate(labels)
     accuracies = {
-        name: _accuracies(labels, np.concatenate(best), source.class_counts, options)
+        name: _accuracies(true, np.concatenate(best), source.class_counts, options)
         for name, best in found.items()
         if best
     }
@@ -83,6 +85,6 @@ def _accuracies(labels, best, class_counts, options):
     return {group: result[group] for group in GROUPS} | {"top5": float(top5)}
 
 
-def shot_accuracy(options: EvaluationOptions, class_counts: Sequence[int]) -> ShotAccuracy:
+def shot_accuracy(options: EvaluationOptions, class_counts: ClassCounts | Sequence[int]) -> ShotAccuracy:
     """The metric with the recipe's thresholds."""
     return ShotAccuracy(class_counts, many_threshold=options.many_threshold, few_threshold=options.few_threshold)

@@ -117,7 +117,7 @@ def confusion_matrices(outcomes: Sequence[Outcome]) -> Figure:
     axes[0].set_ylabel("true class, most frequent first")
     bar = figure.colorbar(image, ax=axes, shrink=0.75, pad=0.02)
     shares = (0.0, 0.05, 0.25, 0.5, 1.0)
-    bar.set_ticks(np.sqrt(shares), labels=[f"{share:.0%}" for share in shares])
+    bar.set_ticks(np.sqrt(shares).tolist(), labels=[f"{share:.0%}" for share in shares])
     bar.set_label("share of the true class's test images (square-root scale)")
     bar.outline.set_visible(False)
     return figure

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 import keras_apa.losses
+from keras_apa import ClassCounts
 from training.checks import check_arguments, check_name
 from training.config.classification import LossOptions, Recipe
 from training.errors import OptionError
@@ -55,7 +56,7 @@ def _loss_name(recipe):
     return _SOFT.get(recipe.loss.name, recipe.loss.name) if recipe.augment.mixes else recipe.loss.name
 
 
-def build_loss(recipe: Recipe, class_counts: Sequence[int]) -> keras.losses.Loss:
+def build_loss(recipe: Recipe, class_counts: ClassCounts | Sequence[int]) -> keras.losses.Loss:
     """The loss of a recipe, told the class counts, their number, and that it gets logits.
 
     Raises:

@@ -131,6 +131,7 @@ def _model_file(folder: Path) -> str:
 def _copy(earlier: keras.Model, model: keras.Model, options: StartOptions) -> None:
     """By layer name, completely or not at all."""
     found = {layer.name: layer for layer in earlier.layers if layer.weights}
+    pairs: list[tuple[keras.Variable, keras.Variable]]
     pairs, problems = [], []
     for layer in model.layers:
         if not layer.weights or (layer.name == CLASSIFIER and not options.keep_classifier):
@@ -140,7 +141,7 @@ def _copy(earlier: keras.Model, model: keras.Model, options: StartOptions) -> No
         if shapes != expected:
             problems.append(f"{layer.name} has {shapes or 'no weights'}, needed are {expected}")
         else:
-            pairs.extend(zip(layer.weights, other.weights, strict=True))
+            pairs.extend(zip(layer.weights, other.weights, strict=True))  # type: ignore[union-attr]  # of equal shapes
     known = {layer.name for layer in model.layers}
     problems += [f"{name} has no place" for name in found if name not in known and name != CLASSIFIER]
     # Activations and gates without parameters differ in no shape.
@@ -203,7 +204,11 @@ def _with_head(model: keras.Model, recipe: Recipe, source: Source) -> keras.Mode
 def correction(options: EvaluationOptions, source: Source) -> PriorCorrection:
     """The layer that corrects logits at inference."""
     return PriorCorrection(
-        source.class_counts, options.prior_correction, options.tau, name="prior_correction", dtype="float32"
+        source.class_counts,
+        options.prior_correction,  # type: ignore[arg-type]  # another than "none" here
+        options.tau,
+        name="prior_correction",
+        dtype="float32",
     )
 
 

@@ -23,7 +23,7 @@ FEW, SMALL_SIDE = 5_000, 64
 _MEASURED = 200  # images whose size is read
 
 # (few images, small images) -> settings; `training/recipes/folder.py` shows them as a table.
-_BY_SIZE = {
+_BY_SIZE: dict[tuple[bool, bool], dict[str, Any]] = {
     (True, True): {"model.name": "se_resnet20", "data.image_size": 32, "augment.crop": "padded", "batch_size": 64,
                    "epochs": 200, "optimizer.learning_rate": 0.1},
     (False, True): {"model.name": "se_resnet32", "data.image_size": 32, "augment.crop": "padded", "batch_size": 128,
@@ -48,7 +48,8 @@ def suitable(recipe: Recipe, source: Source) -> dict[str, Any]:
     if recipe.start.weights:
         chosen = {"batch_size": 32, **_FROM_WEIGHTS, **_network_of(recipe.start.weights)}
     else:
-        chosen = dict(_BY_SIZE[len(source.train) < FEW, _typical_side(source.train.paths) <= SMALL_SIDE])
+        paths = source.train.paths  # type: ignore[attr-defined]  # of files, as all of OWN_IMAGES are
+        chosen = dict(_BY_SIZE[len(source.train) < FEW, _typical_side(paths) <= SMALL_SIDE])
     # At least four batches an epoch, each a power of two.
     quarter = images_per_epoch(recipe, source) // 4
     chosen["batch_size"] = min(chosen["batch_size"], 2 ** max(quarter.bit_length() - 1, 0))

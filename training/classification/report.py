@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -36,7 +37,7 @@ def markdown_table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def write_report(folder: Path, outcomes: Sequence[Outcome], *, title: str, settings: dict[str, str]) -> Path:
+def write_report(folder: Path, outcomes: Sequence[Outcome], *, title: str, settings: Mapping[str, str]) -> Path:
     """Writes `report.md`, `history.csv` and the figures into `folder`; returns the path of the report.
 
     Args:
@@ -82,18 +83,18 @@ def _figures(outcomes: Sequence[Outcome]) -> list[tuple[str, str, Callable[[], F
             (
                 f"kappa_lambda{suffix}",
                 f"Kappa and lambda of each layer, before and after training ({markdown(outcome.recipe.title)}).",
-                lambda outcome=outcome: figures.learned_parameters(outcome),
+                functools.partial(figures.learned_parameters, outcome),
             ),
             (
                 f"apa_curves{suffix}",
                 f"The curves that these parameters make ({markdown(outcome.recipe.title)}).",
-                lambda outcome=outcome: figures.learned_curves(outcome),
+                functools.partial(figures.learned_curves, outcome),
             ),
         ]
     return drawings
 
 
-def _markdown(outcomes: Sequence[Outcome], title: str, settings: dict[str, str], drawn: dict[str, str]) -> str:
+def _markdown(outcomes: Sequence[Outcome], title: str, settings: Mapping[str, str], drawn: dict[str, str]) -> str:
     first = outcomes[0]
     many, few = first.recipe.evaluation.many_threshold, first.recipe.evaluation.few_threshold
     groups = {name: end - start for name, start, end in figures.shot_groups(first)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from training.runtime.console import TextConsole, TextTable
 from training.task import Task
 
 
-class Classification(Task):
+class Classification(Task[Recipe]):
     """One class an image, measured by shot group."""
 
     outcome = Outcome
@@ -74,7 +74,9 @@ class Classification(Task):
     def table(self, outcomes: Sequence[Outcome]) -> TextTable:
         return accuracy_table(outcomes)
 
-    def write_report(self, folder: Path, outcomes: Sequence[Outcome], *, title: str, settings: dict[str, str]) -> Path:
+    def write_report(
+        self, folder: Path, outcomes: Sequence[Outcome], *, title: str, settings: Mapping[str, str]
+    ) -> Path:
         return write_report(folder, outcomes, title=title, settings=settings)
 
     def data_settings(self, recipe: Recipe) -> dict[str, str]:
@@ -85,7 +87,7 @@ def evaluate_classifier(folder: Path, path: Path, recipe: Recipe, source: Source
     """Measures a saved classifier; returns the file of its numbers."""
     with usage():
         trained = run_recipe(folder)
-        was, now = kept_fingerprint(read_config(folder).get("images")), fingerprint(recipe, source)
+        was, now = kept_fingerprint((read_config(folder) or {}).get("images")), fingerprint(recipe, source)
         if was and was != now:
             console.print(
                 "These images, or their split, are not those that the run began with: some of the test images may have "

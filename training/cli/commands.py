@@ -14,6 +14,7 @@ so `run` imports its own when it is called: `--help` must not wait for that.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,7 +75,7 @@ class Demo:
                         f"{getattr(self, option)!r}."
                     )
         use_backend(self.backend)
-        common = {
+        common: dict[str, Any] = {
             "seed": self.seed,
             "output": self.output,
             "resume": self.resume,
@@ -334,7 +335,7 @@ class List:
         return 0
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": Demo,
     "train": Train,
     "evaluate": Evaluate,

@@ -37,7 +37,7 @@ def run_demo(
     output: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    console: Console | None = None,
+    console: Console | TextConsole | None = None,
 ) -> int:
     """Trains and compares the two networks, with the options of the command; returns the exit code."""
     with usage():
@@ -64,7 +64,7 @@ def compare(
     output: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    console: Console | None = None,
+    console: Console | TextConsole | None = None,
 ) -> int:
     """Trains recipes one after the other and writes one report about all; returns the exit code.
 
@@ -91,7 +91,7 @@ def _compare_in(
     title: str,
     settings: dict[str, str],
     options: dict[str, str],
-    console: Console,
+    console: TextConsole,
 ) -> int:
     """`compare` in a folder that is this process's own."""
     task, folder = task_of(recipes[0]), owned.path

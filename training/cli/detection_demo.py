@@ -13,6 +13,7 @@ from training.config.detection import DetectionRecipe
 from training.errors import usage
 from training.recipes.demo import detection_demo_recipes
 from training.runs.describe import describe
+from training.runtime.console import TextConsole
 
 
 def run_detection_demo(
@@ -22,7 +23,7 @@ def run_detection_demo(
     output: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    console: Console | None = None,
+    console: Console | TextConsole | None = None,
 ) -> int:
     """Trains and compares the three detectors, with the options of the command; returns the exit code."""
     with usage():

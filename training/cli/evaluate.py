@@ -10,12 +10,14 @@ from rich.console import Console
 from training.cli.tasks import task_of
 from training.errors import OptionError, usage
 from training.runs.recipes import run_recipe
-from training.runtime.console import text_console
+from training.runtime.console import TextConsole, text_console
 from training.runtime.output import escaped_output, visible
 
 
 @escaped_output()
-def run_evaluate(folder: Path, changes: dict[str, Any], data: dict[str, Any], console: Console | None = None) -> int:
+def run_evaluate(
+    folder: Path, changes: dict[str, Any], data: dict[str, Any], console: Console | TextConsole | None = None
+) -> int:
     """Measures the saved model of a run again, with other options if they are given; returns the exit code."""
     console = text_console(console)
     with usage():

@@ -13,12 +13,12 @@ from training.checks import check_name, nearest
 from training.cli.choices import ListKind
 from training.errors import OptionError, usage
 from training.runtime.backend import BACKENDS, choose_backend, installed_backends
-from training.runtime.console import TextTable, text_console
+from training.runtime.console import TextConsole, TextTable, text_console
 from training.runtime.output import escaped_output
 
 
 @escaped_output()
-def print_list(kind: ListKind | None = None, pattern: str = "*", console: Console | None = None) -> None:
+def print_list(kind: ListKind | None = None, pattern: str = "*", console: Console | TextConsole | None = None) -> None:
     """Prints the names of one kind that match, each with a line about it; all kinds where none is given."""
     console = text_console(console)
     if kind is not None:

@@ -8,7 +8,12 @@ from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
 import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    UnsupportedTypeAnnotationError,
+)
 
 from training.errors import usage
 from training.runtime.backend import Backend, choose_backend, leave_accelerators_to
@@ -32,7 +37,9 @@ def _choice_or_nothing(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | No
     if NoneType not in get_args(info.type) or len(kinds) != 1 or kinds[0] is bool:
         return None
     spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kinds[0], info.markers))
-    return _with_none(spec) if getattr(spec, "choices", None) else None
+    if isinstance(spec, UnsupportedTypeAnnotationError) or not spec.choices:
+        return None
+    return _with_none(spec)
 
 
 @RULES.primitive_rule
@@ -62,6 +69,8 @@ def _said_plainly(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         spec = ConstructorRegistry.get_primitive_spec(info)
     finally:
         _asked.pop()
+    if isinstance(spec, UnsupportedTypeAnnotationError):
+        return None
 
     def parse(words: list[str]) -> Any:
         try:

@@ -19,7 +19,7 @@ from training.files import is_empty, make_writable, write_json
 from training.image_files import mark_written, search_images
 from training.inference.classifier import load_predictor, predict_files
 from training.inference.detector import DetectionPredictor, detect_files
-from training.runtime.console import TextTable, tell, text_console, with_progress
+from training.runtime.console import TextConsole, TextTable, tell, text_console, with_progress
 from training.runtime.output import escaped_output, visible
 
 
@@ -36,7 +36,7 @@ def run_predict(
     image_size: tuple[int, int] | None = None,
     min_score: float | None = None,
     pictures: Path | None = None,
-    console: Console | None = None,
+    console: Console | TextConsole | None = None,
 ) -> int:
     """Predicts the classes of images, or the objects in them, with the options of the command; returns the exit code.
 
@@ -97,7 +97,7 @@ def run_predict(
     if output is not None:
         write_json(output, document)
         print(visible(f"Wrote {Path(output).resolve()}"), file=sys.stderr if as_json else sys.stdout)
-    if any("picture" in result for result in results):
+    if pictures is not None and any("picture" in result for result in results):
         print(visible(f"Wrote pictures to {Path(pictures).resolve()}"), file=sys.stderr if as_json else sys.stdout)
     return 1 if failed else 0
 

@@ -11,12 +11,12 @@ from training.errors import OptionError, usage
 from training.runs.describe import describe
 from training.runs.folder import CONFIG, load_finished, read_config
 from training.runs.recipes import recipe_from_dict
-from training.runtime.console import text_console
+from training.runtime.console import TextConsole, text_console
 from training.runtime.output import escaped_output, visible
 
 
 @escaped_output()
-def run_report(folder: Path, console: Console | None = None) -> int:
+def run_report(folder: Path, console: Console | TextConsole | None = None) -> int:
     """Writes the report of a run folder again, from the numbers that are saved in it."""
     console = text_console(console)
     with usage():

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from training.checks import check_batch_size
 from training.cli.tasks import task_of
-from training.config.experiment import Experiment
+from training.config.classification import Recipe
+from training.config.detection import DetectionRecipe
 from training.engine.callbacks import EpochProgress, TensorBoardLog
 from training.engine.checkpoints import Checkpoints
 from training.errors import usage
@@ -39,7 +40,7 @@ RUNS = Path("runs")
 
 @escaped_output()
 def run_train(
-    recipe: Experiment,
+    recipe: Recipe | DetectionRecipe,
     *,
     output: Path | None = None,
     overwrite: bool = False,
@@ -47,7 +48,7 @@ def run_train(
     jit_compile: bool | str = "auto",
     command: Sequence[str] = (),
     given: Collection[str] = (),
-    console: Console | None = None,
+    console: Console | TextConsole | None = None,
 ) -> int:
     """Trains a recipe in its run folder, or goes on with it; returns the exit code.
 
@@ -68,13 +69,13 @@ def run_train(
 
 def _run_train(
     owned: OwnedFolder,
-    recipe: Experiment,
+    recipe: Recipe | DetectionRecipe,
     overwrite: bool,
     checkpoint_steps: int,
     jit_compile: bool | str,
     command: Sequence[str],
     given: Collection[str],
-    console: Console,
+    console: TextConsole,
 ) -> int:
     """`run_train` in a folder that is this process's own."""
     task, asked, folder = task_of(recipe), recipe, owned.path
@@ -142,7 +143,7 @@ def _run_train(
     return code
 
 
-def _differs_from(asked: Experiment, given: Collection[str]) -> Callable[[Mapping[str, Any]], list[str]]:
+def _differs_from(asked: Recipe | DetectionRecipe, given: Collection[str]) -> Callable[[Mapping[str, Any]], list[str]]:
     """Tells in which settings a run is another than the one of `asked`, with what was chosen for its images."""
     now = describe_run()
 
@@ -172,7 +173,7 @@ def with_output(command: Sequence[str], folder: Path) -> list[str]:
     return [*kept, "--output", str(folder)]
 
 
-def _goes_on(folder: Path, recipe: Experiment) -> bool:
+def _goes_on(folder: Path, recipe: Recipe | DetectionRecipe) -> bool:
     """Whether a run is finished, or has a checkpoint that its training would go on from."""
     return (folder / f"{recipe.name}.json").is_file() or Checkpoints(folder / CHECKPOINTS).newest_good() is not None
 

@@ -82,7 +82,7 @@ class _TrainOptions:
 
     def changed_recipe(self) -> Any:
         """The recipe as the other options change it."""
-        return titled(self.recipe)
+        return titled(self.recipe)  # type: ignore[attr-defined]  # a field of each subclass
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -373,8 +373,8 @@ class Recipe(Experiment):
         model = dict(values.get("model", {}))
         lambda_gradient = model.pop("lambda_gradient", "exact")
         recipe = super().from_dict({**values, "model": model})
-        model = dataclasses.replace(recipe.model, lambda_gradient=lambda_gradient)
-        return dataclasses.replace(recipe, model=model.with_used_lambda_gradient())
+        options = dataclasses.replace(recipe.model, lambda_gradient=lambda_gradient)
+        return dataclasses.replace(recipe, model=options.with_used_lambda_gradient())
 
     def _check_meta_sampler(self):
         """What the closed form of its gradient, and a known distribution to draw from, ask for."""

@@ -10,6 +10,7 @@ import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -49,7 +50,7 @@ def naming_unreadable() -> Iterator[None]:
 
 
 # What the progress bar says, and how many files are decoded in a second or so.
-CHECKING = {"text": "checking images", "above": 1000}
+CHECKING: dict[str, Any] = {"text": "checking images", "above": 1000}
 
 _START_OF_SCAN, _EXIF, _HUFFMAN_TABLES, _END = 0xDA, 0xE1, 0xC4, 0xD9
 _PLAIN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, Huffman coded
@@ -165,7 +166,7 @@ def unreadable_images(paths: Iterable[str | os.PathLike], workers: int | None = 
             return str(error).removeprefix(f"{path}: ")
         return None
 
-    paths = [os.fspath(path) for path in paths]
+    names = [os.fspath(path) for path in paths]
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        reasons = with_progress(pool.map(reason, paths), len(paths), **CHECKING)
-        return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason is not None}
+        reasons = with_progress(pool.map(reason, names), len(names), **CHECKING)
+        return {path: reason for path, reason in zip(names, reasons, strict=True) if reason is not None}

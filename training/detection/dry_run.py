@@ -13,14 +13,16 @@ from training.detection.describe import describe_detection_data
 from training.detection.train import check_detection, compiled_detector, load_source_of
 from training.engine.fit import try_steps
 from training.errors import usage
-from training.runtime.console import text_console
+from training.runtime.console import TextConsole, text_console
 from training.runtime.output import escaped_output
 
 STEPS, BATCH_SIZE = 2, 2
 
 
 @escaped_output()
-def run_detection_dry(recipe: DetectionRecipe, *, image_size: int = 0, console: Console | None = None) -> int:
+def run_detection_dry(
+    recipe: DetectionRecipe, *, image_size: int = 0, console: Console | TextConsole | None = None
+) -> int:
     """Runs two steps of a recipe on its own data; says what a real run would be.
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 import keras_apa.losses
 from keras_apa.class_counts import LVIS_COMMON
@@ -19,7 +20,7 @@ from zoo.detection.roi_losses import NAMES as LINKS
 
 
 def build_region_loss(
-    recipe: DetectionRecipe, image_counts: Sequence[int], num_images: int, frequency_threshold: float
+    recipe: DetectionRecipe, image_counts: Sequence[int] | np.ndarray, num_images: int, frequency_threshold: float
 ) -> str | keras.losses.Loss:
     """The loss of the classes of regions, told what is known of the classes.
 

@@ -77,7 +77,7 @@ def _detect_batch(model, batch, image_size, batch_size, shorter_side):
 
 
 def coco_results(
-    detections: Iterable[tuple[int, Mapping[str, np.ndarray]]], category_ids: Sequence[int]
+    detections: Iterable[tuple[int, Mapping[str, np.ndarray]]], category_ids: Sequence[int] | np.ndarray
 ) -> list[dict[str, Any]]:
     """Detections in COCO's results format, ready for `json.dump`.
 
@@ -120,7 +120,7 @@ class DetectionMetrics:
     """
 
     summary: Mapping[str, float]
-    category_ids: Sequence[int]
+    category_ids: Sequence[int] | np.ndarray
     by_class: Mapping[str, Sequence[float]]
     by_class50: Mapping[str, Sequence[float]]
 
@@ -205,7 +205,7 @@ def _dataset(annotations, style):
     images = [dict(image) for image in annotations["images"]]
     if style == "lvis":
         for image in images:
-            usual = ([category["id"] for category in categories], [])
+            usual: tuple[list[int], list[int]] = ([category["id"] for category in categories], [])
             image.update({key: value for key, value in zip(LISTS, usual, strict=True) if image.get(key) is None})
     sizes = {image["id"]: (image.get("height"), image.get("width")) for image in images}
     objects = []
@@ -341,7 +341,7 @@ class DetectionEvaluation(keras.callbacks.Callback):
         self,
         images,
         annotations: Mapping[str, Any],
-        category_ids: Sequence[int],
+        category_ids: Sequence[int] | np.ndarray,
         image_size: tuple[int, int],
         *,
         batch_size: int = 8,
@@ -355,7 +355,8 @@ class DetectionEvaluation(keras.callbacks.Callback):
         self.images = images
         self.annotations = annotations
         self.category_ids = category_ids
-        self.image_size = tuple(image_size)
+        height, width = image_size
+        self.image_size = (height, width)
         self.batch_size = batch_size
         self.shorter_side = shorter_side
         self.style = style
@@ -374,7 +375,7 @@ class DetectionEvaluation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 >= self.params["epochs"]
         if (epoch + 1) % self.every_epochs and not last:
-            values = dict.fromkeys(logged_names(self.model, self.annotations), float("nan"))
+            values: Mapping[str, float] = dict.fromkeys(logged_names(self.model, self.annotations), float("nan"))
         else:
             if hasattr(self.model, "jax_state_sync"):
                 self.model.jax_state_sync()

@@ -70,7 +70,7 @@ def read_results(folder: Path, outcome: DetectionOutcome) -> Sequence[Mapping[st
 
 
 def write_detection_report(
-    folder: Path, outcomes: Sequence[DetectionOutcome], *, title: str, settings: dict[str, str]
+    folder: Path, outcomes: Sequence[DetectionOutcome], *, title: str, settings: Mapping[str, str]
 ) -> Path:
     """Writes `report.md`, `history.csv` and the figures into `folder`; returns the path of the report.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from training.task import Task
 from zoo.detection.options import Options
 
 
-class Detection(Task):
+class Detection(Task[DetectionRecipe]):
     """Boxes and masks, measured as COCO and LVIS do. A detector is what its recipe says: nothing suits the images."""
 
     outcome = DetectionOutcome
@@ -77,7 +77,7 @@ class Detection(Task):
         return detection_table(outcomes)
 
     def write_report(
-        self, folder: Path, outcomes: Sequence[DetectionOutcome], *, title: str, settings: dict[str, str]
+        self, folder: Path, outcomes: Sequence[DetectionOutcome], *, title: str, settings: Mapping[str, str]
     ) -> Path:
         return write_detection_report(folder, outcomes, title=title, settings=settings)
 

@@ -122,6 +122,7 @@ def load_source_of(recipe: DetectionRecipe) -> DetectionSource:
 def measured(evaluation: DetectionEvaluation, source: DetectionSource) -> dict[str, Any]:
     """The last metrics as the fields of an outcome, by label instead of by category id."""
     metrics = evaluation.metrics
+    assert metrics is not None  # `train_detector` has measured
     place = {category: index for index, category in enumerate(metrics.category_ids)}
     order = [place[int(category)] for category in source.category_ids]
     return {

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from keras_apa._keras_internals import all_layers
 from keras_apa.layers import AGLU, APA
 from training.engine.checkpoints import Checkpoints, NotFiniteError
-from training.runtime.console import text_console
+from training.runtime.console import TextConsole, text_console
 from training.runtime.output import visible
 
 
@@ -81,7 +81,7 @@ class TensorBoardLog(keras.callbacks.Callback):
         super().__init__()
         self.folder = os.fspath(folder)
         self.may_write = may_write
-        self._writer = None
+        self._writer: Any = None  # of TensorFlow, which has no types
 
     def on_epoch_end(self, epoch, logs=None):
         if self.may_write is not None and not self.may_write():
@@ -104,14 +104,19 @@ class EpochProgress(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, title: str, console: Console | None = None, *, total_steps: int | None = None, start_step: int = 0
+        self,
+        title: str,
+        console: Console | TextConsole | None = None,
+        *,
+        total_steps: int | None = None,
+        start_step: int = 0,
     ):
         super().__init__()
         self.title = title
         self.console = text_console(console)
         self.total_steps = total_steps
         self.start_step = start_step
-        self._progress = None
+        self._progress: Progress | None = None
         self._begun = False
 
     def on_train_begin(self, logs=None):

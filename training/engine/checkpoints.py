@@ -131,7 +131,8 @@ class Checkpoints:
         if hasattr(model, "jax_state_sync"):
             # In the middle of an epoch on JAX, the variables are those of its beginning until they are told.
             model.jax_state_sync()
-        arrays, names = {}, {"model": [], "optimizer": []}
+        arrays: dict[str, np.ndarray] = {}
+        names: dict[str, list[str]] = {"model": [], "optimizer": []}
         for part, variables in _parts(model).items():
             for index, variable in enumerate(variables):
                 array = _numbers(ops.convert_to_numpy(variable.value))
@@ -213,7 +214,7 @@ class Checkpoints:
 
     def _remove_others(self, step: int) -> None:
         paths = self.paths()
-        upto = [path for path in paths if int(_NAME.fullmatch(path.name)[1]) <= step]
+        upto = [path for path in paths if (found := _NAME.fullmatch(path.name)) and int(found[1]) <= step]
         unfinished = [path for path in self.folder.iterdir() if path.name.endswith(".npz.partial")]
         for path in {*paths, *unfinished} - set(upto[-self.keep :]):
             # The new one is safe; a file that cannot be removed is no reason to stop.

@@ -47,7 +47,7 @@ def fit(
     state = resumed or {"epoch": 0, "step": 0}
     history, parameters = History(state.get("history")), ActivationParameters(state.get("parameters"))
     first = [ContinueEpoch(steps_per_epoch, resumed), *measuring, history, parameters]
-    saving = contextlib.nullcontext()
+    saving: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if checkpoints is not None:
         save = CheckpointCallback(
             checkpoints,

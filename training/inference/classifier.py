@@ -268,16 +268,18 @@ def _load_saved_model(name: str, folder: Path) -> _Loaded:
     images = next(iter(inputs.values()), None)
     outputs = signature.structured_outputs if signature else {}
     classes = outputs["probabilities"].shape[-1] if "probabilities" in outputs else None
-    if len(inputs) != 1 or images.shape.rank != 4 or classes is None:
+    if len(inputs) != 1 or images is None or images.shape.rank != 4 or classes is None:
         raise ValueError(
             f"the SavedModel {folder} must have a signature 'serving_default' from a batch of images to "
             "'probabilities'; given: none. Write it with keras-apa export, from a classifier."
         )
 
+    dtype = images.dtype
+
     def probabilities(preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
         # By way of the model: a signature does not keep the variables that it needs.
         serve = model.signatures["serving_default"]
-        return serve(**{next(iter(inputs)): tf.constant(pixels, images.dtype)})["probabilities"].numpy()
+        return serve(**{next(iter(inputs)): tf.constant(pixels, dtype)})["probabilities"].numpy()
 
     description = folder / "assets.extra" / DESCRIPTION
     known = json.loads(description.read_text(encoding="utf-8")) if description.is_file() else {}
@@ -300,7 +302,7 @@ def _choose_preprocessing(loaded: _Loaded, image_size: tuple[int, int] | None) -
     if own is None:
         if channels not in (1, 3):
             raise ValueError(f"{loaded.name} must take images with 1 or 3 channels; given: {channels}.")
-        size = image_size or tuple(fixed)
+        size: Any = image_size or tuple(fixed)
         if None in size:
             raise ValueError(
                 f"--image-size must be given for {loaded.name}, which takes images of any size; given: none. Use "

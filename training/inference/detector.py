@@ -46,7 +46,7 @@ def detect_files(predictor: DetectionPredictor, files: Sequence[str]) -> Iterato
         lengths. With pictures also `"picture"`, the path of this one, or `"error"` if it cannot be drawn. Of a file
         that cannot be read `{"file", "error"}`.
     """
-    taken = set()
+    taken: set[str] = set()
     for file in files:
         try:
             pixels = read_pixels(file)
@@ -54,7 +54,7 @@ def detect_files(predictor: DetectionPredictor, files: Sequence[str]) -> Iterato
             yield {"file": file, "error": str(error).removeprefix(f"{file}: ")}
             continue
         (found,) = predictor.detector.predict_images([pixels], resize=predictor.resize)
-        result = {"file": file, "detections": _described(found, predictor.class_names)}
+        result: dict[str, Any] = {"file": file, "detections": _described(found, predictor.class_names)}
         if predictor.pictures is not None:
             path = _free(predictor.pictures, Path(file).stem, taken)
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import pkgutil
+from typing import Any
 
 from training.checks import check_name
 from training.config.experiment import Experiment
@@ -28,7 +29,7 @@ def list_recipes(pattern: str = "*") -> list[str]:
     return [name for name in recipes() if fnmatch.fnmatchcase(name, pattern)]
 
 
-def get_recipe(name: str) -> Experiment:
+def get_recipe(name: str) -> Any:  # a `Recipe` or a `DetectionRecipe`, which the name tells
     """The recipe of that name; an unknown name is an error that names the nearest ones.
 
     >>> get_recipe("digits100_lt").loss.name

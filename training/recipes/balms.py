@@ -27,6 +27,8 @@ imbalance 200, the code's, `--epochs 685 --optimizer.warmup-epochs 43` for CIFAR
     keras-apa train balms_cifar100_lt_meta --start.weights runs/balms_cifar100_lt_softmax
 """
 
+from typing import Any, Literal
+
 from training.config.classification import (
     AugmentOptions,
     DataOptions,
@@ -41,7 +43,7 @@ from training.config.experiment import OptimizerOptions
 _CROSS_ENTROPY = LossOptions(name="SparseCategoricalCrossentropy")
 
 # Row of Table 1 -> title, CIFAR-10-LT and CIFAR-100-LT at imbalance 200 / 100 / 10, and what differs from softmax.
-ROWS = {
+ROWS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "": (
         "Balanced Softmax",
         "79.0 83.1 90.9",
@@ -91,7 +93,7 @@ ROWS = {
 _RARE = {"cifar10_lt": 0.01, "cifar100_lt": 0.002}
 
 
-def _recipes(data: str, epochs: int, column: int) -> list[Recipe]:
+def _recipes(data: str, epochs: int, column: Literal[1, 2]) -> list[Recipe]:
     """The rows of the table on one data set."""
     softmax = Recipe(
         name=f"balms_{data}_softmax",

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from training.config.classification import Recipe
-from training.config.experiment import differences
+from training.config.detection import DetectionRecipe
+from training.config.experiment import Experiment, differences
 from training.recipes import get_recipe
 from training.runtime.output import as_text
 
 _SHOWN = 5
+_Recipe = TypeVar("_Recipe", bound=Experiment)
 
 
-def with_suitable(recipe: Recipe, chosen: Mapping[str, Any], given: Collection[str] = ()) -> Recipe:
+def with_suitable(recipe: _Recipe, chosen: Mapping[str, Any], given: Collection[str] = ()) -> _Recipe:
     """The recipe with the chosen settings, but for those that were named or changed: these stay.
 
     Args:
@@ -39,13 +41,14 @@ def with_suitable(recipe: Recipe, chosen: Mapping[str, Any], given: Collection[s
     return recipe
 
 
-def describe_choice(before: Recipe, recipe: Recipe) -> str | None:
+def describe_choice(before: Recipe | DetectionRecipe, recipe: Recipe | DetectionRecipe) -> str | None:
     """A line on what `with_suitable` has changed; None if nothing."""
     found = differences(before.to_dict(), recipe.to_dict())
     options = [f"--{name.replace('_', '-')} {now}" for name, (_, now) in sorted(found.items())]
     if not options:
         return None
-    why = "the weights to start from" if recipe.start.weights else "number and size of the images"
+    weights = isinstance(recipe, Recipe) and recipe.start.weights
+    why = "the weights to start from" if weights else "number and size of the images"
     return f"Chosen by {why}: {' '.join(options)} (an option that you give stays as given)"
 
 

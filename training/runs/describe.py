@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.config.experiment import Experiment
+from training.config.classification import Recipe
+from training.config.detection import DetectionRecipe
 from training.runs.choices import describe_choice
 from training.runs.published import changes
 from training.runtime.console import TextConsole
@@ -12,7 +13,7 @@ from training.task import Task
 from zoo._markdown import code, markdown
 
 
-def describe(task: Task, recipe: Experiment, config: dict[str, Any]) -> dict[str, str]:
+def describe(task: Task, recipe: Recipe | DetectionRecipe, config: dict[str, Any]) -> dict[str, str]:
     """The lines about a run in its report."""
     optimizer = recipe.optimizer
     backend = config["backend"]
@@ -28,14 +29,14 @@ def describe(task: Task, recipe: Experiment, config: dict[str, Any]) -> dict[str
     }
 
 
-def _published(recipe: Experiment) -> str:
+def _published(recipe: Recipe | DetectionRecipe) -> str:
     """The published number, and in what this run is not the one that it was published for."""
     changed = changes(recipe)
     note = f", of the recipe as it is; changed here: {', '.join(changed)}" if changed else ""
     return f"{recipe.published or 'no published number'}{note}"
 
 
-def describe_recipe(asked: Experiment, recipe: Experiment, console: TextConsole) -> None:
+def describe_recipe(asked: Recipe | DetectionRecipe, recipe: Recipe | DetectionRecipe, console: TextConsole) -> None:
     """What was chosen for these images, and in what the recipe is not the published one."""
     if (choice := describe_choice(asked, recipe)) is not None:
         console.print(choice, highlight=False, soft_wrap=True)

@@ -213,7 +213,7 @@ def save_finished(folder: Path, model: keras.Model, outcome: Any) -> None:
     write_json(folder / f"{outcome.recipe.name}.json", outcome.to_dict())
 
 
-def load_finished(folder: Path, recipe: Experiment, outcome_class: type) -> Any:
+def load_finished(folder: Path, recipe: Experiment, outcome_class: type[Any]) -> Any:
     """The outcome of `recipe`, where model and numbers are there; None where it has to be trained."""
     numbers = folder / f"{recipe.name}.json"
     if not numbers.is_file() or not (folder / f"{recipe.name}.keras").is_file():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from training.config.experiment import Experiment, differences
 from training.recipes import recipes
 
@@ -12,6 +14,7 @@ _NO_CHANGE = ("title", "published", "seed", "evaluation.batch_size", "data.path"
 _METHOD = ("model.", "loss.", "evaluation.prior_correction", "evaluation.tau")
 _NOT_METHOD = ("model.name", "model.backbone")
 _SHOWN = 3
+_Recipe = TypeVar("_Recipe", bound=Experiment)
 
 
 def changes(recipe: Experiment) -> list[str]:
@@ -29,7 +32,7 @@ def changes(recipe: Experiment) -> list[str]:
     return [f"{name} {_shown(now)} (was {_shown(was)})" for name, (was, now) in _differences(own, recipe).items()]
 
 
-def titled(recipe: Experiment) -> Experiment:
+def titled(recipe: _Recipe) -> _Recipe:
     """The recipe with a title that names the changes of its method; one that somebody has given stays.
 
     >>> from training.recipes import get_recipe

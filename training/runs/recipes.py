@@ -13,7 +13,7 @@ from training.errors import OptionError
 from training.runs.folder import CONFIG, read_config
 
 
-def run_recipe(folder: Path) -> Experiment:
+def run_recipe(folder: Path) -> Any:  # a `Recipe` or a `DetectionRecipe`, which the folder tells
     """The recipe of a run folder.
 
     Raises: ValueError: There is none.

@@ -56,8 +56,8 @@ class TextTable(Table):
 
     def add_row(self, *cells: Any, **options: Any) -> None:
         """Adds a row, as Rich's table does."""
-        cells = (Text(visible(cell, lines=False)) if isinstance(cell, str) else cell for cell in cells)
-        super().add_row(*cells, **options)
+        shown = (Text(visible(cell, lines=False)) if isinstance(cell, str) else cell for cell in cells)
+        super().add_row(*shown, **options)
 
 
 def text_console(console: Console | TextConsole | None = None) -> TextConsole:

@@ -21,14 +21,16 @@ _ESCAPE = "keras_apa_escape"
 
 def file_of_keras_apa(name: str) -> str:
     """The path of a module of `keras_apa` that can be run by itself: importing the package would import Keras."""
-    return os.path.join(importlib.util.find_spec("keras_apa").submodule_search_locations[0], name)
+    spec = importlib.util.find_spec("keras_apa")
+    assert spec is not None and spec.submodule_search_locations  # it is installed with this package
+    return os.path.join(spec.submodule_search_locations[0], name)
 
 
 _text = runpy.run_path(file_of_keras_apa("_text.py"))
 as_text, visible = _text["as_text"], _text["visible"]
 
 
-def escape_output() -> list[tuple[io.TextIOWrapper, str]]:
+def escape_output() -> list[tuple[io.TextIOWrapper, str | None]]:
     """Makes standard output and error write what their encodings lack as escapes; returns what was changed.
 
     Without it a class of that name ends a training, such as `猫` in a file on Windows (cp1252), or a folder whose name

@@ -43,7 +43,7 @@ class _TensorflowFinder(importlib.abc.MetaPathFinder):
             with _stderr_filtered():
                 run(module)
 
-        spec.loader.exec_module = run_filtered
+        spec.loader.exec_module = run_filtered  # type: ignore[method-assign]  # of this one loader
         return spec
 
 

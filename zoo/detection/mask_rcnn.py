@@ -94,14 +94,16 @@ class MaskRCNN(FasterRCNN):
         result = super().to_image(found, resized, size)
         masks = found["masks"][found["labels"] >= 0]
         options = self.options
-        result["masks"] = np.zeros((len(masks), *size), bool)
+        height, width = size
+        result["masks"] = np.zeros((len(masks), height, width), bool)
         # A few at a time: soft masks of 100 detections at 1333 x 800 would be 426 MB.
         for start in range(0, len(masks), 8):
             some = slice(start, start + 8)
             soft = paste_masks(
                 ops.convert_to_tensor(masks[some]),
                 ops.convert_to_tensor(result["boxes"][some]),
-                *size,
+                height,
+                width,
                 options.mask_paste_padding,
                 options.mask_paste_integer,
             )

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+from typing import Any
 
 from keras_apa._checks import check_name
 from zoo.detection.boxes import MAX_LOG_SCALE
@@ -142,7 +143,7 @@ def _number(value, low, high):
     return real and math.isfinite(value) and low <= value <= high
 
 
-CONVENTIONS = {"torchvision": {}}
+CONVENTIONS: dict[str, dict[str, Any]] = {"torchvision": {}}
 
 
 def make_options(conventions, changes):

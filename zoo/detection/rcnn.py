@@ -6,8 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apa._keras_internals import parts_of
 from keras_apa._text import as_text
-from keras_apa.layers.composite import differing_parts, parts_of, set_trainable_parts
+from keras_apa.layers.composite import differing_parts, set_trainable_parts
 from keras_apa.losses import attach_loss_state
 from zoo.detection import matching
 from zoo.detection.anchors import pyramid_anchors

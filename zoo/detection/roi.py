@@ -116,7 +116,8 @@ def multilevel_roi_align(
     level = pyramid_level(boxes, first, last, canonical_size, epsilon_inside=level_epsilon)
     image = ops.broadcast_to(ops.expand_dims(ops.arange(batch, dtype="int32"), 1), (batch, number))
     flat = [ops.reshape(x, shape) for x, shape in ((boxes, (-1, 4)), (image, (-1,)), (level, (-1,)))]
-    result = _align(features, *flat, output_size, scales, sampling_ratio, aligned, max_sampling_ratio)
+    boxes, image, level = flat
+    result = _align(features, boxes, image, level, output_size, scales, sampling_ratio, aligned, max_sampling_ratio)
     return ops.reshape(result, (batch, number, *result.shape[1:]))
 
 

@@ -132,8 +132,8 @@ class RegionLoss:
     def mean(self, labels, logits, valid):
         """Sum over the sampled regions, divided by their number; a scalar."""
         # Regions of padding count as ignored: -1 is what the losses of keras_apa leave out of their statistics too.
-        ignores = getattr(self.loss, "ignore_class", None) is not None
-        labels = ops.where(valid, labels, self.loss.ignore_class if ignores else 0)
+        ignored = getattr(self.loss, "ignore_class", None)
+        labels = ops.where(valid, labels, 0 if ignored is None else ignored)
         each = ops.where(valid, self.values(labels, logits), 0.0)
         return ops.sum(each) / ops.maximum(ops.sum(ops.cast(valid, "float32")), 1.0)
 

@@ -144,6 +144,7 @@ class Graph:
             images = ops.transpose(images, (0, 3, 1, 2))
         outputs = self.model(images, training=False)
         if self.classes is not None:
+            assert self.activation is not None  # it is chosen where there are classes
             return {"logits": outputs, "probabilities": ACTIVATIONS[self.activation](outputs)}
         if isinstance(outputs, dict):
             return outputs

@@ -45,8 +45,8 @@ def write_in_fresh_process(backend, model, folder, settings, representative_imag
         ValueError: If a layer's class is defined where a fresh process cannot import it, or as `zoo.export`.
         RuntimeError: If the process fails; the message ends with what it printed.
     """
-    with tempfile.TemporaryDirectory(prefix="keras-apa-export-") as job:
-        job = pathlib.Path(job)
+    with tempfile.TemporaryDirectory(prefix="keras-apa-export-") as temporary:
+        job = pathlib.Path(temporary)
         keras.saving.save_model(model, job / "model.keras")
         if representative_images is not None:
             np.save(job / "images.npy", representative_images)

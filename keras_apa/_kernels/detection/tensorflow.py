@@ -1,6 +1,9 @@
 """TensorFlow: gradients of convolutions whose patches fit into memory, and loops of one turn at a time."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 from keras import ops
@@ -14,11 +17,12 @@ from keras_apa._kernels.detection.common import (
     takes_own_gradients,
     zeros_after,  # noqa: F401
 )
+from keras_apa._typing import Tensor
 
 RELAXES_SHAPES = True
 
 
-def convolve(x, kernel, strides, padding):
+def convolve(x: Tensor, kernel: Tensor, strides: int | tuple[int, int], padding: str) -> Tensor:
     """On a CPU, TensorFlow writes every patch of the map out for each of the two gradients."""
     if takes_own_gradients(x, kernel, strides, padding):
         # A variable is not allowed in a function with a gradient of its own.
@@ -26,7 +30,7 @@ def convolve(x, kernel, strides, padding):
     return convolution(x, kernel, strides, padding)
 
 
-def _gradients(upstream, x, kernel):
+def _gradients(upstream: Tensor, x: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
     of_kernel = kernel_gradient(upstream, x, kernel.shape[:2])
     with tf.control_dependencies([of_kernel]):  # before it begins with the layers before
         return same_convolution(upstream, mirrored(kernel)), of_kernel
@@ -35,7 +39,7 @@ def _gradients(upstream, x, kernel):
 _with_own_gradients = differentiable(same_convolution, _gradients)
 
 
-def kernel_gradient(upstream, x, kernel_size):
+def kernel_gradient(upstream: Tensor, x: Tensor, kernel_size: tuple[int, int]) -> Tensor:
     """TensorFlow's own, which writes out all patches of what it is given: so much of the map that they fit.
 
     Not in a loop: those of several layers would run at once, and each keeps the whole maps that it reads.
@@ -62,12 +66,12 @@ def kernel_gradient(upstream, x, kernel_size):
     return total
 
 
-def relu(x):
+def relu(x: Tensor) -> Tensor:
     """The backend's own."""
     return ops.relu(x)
 
 
-def repeat(function, times, value):
+def repeat(function: Callable[[int, Tensor], Tensor], times: int, value: Tensor) -> Tensor:
     """`value = function(i, value)` for `i` from 0 to `times - 1`; in Keras's loop 10 turns at once gather."""
     _, value = tf.while_loop(
         lambda i, value: i < times,
@@ -78,6 +82,6 @@ def repeat(function, times, value):
     return value
 
 
-def add_at(total, index, values):
+def add_at(total: Tensor, index: Tensor, values: Tensor) -> Tensor:
     """Add the values to the rows `index` of a matrix."""
     return tf.tensor_scatter_nd_add(total, ops.expand_dims(index, -1), values)

@@ -1,7 +1,11 @@
 """What a loss has to know of Keras's own arithmetic on each backend."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops
+
+from keras_apa._typing import TensorLike
 
 _ON_TORCH = keras.backend.backend() == "torch"
 
@@ -11,7 +15,7 @@ __all__ = ["DIVIDES_IN_FLOAT32", "unshared"]
 DIVIDES_IN_FLOAT32 = _ON_TORCH
 
 
-def unshared(weights):
+def unshared(weights: TensorLike | None) -> TensorLike | None:
     """Sample weights that Keras may multiply by a mask in place; gradients reach those that were given.
 
     On PyTorch a copy: Keras would change the caller's tensor, or the memory of a NumPy array.

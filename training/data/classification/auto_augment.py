@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -205,13 +206,16 @@ class _Program:
 
 @functools.lru_cache(maxsize=4)
 def _program(policy, height, width, interpolation):
-    entries = POLICIES[policy]
+    entries: Any = POLICIES[policy]  # names, or pairs of operations
+    operations: list[tuple[str, float, int | None]]
     if policy == "randaugment":
         levels = _RANDAUGMENT_LEVELS
         operations = [(name, 1.0, _RANDAUGMENT_LEVEL) for name in entries]
     else:
         levels, operations = 10, [operation for pair in entries for operation in pair]
-    rows, tables, moves = [], {}, {}
+    rows: list[tuple[str, int, float]] = []
+    tables: dict[tuple[str, float], int] = {}
+    moves: dict[Any, int] = {}
     for name, _, level in operations:
         for sign in (-1.0, 1.0):
             size = float(magnitudes(name, levels, height, width)[level or 0])
@@ -292,17 +296,25 @@ def apply_policy(
         branches = tf.where(draws[1:3] < tf.gather(program.probabilities, choice), branches, 0)
     slots, factors = tf.gather(program.slot, rows), tf.gather(program.factor, rows)
     # Outside of the branches, or the graph would hold a copy for each of the two operations.
-    constants = [tf.constant(part) for part in (program.tables, program.moves.origin)]
+    tables, origin = [tf.constant(part) for part in (program.tables, program.moves.origin)]
     weights = [None if part is None else tf.constant(part) for part in (program.moves.right, program.moves.down)]
     for step in range(2):
-        image = _one_of_the_branches(image, branches[step], slots[step], factors[step], *constants, weights, fill)
+        row = branches[step], slots[step], factors[step]
+        image = _one_of_the_branches(image, *row, tables, origin, weights, fill)
     return image
 
 
 def _one_of_the_branches(image, branch, slot, factor, tables, origin, weights, fill):
+    right, down = weights
     branches = {
         "nothing": lambda: image,
-        "move": lambda: _moved(image, origin[slot], *(part if part is None else part[slot] for part in weights), fill),
+        "move": lambda: _moved(
+            image,
+            origin[slot],
+            None if right is None else right[slot],
+            None if down is None else down[slot],
+            fill,
+        ),
         "table": lambda: look_up(image, tables[slot]),
         "Color": lambda: color(image, factor),
         "Contrast": lambda: contrast(image, factor),

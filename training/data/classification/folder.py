@@ -88,7 +88,8 @@ def folder(
     # The test images are those of `test`, else those of `val`.
     folders = {"train": parts.pop("train")}
     if given:
-        folders["test"] = parts.pop("test", None) or parts.pop("validation")
+        test = parts.pop("test", None)
+        folders["test"] = test or parts.pop("validation")
         folders |= parts
     names = _class_names(folders["train"])
     files = {part: _files_by_class(part, place, folders["train"], names) for part, place in folders.items()}
@@ -103,21 +104,21 @@ def folder(
         kept, held_out = stratified_split(train.labels, validation_fraction, seed)
         if not len(held_out):
             raise ValueError(f"{path} must have two images of a class, or none is left to test on; given: one of each.")
-        parts = {"train": train.subset(kept), "test": train.subset(held_out)}
+        images = {"train": train.subset(kept), "test": train.subset(held_out)}
     else:
-        parts = {"train": train}
+        images = {"train": train}
         for part in files.keys() - {"train"}:
             own = [(file, label) for label, name in enumerate(names) for file in files[part].get(name, ())]
             labels = np.array([label for _, label in own], dtype=np.int32)
-            parts[part] = FileImages([file for file, _ in own], labels, on_corrupt)
-    class_counts = ClassCounts.from_labels(parts["train"].labels, names=names)
-    notes += _without_test_image(class_counts, parts["test"], given)
+            images[part] = FileImages([file for file, _ in own], labels, on_corrupt)
+    class_counts = ClassCounts.from_labels(images["train"].labels, names=names)
+    notes += _without_test_image(class_counts, images["test"], given)
     return Source(
         name=path.resolve().name or "folder",
         class_counts=class_counts,
         preprocessing=preprocessing or imagenet(),
         notes=tuple(notes),
-        **parts,
+        **images,
     )
 
 
@@ -145,8 +146,8 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
         count = min(max(round(fraction * len(own)), 1), len(own) - 1)
         generator = np.random.default_rng(np.random.SeedSequence([seed, int(label)]))
         held_out.append(generator.permutation(own)[:count])
-    held_out = np.sort(np.concatenate(held_out))
-    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
+    apart = np.sort(np.concatenate(held_out))
+    return np.setdiff1d(np.arange(len(labels)), apart), apart
 
 
 def _class_names(folders):
@@ -191,7 +192,7 @@ def _left_out(folders, found):
 
 
 def _refuse_shared(folders):
-    owner = {}
+    owner: dict[str, tuple[str, str, str]] = {}
     for part, place in folders.items():
         for name, own in place.classes.items():
             for file in own.files:

@@ -247,8 +247,8 @@ def move(image: tf.Tensor, matrix, fill: int = 0, interpolation: str = "nearest"
     """
     height, width, _ = image.shape
     pixels = PixelMap.of([matrix], height, width, interpolation)
-    weights = [part if part is None else part[0] for part in (pixels.right, pixels.down)]
-    return _moved(image, pixels.origin[0], *weights, fill)
+    right, down = [part if part is None else part[0] for part in (pixels.right, pixels.down)]
+    return _moved(image, pixels.origin[0], right, down, fill)
 
 
 def _moved(image, origin, right, down, fill):

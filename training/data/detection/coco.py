@@ -120,7 +120,7 @@ def coco_source(
     notes += _trained_on(parts)
     if not _shown(parts["train"]):
         raise ValueError(f"{os.fspath(train)} must have an object to train on; given: none.{_reasons(notes)}")
-    if "test" in parts and not _shown(parts["test"]):
+    if test is not None and not _shown(parts["test"]):
         raise ValueError(f"{os.fspath(test)} must have an object to measure; given: none.{_reasons(notes)}")
     if test is None:
         parts = _split(parts["train"], validation_fraction, seed)
@@ -233,7 +233,7 @@ def _split(part, fraction, seed):
     for own in shown.values():
         for category in own:
             left[category] += 1
-    held_out = []
+    held_out: list[int] = []
     wanted = max(round(fraction * len(numbers)), 1)
     order = [numbers[index] for index in np.random.default_rng(seed).permutation(len(numbers))]
 
@@ -255,10 +255,10 @@ def _split(part, fraction, seed):
             "each class keeps a training image. Give a file of test images."
             + (f" Its {crowds} crowds (iscrowd 1) are no objects." * (crowds > 0))
         )
-    held_out = set(held_out)
+    apart = set(held_out)
     return {
-        "train": _part(part, [number for number in numbers if number not in held_out]),
-        "test": _part(part, [number for number in numbers if number in held_out]),
+        "train": _part(part, [number for number in numbers if number not in apart]),
+        "test": _part(part, [number for number in numbers if number in apart]),
     }
 
 

@@ -58,7 +58,9 @@ def segmentation_of(annotation: Mapping[str, Any]) -> Any:
     if not isinstance(segmentation, list):
         if isinstance(segmentation, dict) and isinstance(size := segmentation.get("size"), list | tuple):
             # As a whole number may have become in a table: 48.0.
-            sides = [int(side) if isinstance(side, float | np.number) and side == side // 1 else side for side in size]
+            sides = [
+                int(side) if isinstance(side, float | np.number) and side == np.floor(side) else side for side in size
+            ]
             segmentation = {**segmentation, "size": sides}
         return None if isinstance(segmentation, dict | str) and not segmentation else segmentation
     if not all(isinstance(part, list | tuple | np.ndarray) for part in segmentation):

@@ -70,7 +70,7 @@ def read_annotations(file, folder) -> Annotated:
             if entry_of(image, key, int, place) < 1:
                 raise ValueError(f"{place}: {key} must be at least 1; given: {image[key]}.")
         images[number] = {**read_lists(image, place), "path": os.path.join(folder, _file_name(image, place))}
-    objects = {number: [] for number in images}
+    objects: dict[int, list[dict[str, Any]]] = {number: [] for number in images}
     for number, annotation in _by_id(contents["annotations"], "annotation", "annotations", file):
         place = f"{file}, annotation {number}"
         image, category = (entry_of(annotation, key, int, place) for key in ("image_id", "category_id"))
@@ -99,7 +99,7 @@ def read_annotations(file, folder) -> Annotated:
 
 def _by_id(entries, one, many, file):
     """The entries with their ids, each of which may occur once."""
-    seen = {}
+    seen: dict[int, int] = {}
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise ValueError(
@@ -137,7 +137,7 @@ def check_same_categories(train, test):
 
 def same_names(part):
     """A note on categories that have the same name."""
-    ids = {}
+    ids: dict[str, list[int]] = {}
     for number, name in part.categories.items():
         ids.setdefault(name, []).append(number)
     again = [f"{name!r} (ids {some(numbers)})" for name, numbers in ids.items() if len(numbers) > 1]
@@ -150,22 +150,23 @@ def use_masks(parts, masks):
     """Whether segmentations are used; an error if some objects have one and others have not."""
     if masks is False:
         return False
-    found = {True: None, False: None}
+    found: dict[bool, tuple[str, int] | None] = {True: None, False: None}
     for part in parts.values():
         for own in part.objects.values():
             for each in own:
                 if not each["iscrowd"]:
                     has = bool(each.get("segmentation"))
                     found[has] = found[has] or (part.file, each["id"])
-    if found[True] and found[False]:
-        file, number = found[False]
+    with_masks, without = found[True], found[False]
+    if with_masks and without:
+        file, number = without
         raise ValueError(
             f"{file}: every object must have a segmentation, or none; given: none for annotation {number}. To pass the "
             "masks over, train a detector of boxes (model.name faster_rcnn; masks=False)."
         )
-    if masks and not found[True]:
+    if masks and not with_masks:
         raise ValueError("masks must be False where no annotation has a segmentation; given: True.")
-    return found[True] is not None
+    return with_masks is not None
 
 
 # Checks of boxes, masks and files.
@@ -249,16 +250,16 @@ def _refuse_shares(part):
 
 def _refuse_corners(part):
     """An error if boxes look like x1, y1, x2, y2: by their polygons, or as they do not fit their images otherwise."""
-    boxes, sizes, bounds, ids = [], [], [], []
+    given, of_images, of_polygons, ids = [], [], [], []
     for number, own in part.objects.items():
         for each in own:
-            boxes.append(each["bbox"])
-            sizes.append((part.images[number]["width"], part.images[number]["height"]))
-            bounds.append(_bounds(each.get("segmentation")))
+            given.append(each["bbox"])
+            of_images.append((part.images[number]["width"], part.images[number]["height"]))
+            of_polygons.append(_bounds(each.get("segmentation")))
             ids.append(each["id"])
-    if not boxes:
+    if not given:
         return
-    boxes, sizes, bounds = (np.array(each, np.float64) for each in (boxes, sizes, bounds))
+    boxes, sizes, bounds = (np.array(each, np.float64) for each in (given, of_images, of_polygons))
     ends = boxes[:, :2] + boxes[:, 2:]
     beyond = (ends > sizes + 1).any(axis=1)
     as_corners = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= sizes + 1)).all(axis=1)
@@ -306,7 +307,8 @@ def check_files(part):
             f"{len(missing)} of the {len(part.images)} images of {part.file} are not there: {some(missing)}. Is that "
             "the folder which the file names start from?"
         )
-    first, again = {}, []
+    first: dict[str, int] = {}
+    again = []
     for number, image in part.images.items():
         if first.setdefault(image["path"], number) != number:
             again.append(f"{number} ({image['file_name']!r}, as {first[image['path']]})")

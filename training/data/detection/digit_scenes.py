@@ -8,6 +8,8 @@ different ones, and the test scenes show every class alike, so that each has an 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -182,7 +184,8 @@ def _boxes(masks):
 
 def _annotations(scenes, names, category_ids, image_counts):
     """The scenes in COCO's form, every class annotated in every image."""
-    images, annotations = [], []
+    images = []
+    annotations: list[dict[str, Any]] = []
     for index, image_id in enumerate(scenes.image_ids.tolist()):
         height, width = scenes.sizes[index].tolist()
         objects = scenes.objects(index)

@@ -26,7 +26,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def is_finite(number: float) -> bool:
+def is_finite(number: Any) -> bool:
     """Whether a number is neither NaN nor beyond what a float holds, as a whole number of JSON can be.
 
     >>> is_finite(3), is_finite(float("nan")), is_finite(10**400)

@@ -220,19 +220,19 @@ def place_image(
     ((40, 40, 3), (20, 40), [[0.0, 0.0, 40.0, 10.0]])
     """
     draws = generator.random(4)
-    given, canvas = np.array(image.shape[:2]), np.array(canvas)
-    factor = fitting_scale(given, canvas, shorter_side) * (scale[0] + draws[0] * (scale[1] - scale[0]))
+    given, room = np.array(image.shape[:2]), np.array(canvas)
+    factor = fitting_scale(given, room, shorter_side) * (scale[0] + draws[0] * (scale[1] - scale[0]))
     # The rounding keeps a product that ought to be whole from falling below it.
     resized = np.maximum(np.floor(np.round(given * factor, 6)).astype(int), 1)
-    corner = np.floor(draws[1:3] * (np.maximum(resized - canvas, 0) + 1)).astype(int)
-    size = np.minimum(resized, canvas)
+    corner = np.floor(draws[1:3] * (np.maximum(resized - room, 0) + 1)).astype(int)
+    size = np.minimum(resized, room)
     part = resized_part(image, resized, corner, size)
     boxes, kept, masks = _objects_in(objects, corner, size, resized / given, mask_size)
     if flip and draws[3] < 0.5:
         part = part[:, ::-1]
         boxes[:, [0, 2]] = size[1] - boxes[:, [2, 0]]
         masks = None if masks is None else masks[:, :, ::-1]
-    pixels = np.zeros((*canvas, 3), np.uint8)
+    pixels = np.zeros((*room, 3), np.uint8)
     pixels[: size[0], : size[1]] = part
     return pixels, tuple(size.tolist()), Objects(boxes, objects.labels[kept], masks, objects.ignored[kept])
 
@@ -271,25 +271,22 @@ def _objects_in(objects, corner, size, scale, mask_size):
     window = np.stack([corner / scale, (corner + size) / scale]).astype(np.float32)
     boxes, kept, masks = [], [], []
     for index, box in enumerate(objects.boxes.reshape(-1, 2, 2)):
-        has_mask = objects.masks is not None and not objects.ignored[index]
-        mask = objects.masks[index] if has_mask else None
+        mask = None if objects.masks is None or objects.ignored[index] else objects.masks[index]
         part = np.clip(box, window[0], window[1])
         # Boxes that reach up to the border of the image are not cut by it.
         if np.abs(part - box).max() > 1e-3:
-            if has_mask:
+            if mask is not None:
                 part = _around(mask, part)
             if ((part[1] - part[0]) * scale < 1).any():
                 continue
-        if has_mask:
+        if mask is not None:
             masks.append(crop_to_boxes(mask[None], part.reshape(1, 4), mask_size)[0])
         elif objects.masks is not None:
             masks.append(np.zeros((mask_size, mask_size), np.uint8))
         boxes.append(np.clip(part * scale - corner, 0, size).reshape(4))
         kept.append(index)
-    boxes = np.array(boxes, np.float32).reshape(-1, 4)
-    if objects.masks is not None:
-        masks = np.array(masks, np.uint8).reshape(-1, mask_size, mask_size)
-    return boxes, np.array(kept, np.int64), None if objects.masks is None else masks
+    of_objects = None if objects.masks is None else np.array(masks, np.uint8).reshape(-1, mask_size, mask_size)
+    return np.array(boxes, np.float32).reshape(-1, 4), np.array(kept, np.int64), of_objects
 
 
 def _around(mask, box):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_apa.class_counts import LVIS_COMMON, LVIS_RARE
 from training.checks import check_whole
@@ -44,8 +45,9 @@ class Objects:
 
     boxes: np.ndarray
     labels: np.ndarray
-    masks: np.ndarray | None = None
-    ignored: np.ndarray | None = None
+    masks: np.ndarray | Sequence[np.ndarray] | None = None
+    # Never None behind `__post_init__`.
+    ignored: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self):
         boxes = np.asarray(self.boxes, np.float32).reshape(-1, 4)
@@ -73,7 +75,7 @@ class AnnotatedImages(abc.ABC):
         has_masks: Whether objects have masks.
     """
 
-    def __init__(self, image_ids: np.ndarray, sizes: np.ndarray, labels: tuple[np.ndarray, ...], has_masks: bool):
+    def __init__(self, image_ids: ArrayLike, sizes: ArrayLike, labels: Sequence[ArrayLike], has_masks: bool):
         self.image_ids = np.asarray(image_ids, np.int64)
         self.sizes = np.asarray(sizes, np.int32).reshape(-1, 2)
         self.labels = tuple(np.asarray(each, np.int32) for each in labels)
@@ -169,8 +171,9 @@ class DetectionSource:
     class_names: tuple[str, ...]
     category_ids: np.ndarray
     test_annotations: dict[str, Any]
-    image_counts: np.ndarray | None = None
-    num_images: int | None = None
+    # Never None behind `__post_init__`, which counts.
+    image_counts: np.ndarray = None  # type: ignore[assignment]
+    num_images: int = None  # type: ignore[assignment]
     notes: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -218,7 +221,7 @@ class DetectionSource:
         )
 
 
-def fitting_scale(size: Sequence[int], canvas: Sequence[int], shorter_side: int = 0) -> float:
+def fitting_scale(size: Sequence[int] | np.ndarray, canvas: Sequence[int] | np.ndarray, shorter_side: int = 0) -> float:
     """The largest factor by which an image of `size` fits a canvas, its shorter side at most `shorter_side`.
 
     Args:
