@@ -53,11 +53,6 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-def numbered_folder(stem: Path) -> Path:
-    """`stem` itself, or `stem-2`, `stem-3`, ...: the first that is absent or empty."""
-    return next(folder for folder in numbered_folders(stem) if not folder.exists() or is_empty(folder))
-
-
 def last_numbered_folder(stem: Path) -> Path | None:
     """The last of `stem`, `stem-2`, `stem-3`, ... before the first that is absent or empty."""
     last = None

@@ -7,7 +7,7 @@ import dataclasses
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import features
@@ -104,13 +104,13 @@ class FoundImages:
             if images := [ending for ending in endings if ending in _OTHER_IMAGES]:
                 notes[-1] += f"; {', '.join(sorted(images))} are images: convert them, to JPEG for example"
         if self.written:
-            notes.append(f"what keras-apa wrote itself is left out: {_some(self.written)}")
+            notes.append(f"what keras-apa wrote itself is left out: {some(self.written)}")
         if self.dangling:
-            notes.append(f"links that lead nowhere are left out: {_some(self.dangling)}")
+            notes.append(f"links that lead nowhere are left out: {some(self.dangling)}")
         if self.closed:
-            notes.append(f"folders that cannot be read are left out: {_some(self.closed)}")
+            notes.append(f"folders that cannot be read are left out: {some(self.closed)}")
         if self.loops:
-            notes.append(f"links to a folder that they lie in are not followed: {_some(self.loops)}")
+            notes.append(f"links to a folder that they lie in are not followed: {some(self.loops)}")
         return notes
 
 
@@ -395,6 +395,7 @@ def _each_once(paths: list[str]) -> list[str]:
     return list(first.values())
 
 
-def _some(names: list[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of the names, and how many more there are."""
     others = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + others

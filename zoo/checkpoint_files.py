@@ -75,7 +75,7 @@ def write_state_dict(state, path):
     path = pathlib.Path(path)
     ending = check_ending(path)
     if not path.absolute().parent.is_dir():
-        raise ValueError(f"{str(path)!r} cannot be written: there is no folder {str(path.absolute().parent)!r}.")
+        raise ValueError(f"path must be in a folder that is there; given: {str(path)!r}.")
     # Numbers without an axis are no arrays yet, and safetensors wants the memory in order.
     state = {key: np.array(_to_numpy(value), order="C") for key, value in state.items()}
     for key, array in state.items():
@@ -128,7 +128,7 @@ def check_finite(arrays):
 def _read_file(path):
     ending = check_ending(path)
     if not path.is_file():
-        raise ValueError(f"There is no file {str(path)!r}.")
+        raise ValueError(f"source must be a file that is there; given: {str(path)!r}.")
     if ending == ".safetensors":
         return read_safetensors(path)
     torch = _torch(path)

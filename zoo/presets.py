@@ -130,9 +130,11 @@ def _check_folder(folder, overwrite):
         return
     is_preset = (folder / CONFIG).is_file() and _read_config(folder).get("format") == FORMAT
     if not is_preset:
-        raise ValueError(f"{folder} exists and is not a preset; choose another folder.")
+        raise ValueError(f"folder must be new, empty or a preset; given: {str(folder)!r}. Choose another folder.")
     if not overwrite:
-        raise ValueError(f"{folder} holds a preset; choose another folder, or overwrite=True.")
+        raise ValueError(
+            f"folder must be new or empty; given: {str(folder)!r}, a preset. Choose another folder, or overwrite=True."
+        )
 
 
 def _move(temporary, folder):

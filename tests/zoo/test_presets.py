@@ -138,7 +138,9 @@ def test_a_preset_of_this_backend_loads_on_the_next(saved, tmp_path):
 
 def test_an_existing_preset_is_replaced_only_when_asked(saved):
     model, folder = saved
-    with pytest.raises(ValueError, match="holds a preset; choose another folder, or overwrite=True"):
+    with pytest.raises(
+        ValueError, match="folder must be new or empty; .*, a preset. Choose another folder, or overwrite=True"
+    ):
         save_preset(model, folder)
     save_preset(model, folder, class_names=["a", "b", "c"], overwrite=True)
     assert from_preset(folder).class_names == ("a", "b", "c")
@@ -172,7 +174,9 @@ def test_of_presets_written_at_once_one_stands_whole(overwrite, tmp_path, monkey
         thread.start()
     for thread in threads:
         thread.join()
-    refused = f"{folder} holds a preset; choose another folder, or overwrite=True."
+    refused = (
+        f"folder must be new or empty; given: {str(folder)!r}, a preset. Choose another folder, or overwrite=True."
+    )
     assert sorted(results) == sorted(["saved"] * 4 if overwrite else ["saved", *[refused] * 3])
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
     assert preset_config(folder)["description"] in "0123" and from_preset(folder).count_params() == 3
@@ -180,7 +184,7 @@ def test_of_presets_written_at_once_one_stands_whole(overwrite, tmp_path, monkey
 
 def test_a_folder_with_something_else_is_never_replaced(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="exists and is not a preset"):
+    with pytest.raises(ValueError, match="folder must be new, empty or a preset"):
         save_preset(network(), tmp_path, overwrite=True)
     assert (tmp_path / "thesis.txt").exists()
 

@@ -284,7 +284,7 @@ def test_numbers_without_an_axis_and_tensors_are_written(ending, tmp_path):
     }
     with pytest.raises(ValueError, match="'e' must be an array of numbers; given: dtype <U1"):
         write_state_dict({"e": "x"}, tmp_path / f"e{ending}")
-    with pytest.raises(ValueError, match="cannot be written: there is no folder"):
+    with pytest.raises(ValueError, match="path must be in a folder that is there"):
         write_state_dict({"a": np.ones(2)}, tmp_path / "missing" / f"a{ending}")
     (tmp_path / f"folder{ending}").mkdir()
     with pytest.raises(ValueError, match=f"folder{ending}' cannot be written: "):
@@ -319,7 +319,7 @@ class _Code:
         ("pickle", "is not a checkpoint, or is damaged"),
         ("cut", "cannot be read as a PyTorch checkpoint, or is damaged"),
         ("empty", "cannot be read as a PyTorch checkpoint, or is damaged"),
-        ("absent", "There is no file"),
+        ("absent", "source must be a file that is there"),
         ("list", "net.pth' must hold a mapping from key to tensor; given: list."),
         ("numbers", "net.pth' must map names to tensors; given: 'lr': float."),
         ("ending", "must end in .pth, .pt, .safetensors; given: "),

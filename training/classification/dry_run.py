@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
+from keras_apa._keras_internals import is_decayed
 from training.checks import check_batch_size
 from training.classification.describe import describe_data
 from training.classification.losses import sample_weights
@@ -87,7 +88,7 @@ def summary(recipe: Recipe, model: keras.Model, steps: int, side: int) -> list[s
     """Parameters, memory, steps, what is frozen and what has no weight decay."""
     trained = model.trainable_variables
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    exempt = [variable for variable in trained if not optimizer._use_weight_decay(variable)]
+    exempt = [variable for variable in trained if not is_decayed(optimizer, variable)]
     names = sorted({variable.name for variable in exempt})
     frozen = sum(int(np.prod(v.shape)) for v in model.weights) - sum(int(np.prod(v.shape)) for v in trained)
     images, needed = images_of_a_step(recipe), memory(without_sampler(model), recipe, side)

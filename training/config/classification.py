@@ -346,7 +346,7 @@ class Recipe(Experiment):
     start: StartOptions = StartOptions()
     meta_sampler: MetaSamplerOptions = MetaSamplerOptions()
     loss: LossOptions = LossOptions()
-    optimizer: OptimizerOptions = OptimizerOptions()  # noqa: RUF009 - frozen
+    optimizer: OptimizerOptions = OptimizerOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
 
     def __post_init__(self):

@@ -1,11 +1,16 @@
+import ast
+import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
+import training
 from training.cli.main import parse
 from training.config.classification import AugmentOptions, DataOptions, LossOptions, ModelOptions, Recipe
+from training.config.detection import DetectionRecipe
 from training.config.experiment import OptimizerOptions
 from training.recipes import get_recipe, recipes
 
@@ -126,3 +131,30 @@ def test_the_command_line_tells_a_given_lambda_gradient_from_that_of_the_recipe(
     assert recipe.model.lambda_gradient == "exact" and recipe.title.endswith(", but model.activation relu")
     with pytest.raises(ValueError, match="model.activation 'relu', since only aglu has a lambda; given: 'paper'"):
         parse([*relu, "--model.lambda-gradient", "paper"]).changed_recipe()
+
+
+def test_every_option_of_a_recipe_is_used():
+    """A field that only training/config knows would be an option that does nothing."""
+    package = pathlib.Path(training.__file__).parent
+    files = [path for path in package.rglob("*.py") if path.parent.name != "config" or path.name == "experiment.py"]
+    read = {
+        node.attr
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+    }
+    parts = [Recipe(name="a"), DetectionRecipe(name="a")]
+    parts += [value for part in parts for value in vars(part).values() if dataclasses.is_dataclass(value)]
+    unused = {f"{type(part).__name__}.{field.name}" for part in parts for field in dataclasses.fields(part)}
+    read |= {"gate_normalization", "gate_dropout"}  # `ModelOptions.switches` hands them on by their names
+    unused = {name for name in unused if name.rpartition(".")[2] not in read}
+    assert unused == set()
+
+
+@pytest.mark.parametrize("recipe", ["digits10_lt", "folder", "detection"])
+def test_help_has_no_remarks_for_tools(recipe, capsys):
+    """An option without a docstring of its own gets the comment beside it as its help."""
+    with pytest.raises(SystemExit):
+        parse(["train", recipe, "--help"])
+    printed = capsys.readouterr().out
+    assert "--optimizer.learning-rate" in printed and "noqa" not in printed and "type: ignore" not in printed

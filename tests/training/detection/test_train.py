@@ -170,7 +170,7 @@ def test_a_training_starts_from_a_detector_but_for_the_layers_of_the_classes(tmp
         ),
         ({"roi_heads.box_head.fc7.bias": np.full(16, 1e300)}, {}, "16 of the 16 numbers of roi_heads.box"),
         ({"backbone.body.bn1.running_var": -np.ones(16, "float32")}, {}, "backbone.body.bn1.running_var are negative"),
-        ({}, {"weights": "nowhere.pth"}, "There is no file 'nowhere.pth'"),
+        ({}, {"weights": "nowhere.pth"}, "source must be a file that is there; given: 'nowhere.pth'"),
         ({}, {"weights": "nowhere.keras"}, "the model must be a file that is there; given: 'nowhere.keras'"),
         ({}, {"weights": "resnet50"}, "a PyTorch checkpoint must end in"),
     ],
@@ -218,7 +218,8 @@ def test_a_training_that_goes_on_needs_no_start(tmp_path):
     (tmp_path / "run" / f"{recipe.name}.json").unlink()
     assert run_train(short, **run) == 0 and "Going on from step 3 of 3" in console.file.getvalue()
     with pytest.raises(
-        UsageError, match=r"model.weights must be the weights of a detector; given: .* There is no file"
+        UsageError,
+        match=r"model.weights must be the weights of a detector; given: .* source must be a file that is there",
     ):
         run_train(short, **{**run, "output": tmp_path / "other"})
     assert not (tmp_path / "other").exists()
@@ -226,7 +227,8 @@ def test_a_training_that_goes_on_needs_no_start(tmp_path):
     for checkpoint in (tmp_path / "run" / "checkpoints").glob("*.npz"):
         checkpoint.write_bytes(b"damaged")
     with pytest.raises(
-        UsageError, match=r"model.weights must be the weights of a detector; given: .* There is no file"
+        UsageError,
+        match=r"model.weights must be the weights of a detector; given: .* source must be a file that is there",
     ):
         run_train(short, **run)
 

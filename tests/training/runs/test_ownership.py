@@ -17,7 +17,7 @@ import pytest
 from training.cli.main import main
 from training.cli.train import _differs_from
 from training.engine.callbacks import TensorBoardLog
-from training.files import atomic_path, existing_folders, numbered_folder
+from training.files import atomic_path, existing_folders, last_numbered_folder
 from training.recipes import get_recipe
 from training.runs.folder import (
     CHECKPOINTS,
@@ -251,7 +251,7 @@ def test_a_folder_with_the_files_of_a_killed_owner_counts_as_empty(tmp_path):
     for name in (".lock", ".owner.json"):
         (tmp_path / "run").mkdir(exist_ok=True)
         (tmp_path / "run" / name).touch()
-    assert numbered_folder(tmp_path / "run") == tmp_path / "run"
+    assert last_numbered_folder(tmp_path / "run") is None
     assert chosen(tmp_path / "run") == ("run", None)
 
 

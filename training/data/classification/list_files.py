@@ -15,12 +15,11 @@ from training.data.classification.source import Source, refuse_empty_classes
 from training.data.decoding import unreadable_images
 from training.data.json_files import category_name, entry_of, read_annotation_file, read_bytes
 from training.files import missing_files
+from training.image_files import some
 from zoo import Preprocessing
 from zoo.preprocessing import imagenet
 
 __all__ = ["inaturalist_json", "list_files", "read_list"]
-
-_SHOWN = 5
 
 
 def list_files(
@@ -219,7 +218,7 @@ def _check_files(part, paths):
     missing = missing_files(paths)
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of the {len(paths)} images that the {part} list names are not there: {_some(missing)}. "
+            f"{len(missing)} of the {len(paths)} images that the {part} list names are not there: {some(missing)}. "
             "Is root the folder that the paths of the list start from?"
         )
 
@@ -293,11 +292,6 @@ def _annotations(contents, file, root, num_classes):
         paths.append(os.path.join(os.fspath(root), entry_of(image, "file_name", str, place)))
         labels.append(category[number])
     return paths, np.array(labels, dtype=np.int32)
-
-
-def _some(paths):
-    others = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(paths[:_SHOWN]) + others
 
 
 def _shortened(text):
