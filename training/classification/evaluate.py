@@ -48,19 +48,19 @@ def evaluate(model: keras.Model, source: Source, options: EvaluationOptions | No
     offset = sum(
         layer.tau * keras_apa.layers.prior_correction(layer.class_counts, layer.variant) for layer in corrections
     )
-    labels = []
+    batches_of_labels = []
     found: dict[str, list[np.ndarray]] = {"corrected": [], "uncorrected": []}
     with naming_unreadable(source):
         for images, targets in batches:
             # Batch by batch: the logits of all images times thousands of classes do not fit into memory.
             logits = np.asarray(keras.ops.convert_to_numpy(model.predict_on_batch(images.numpy())), "float64")
-            labels.append(targets.numpy())
+            batches_of_labels.append(targets.numpy())
             found["corrected"].append(_highest(logits))
             if corrections:
                 found["uncorrected"].append(_highest(logits - offset))
-    true = np.concatenate(labels)
+    labels = np.concatenate(batches_of_labels)
     accuracies = {
-        name: _accuracies(true, np.concatenate(best), source.class_counts, options)
+        name: _accuracies(labels, np.concatenate(best), source.class_counts, options)
         for name, best in found.items()
         if best
     }
