@@ -59,7 +59,7 @@ def segmentation_of(annotation: Mapping[str, Any]) -> Any:
         if isinstance(segmentation, dict) and isinstance(size := segmentation.get("size"), list | tuple):
             # As a whole number may have become in a table: 48.0.
             sides = [
-                int(side) if isinstance(side, float | np.number) and side == np.floor(side) else side for side in size
+                int(side) if isinstance(side, float | np.number) and float(side).is_integer() else side for side in size
             ]
             segmentation = {**segmentation, "size": sides}
         return None if isinstance(segmentation, dict | str) and not segmentation else segmentation

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
 from training.data.detection.coco import coco_source
-from training.data.detection.coco_fields import federated_notes, object_area
+from training.data.detection.coco_fields import federated_notes, object_area, segmentation_of
 from training.data.detection.masks import decode_mask, encode_mask
 from training.detection.describe import describe_detection_data
 from training.detection.metrics import evaluate_detections
@@ -400,3 +400,9 @@ def test_polygons_in_shares_of_the_image_do_not_make_corners_of_the_boxes(source
         ValueError, match=r"the segmentation must lie in its bbox .*, both in pixels; given: x from 0.05 to "
     ):
         source(value)
+
+
+@pytest.mark.parametrize("side", [float("inf"), float("nan"), 4.5])
+def test_a_side_that_is_no_whole_number_is_left_for_the_check_that_names_it(side):
+    sizes = segmentation_of({"segmentation": {"size": [side, 48.0], "counts": "a"}})["size"]
+    assert repr(sizes) == repr([side, 48])
