@@ -108,7 +108,8 @@ def aglu(x: TensorLike, kappa: TensorLike, lam: TensorLike, lambda_gradient: Lam
             `eta` is the second factor of the formula above.
 
             `"exact"` is the derivative `x * eta / lam^2 * (log(1 + w) - w / (1 + w))`. It is bounded at `lam = 0`.
-            Below 0 the gradient is the one at 0, and only gradients that increase `lam` in a descent step pass.
+            Below 0 the gradient is the one at 0, and only gradients that increase `lam` in a descent step pass
+            through.
 
             `"paper"` reproduces the training of the published AGLU classification networks. It is Eq. 8 of the paper,
             `-x * eta / lam^2 * w / (1 + w)`, for `lam > 0`, and 0 for `lam <= 0`. Eq. 8 lacks the term `log(1 + w)`,

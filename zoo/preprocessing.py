@@ -41,7 +41,7 @@ class Preprocessing:
 
     Returns:
         A float32 tensor `(batch, height, width, channels)`, or `(batch, channels, height, width)` for
-            `"channels_first"`. A single image has no batch axis.
+        `"channels_first"`. A single image has no batch axis.
 
     Raises:
         ValueError: If a size is not positive, if the crop is larger than the resized image, if the number of channels

@@ -41,15 +41,15 @@ def create_model(name, /, weights=None, **options):
             `None` for start values.
 
             The name of published weights of this network (`zoo.list_weights()`). The model then takes their options
-                and preprocessing.
+            and preprocessing.
 
             The path of weights for this very network: `.weights.h5`, `.keras`, or a PyTorch checkpoint (`.pth`,
-                `.pt`, `.safetensors`). The options of a `.keras` file must be those given here. The model takes its
-                preprocessing, and with its classifier also its class names and prior correction. The other files hold
-                only tensors, so an activation or gate without parameters cannot be checked.
+            `.pt`, `.safetensors`). The options of a `.keras` file must be those given here. The model takes its
+            preprocessing, and with its classifier also its class names and prior correction. The other files hold
+            only tensors, so an activation or gate without parameters cannot be checked.
 
             If `classes` differs from the number of classes of the weights, the classifier is new, and a warning says
-                so.
+            so.
         classes: The number of classes. `None` takes that of the weights. Without weights it is 1000, or 100 for the
             networks for small images.
         activation: `"relu"`, `"aglu"`, the name of any Keras activation, or a layer such as
