@@ -71,7 +71,8 @@ class FasterRCNN(DetectorTrainer):
     * `"boxes"` `(batch, N, 4)`: xyxy, in pixels of the given images.
     * `"labels"` `(batch, N)`: labels `0..num_classes - 1`, -1 for padding.
     * `"ignored"` `(batch, N)`, optional: bool, regions in which nothing is a negative. Such an entry needs no label.
-    * `"image_size"`, optional: for images without one.
+    * `"image_size"` `(batch, 2)`, optional: heights and widths in pixels. It is used if the inputs have no
+      `"image_size"`.
 
     An object with another label or without area is treated as padding and has no loss. `fit` first checks arrays for
     such objects. Check the batches of a generator or of tf.data with `zoo.detection.check_targets`.
