@@ -1,7 +1,7 @@
-"""What is known about a class distribution: the number of training images of each class, and what follows.
+"""Class counts: the number of training images of each class, and the quantities that follow from it.
 
-Losses, metrics and samplers take `class_counts` as a `ClassCounts`, a sequence, an array or a mapping, and
-read them with `as_class_counts`. Everything here is numpy: it is computed once, before training.
+Losses, metrics and samplers take `class_counts` as a `ClassCounts`, a sequence, an array or a mapping, and read them
+with `as_class_counts`. Everything here is numpy: it is computed once, before training.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Accuracy that is not ruled by the frequent classes: by shot group, and as the mean over classes.
+"""Accuracy that frequent classes do not dominate: by shot group, and as the mean over classes.
 
-Both metrics add up, for each class, the weights of its samples and of its correctly classified samples.
-Nothing is averaged before the end, so ragged last batches and sample weights are exact, and no number is read
-back from the device before somebody asks for the result.
+Both metrics add up, for each class, the weights of its samples and of its correctly classified samples. They average
+only at the end, so ragged last batches and sample weights are exact. They read no number back from the device until
+you ask for the result.
 """
 
 from __future__ import annotations

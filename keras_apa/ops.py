@@ -8,13 +8,13 @@ With `u = log(lambda) - kappa * x` and `eta` the Adaptive Parametric Activation 
     d log(eta)/dkappa  = x * sigmoid(u) / lambda
     d log(eta)/dlambda = (softplus(u) - sigmoid(u)) / lambda ** 2
 
-and everything else here follows from the product rule. All of it is evaluated in float32 for half-precision
-inputs (in float64 for float64 inputs), and cast back to the dtype of `x`. A Python number as `x` takes the dtype of
-`kappa` or `lam` if one of them is a floating-point tensor or array.
+The other gradients follow from the product rule. Half-precision inputs are computed in float32 (float64 inputs in
+float64), and the result has the dtype of `x`. A Python number as `x` takes the dtype of `kappa` or `lam` if one of
+them is a floating-point tensor or array.
 
-Every function works eagerly, compiled, in symbolic (`keras.KerasTensor`) calls and for second derivatives
-(JAX: reverse over reverse, `jax.jacrev(jax.grad(f))`; `jax.hessian` needs forward mode, which a function with a
-hand-written reverse rule does not have). `jax.vmap`, `torch.func.vmap` and `tf.vectorized_map` work.
+Every function works eagerly, compiled, in symbolic (`keras.KerasTensor`) calls and for second derivatives. On JAX,
+use reverse over reverse for these, `jax.jacrev(jax.grad(f))`: `jax.hessian` needs forward mode, which functions with
+a hand-written reverse rule do not have. `jax.vmap`, `torch.func.vmap` and `tf.vectorized_map` work.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Class counts as benchmarks have them: long tails that fall exponentially, as a power, or in one step."""
+"""Class counts of benchmarks: long tails that fall exponentially, as a power, or in one step."""
 
 from __future__ import annotations
 

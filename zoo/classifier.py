@@ -1,4 +1,4 @@
-"""The class of the zoo's models: a functional model that knows its classes and the images it wants."""
+"""The class of the zoo's models: a functional model with class names and image preprocessing."""
 
 import os
 from collections.abc import Mapping, Sequence

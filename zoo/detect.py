@@ -1,4 +1,4 @@
-"""Which network a PyTorch checkpoint belongs to, told from its keys and shapes."""
+"""Detects the network that a PyTorch checkpoint belongs to, from its keys and shapes."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Files from the network, fetched once: resumed when cut, verified, and whole or not there."""
+"""Files from the network, fetched once: interrupted downloads resume, and every file is verified and complete."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""What has to be done to an image before a network sees it, as data that travels with the model."""
+"""Image preprocessing for the networks, as data that travels with the model."""
 
 import dataclasses
 import math

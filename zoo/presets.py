@@ -1,4 +1,4 @@
-"""A trained model as a folder: configuration, weights, what goes in, what comes out, what it measured.
+"""A trained model as a folder: its configuration, weights, preprocessing, class names and metrics.
 
     NAME/config.json          the model as Keras serializes it, preprocessing, class names, metrics, versions
     NAME/model.weights.h5     or model.safetensors

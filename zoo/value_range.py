@@ -1,8 +1,8 @@
-"""A warning, once a model, where images have values of another range than the model wants.
+"""A warning, once per model, if images have values of another range than the model wants.
 
-Only what lies on the host is looked at, and of it a sample: NumPy arrays, lists, the first batch of a generator, and
-eager tensors on a CPU. Nothing happens within a compiled step, and nothing waits for an accelerator. AutoGraph reads
-these functions where a preprocessing stands in tf.data: it knows no `:=`.
+It looks only at a sample of values on the host: NumPy arrays, lists, the first batch of a generator, and eager
+tensors on a CPU. It does nothing within a compiled step and does not wait for an accelerator. AutoGraph reads these
+functions if a preprocessing is part of tf.data, and AutoGraph does not know `:=`.
 """
 
 import contextlib

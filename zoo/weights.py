@@ -1,8 +1,8 @@
-"""Published weights: where each file is, for which network and options, what it measured, and how it is loaded.
+"""Published weights: the link of each file, its network and options, its published accuracy, and how to load it.
 
-The files are their authors': of Adaptive Parametric Activation (kostas1515/AGLU) and of Balanced Meta-Softmax
-(jiawei-ren/BalancedMetaSoftmax-Classification). They are fetched from where the authors put them, and this project's
-licence does not cover them.
+The files belong to their authors: those of Adaptive Parametric Activation (kostas1515/AGLU) and of Balanced
+Meta-Softmax (jiawei-ren/BalancedMetaSoftmax-Classification). They are fetched from the authors' links, and this
+project's licence does not cover them.
 """
 
 import dataclasses

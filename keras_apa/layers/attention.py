@@ -1,6 +1,6 @@
-"""Attention gates: which channels (SqueezeExcite, ChannelAttention) and which positions (SpatialAttention) pass.
+"""Attention gates over channels (SqueezeExcite, ChannelAttention) and over positions (SpatialAttention).
 
-Every gate multiplies its input by values of an activation that `gate=` selects: sigmoid, the learned APA, Gumbel,
+Every gate multiplies its input by the values of an activation. `gate=` selects it: sigmoid, the learned APA, Gumbel,
 or any layer.
 """
 

@@ -1,8 +1,8 @@
 """State of losses: random draws and running counts, and how `fit` carries them.
 
-Keras gives a `Loss` no place for variables. On TensorFlow and PyTorch they are updated all the same; on JAX
-the compiled step of `fit` carries only what belongs to the model. `attach_loss_state` makes the state of a
-loss belong to it.
+Keras has no place for the variables of a `Loss`. TensorFlow and PyTorch update them all the same. On JAX, the
+compiled step of `fit` carries only the variables of the model. `attach_loss_state` makes the state of a loss part of
+the model.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ class FasterRCNN(DetectorTrainer):
     # Stages, each for itself
 
     def read_images(self, inputs):
-        """`(network inputs, image size or None, (height, width) of the batch)` from what the model is called with."""
+        """`(network inputs, image size or None, (height, width) of the batch)` from the inputs of the model."""
         images, size = (inputs["images"], inputs.get("image_size")) if isinstance(inputs, dict) else (inputs, None)
         check_image_shape(images, self.strides[-1])
         return self.preprocessing.normalize(images, size), size, tuple(images.shape[1:3])
@@ -223,7 +223,7 @@ class FasterRCNN(DetectorTrainer):
         return self.fpn(maps)
 
     def anchors(self, size, maps):
-        """The anchors of every level for maps of a batch of `size` `(height, width)`."""
+        """The anchors of every level, for the maps of a batch of `size` `(height, width)`."""
         options = self.options
         grids = [tuple(x.shape[1:3]) for x in maps]
         return pyramid_anchors(size, grids, options.anchor_sizes, options.anchor_ratios, options.anchor_rounding)
@@ -386,12 +386,13 @@ class FasterRCNN(DetectorTrainer):
     def export(self, filepath, format="tf_saved_model", **options):
         """Write the detector for a server: `zoo.export(detector, filepath, format, **options)`.
 
-        Returns: The path of the version's folder.
+        A test runs the longer example of docs/detection.md.
+
+        Returns:
+            The path of the version's folder.
 
         >>> detector.export("models/birds", image_size=(64, 96)).name  # doctest: +SKIP
         '1'
-
-        A test runs the longer example of docs/detection.md.
         """
         return export_detector(self, filepath, format, **options)
 
