@@ -97,9 +97,9 @@ def read_targets(targets, num_classes, padded_size, image_size=None):
 def check_targets(targets, num_classes, padded_size=None, mask_format=None, names=None):
     """Raise a ValueError that says what is wrong with the targets of a batch, before it is trained on.
 
-    The function checks keys and shapes and finds labels that are not a class, NaN, boxes without width or height,
-    boxes that lie outside the image, boxes that look like xywh or like shares of the image, and masks of another
-    size.
+    The function checks keys and shapes. It finds labels that are not a class, NaN, and masks of another size. It also
+    finds boxes that have no width or height, that lie outside the image, or that look like xywh or like shares of the
+    image.
 
     Args:
         targets: A dict of NumPy arrays, with the targets of `FasterRCNN` or `MaskRCNN`.
