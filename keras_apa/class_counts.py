@@ -1,7 +1,7 @@
-"""What is known about a class distribution: the number of training images of each class, and what follows.
+"""Class counts: the number of training images of each class, and the quantities that follow from it.
 
-Losses, metrics and samplers take `class_counts` as a `ClassCounts`, a sequence, an array or a mapping, and
-read them with `as_class_counts`. Everything here is numpy: it is computed once, before training.
+Losses, metrics and samplers take `class_counts` as a `ClassCounts`, a sequence, an array or a mapping, and read them
+with `as_class_counts`. Everything here is numpy: it is computed once, before training.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ class ClassCounts:
     r"""Number of training images of each class; immutable.
 
     Args:
-        counts: Non-negative whole numbers, one a class, in class order. A class may have none: what cannot be
-            computed then (`class_balanced_weights`, most losses) raises and names the class.
-        names: Class names in the same order, for messages and reports; `None` if there are none. What UTF-8 cannot
-            hold, as in a folder's name in other bytes, becomes text such as `\xe9`.
+        counts: Non-negative whole numbers, one per class, in class order. A class may have no images. Most losses and
+            `class_balanced_weights` cannot use such a class; they raise an error that names it.
+        names: Class names in the same order, for messages and reports, or `None`. A name may contain bytes that are
+            not UTF-8, for example if it is a folder's name. These bytes become text such as `\xe9`.
 
     Attributes:
-        counts: int64 array of shape `(num_classes,)`, read-only.
-        names: Tuple of strings, or `None`.
+        counts: A read-only int64 array of shape `(num_classes,)`.
+        names: A tuple of strings, or `None`.
 
     Raises:
-        ValueError: Counts that are negative, not whole or not one-dimensional; names of another length.
+        ValueError: If the counts are negative, not whole or not one-dimensional, or if there are more or fewer names
+            than counts.
 
     >>> counts = ClassCounts([500, 60, 5], names=["cat", "dog", "emu"])
     >>> counts
@@ -90,11 +91,15 @@ class ClassCounts:
 
         Args:
             labels: Integers from 0 to `num_classes - 1`, of shape `(N,)` or `(N, 1)`.
-            num_classes: Number of classes; by default the number of `names`, else the largest label + 1.
-            names: Class names.
+            num_classes: The number of classes. The default is the number of `names`, or without names the largest
+                label + 1.
+            names: The class names.
+
+        Returns:
+            A `ClassCounts`.
 
         Raises:
-            ValueError: A label outside the classes; its value and place are named.
+            ValueError: If a label is outside the classes. The message names its value and position.
 
         >>> ClassCounts.from_labels([0, 2, 2], num_classes=4).counts.tolist()
         [1, 0, 2, 0]
@@ -127,14 +132,19 @@ class ClassCounts:
     def from_mapping(
         cls, mapping: Mapping[str, int] | Mapping[int, int], num_classes: int | None = None
     ) -> ClassCounts:
-        """Reads `{name: count}` (classes in the order given) or `{index: count}` (an absent index has none).
+        """Reads `{name: count}`, with classes in the given order, or `{index: count}`. An absent index has count 0.
 
         Args:
-            mapping: All keys strings, or all keys integers from 0; a `collections.Counter` of labels serves.
-            num_classes: Number of classes; by default the number of names or the largest index + 1.
+            mapping: A mapping whose keys are all strings, or all integers from 0. A `collections.Counter` of labels
+                works too.
+            num_classes: The number of classes. The default is the number of names or the largest index + 1.
+
+        Returns:
+            A `ClassCounts`.
 
         Raises:
-            ValueError: Mixed keys, a negative index, or an index or number of names against `num_classes`.
+            ValueError: If strings and integers are mixed, if an index is negative, or if an index or the number of
+                names does not fit `num_classes`.
 
         >>> ClassCounts.from_mapping({"cat": 500, "emu": 5}).names
         ('cat', 'emu')
@@ -153,24 +163,24 @@ class ClassCounts:
 
     @property
     def prior(self) -> NDArray[np.float64]:
-        """Share of each class, `n / sum(n)`, float64."""
+        """The share of each class, `n / sum(n)`, float64."""
         if not self.total:
             raise ValueError("counts must not all be 0 for a prior; given: no images.")
         return self.counts / float(self.total)
 
     @property
     def imbalance_factor(self) -> float:
-        """Largest count over smallest count; infinite if a class has none."""
+        """The largest count divided by the smallest. It is infinite if a class has no images."""
         smallest = int(self.counts.min())
         return int(self.counts.max()) / smallest if smallest else float("inf")
 
     def effective_numbers(self, beta: float) -> NDArray[np.float64]:
         """Effective number of images of each class, `(1 - beta^n) / (1 - beta)`, float64.
 
-        1 for every class at `beta = 0`, towards `n` as `beta` approaches 1.
+        At `beta = 0` it is 1 for every class that has images. As `beta` approaches 1, it approaches `n`.
 
         Args:
-            beta: From 0 up to, but not including, 1; usual values are 0.99 to 0.9999.
+            beta: From 0 up to, but not including, 1. Usual values are 0.99 to 0.9999.
 
         Source: Class-Balanced Loss Based on Effective Number of Samples (CVPR 2019), Eq. 3.
         """
@@ -184,7 +194,7 @@ class ClassCounts:
         """Weights proportional to `1 / effective_numbers(beta)` that sum to the number of classes, float64.
 
         Raises:
-            ValueError: A class without images.
+            ValueError: If a class has no images.
 
         Source: Class-Balanced Loss Based on Effective Number of Samples (CVPR 2019), section 4.
         """
@@ -193,10 +203,10 @@ class ClassCounts:
         return inverse * (self.num_classes / inverse.sum())
 
     def shot_groups(self, many_threshold: float = 100, few_threshold: float = 20) -> dict[str, NDArray[np.intp]]:
-        """Class indices by training count: `many` above one threshold, `few` below the other.
+        """Class indices by training count: `many` above one threshold, `few` below the other, `medium` between.
 
-        The rest is `medium`, the thresholds themselves (100 and 20) too, as in the papers' evaluation. A
-        class without images is few.
+        A class with exactly as many images as a threshold (100 and 20 by default) is `medium`, as in the papers'
+        evaluation. A class without images is `few`.
         """
         for name, value in (("many_threshold", many_threshold), ("few_threshold", few_threshold)):
             if not isinstance(value, numbers.Real) or isinstance(value, bool):
@@ -215,7 +225,7 @@ class ClassCounts:
     def lvis_frequency_groups(self) -> dict[str, NDArray[np.intp]]:
         """Class indices by LVIS's groups of image counts: `rare` 1-10, `common` 11-100, `frequent` above 100.
 
-        A class without images is in none of them.
+        A class without images is in none of these groups.
         """
         return {
             "rare": np.flatnonzero((self.counts >= 1) & (self.counts <= LVIS_RARE)),
@@ -224,11 +234,11 @@ class ClassCounts:
         }
 
     def smoothed(self, pseudo_count: int = 1) -> ClassCounts:
-        """The same with `pseudo_count` added to every class, which makes classes without images usable."""
+        """A copy with `pseudo_count` added to every class. Use it if a class has no images."""
         return ClassCounts(self.counts + check_integer(pseudo_count, "pseudo_count", low=1), self.names)
 
     def describe(self, index: int) -> str:
-        """`class 3`, or `class 3 ('emu')` where there are names."""
+        """The text `class 3`, or `class 3 ('emu')` if there are names."""
         return _describe(index, self.names)
 
     def __len__(self) -> int:
@@ -260,17 +270,20 @@ class ClassCounts:
 def as_class_counts(
     value: ClassCountsLike, num_classes: int | None = None, argument: str = "class_counts", allow_zero: bool = False
 ) -> ClassCounts:
-    """Reads class counts from whatever a caller has them in.
+    """Reads class counts in any of the forms that losses, metrics and samplers accept.
 
     Args:
         value: `ClassCounts`, a sequence or array of counts in class order, or a mapping (see `from_mapping`).
-        num_classes: Number of classes that is expected, if known.
-        argument: Name of the caller's argument, for its messages.
+        num_classes: The expected number of classes, if it is known.
+        argument: The name of the caller's argument, for error messages.
         allow_zero: Whether a class may have no images.
 
+    Returns:
+        A `ClassCounts`.
+
     Raises:
-        ValueError: Counts of another number of classes, negative or not whole, or zero without `allow_zero`;
-            names `argument`, the class and what to do.
+        ValueError: If the number of classes differs from `num_classes`, if a count is negative or not whole, or if it
+            is 0 without `allow_zero`. The message names `argument` and the class, and says what to do.
 
     >>> as_class_counts({"cat": 500, "emu": 5}, num_classes=2).total
     505

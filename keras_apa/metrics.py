@@ -1,8 +1,8 @@
-"""Accuracy that is not ruled by the frequent classes: by shot group, and as the mean over classes.
+"""Accuracy that frequent classes do not dominate: by shot group, and as the mean over classes.
 
-Both metrics add up, for each class, the weights of its samples and of its correctly classified samples.
-Nothing is averaged before the end, so ragged last batches and sample weights are exact, and no number is read
-back from the device before somebody asks for the result.
+Both metrics add up, for each class, the weights of its samples and of its correctly classified samples. They average
+only at the end, so ragged last batches and sample weights are exact. They read no number back from the device until
+you ask for the result.
 """
 
 from __future__ import annotations
@@ -47,15 +47,16 @@ class _PerClassAccuracy(keras.metrics.Metric):
         """Adds a batch.
 
         Args:
-            y_true: Integer labels of shape `(...)` or `(..., 1)`, or one-hot or soft labels `(...,
-                num_classes)`, of which the largest entry counts.
-            y_pred: Logits or probabilities `(..., num_classes)`. A row with a NaN in it counts as wrong.
+            y_true: Integer labels of shape `(...)` or `(..., 1)`, or one-hot or soft labels `(..., num_classes)`,
+                whose largest entry is the label.
+            y_pred: Logits or probabilities `(..., num_classes)`. A row that contains NaN counts as wrong.
             sample_weight: Numbers that broadcast to the labels, or `None`.
 
         Raises:
-            ValueError: Shapes that do not fit; labels that are no class, where they are in host memory and
-                not inside a compiled step. For compiled steps see `keras_apa.losses.trusted_labels`. Elsewhere such
-                a label makes every result NaN, until the state is reset.
+            ValueError: If the shapes do not fit, or if a label is not a class. Labels are checked here only if they
+                are in host memory and outside a compiled step. For compiled steps see
+                `keras_apa.losses.trusted_labels`. Elsewhere, such a label makes every result NaN until the state is
+                reset.
         """
         check_targets_are_numbers(y_true)
         dtype = self._total.dtype
@@ -126,7 +127,7 @@ class _PerClassAccuracy(keras.metrics.Metric):
         return tuple(v[0] + _CARRY * v[1] for v in (self._correct, self._total))
 
     def per_class_accuracy(self) -> Tensor:
-        """Accuracy of each class, tensor `(num_classes,)`; NaN for a class without samples so far."""
+        """Accuracy of each class, a tensor `(num_classes,)`. A class without samples so far is NaN."""
         correct, total = self._sums()
         seen = ops.not_equal(total, 0)
         return ops.where(seen, correct / ops.where(seen, total, 1.0), float("nan"))
@@ -150,41 +151,43 @@ class _PerClassAccuracy(keras.metrics.Metric):
 class ShotAccuracy(_PerClassAccuracy):
     """Top-1 accuracy by how many training images a class has: `many`, `medium`, `few`, and `all`.
 
-    A group's number is the unweighted mean of its classes' accuracies, over the classes that the evaluated
-    labels contain: `many` are the classes with more than `many_threshold` training images, `few` those with
-    fewer than `few_threshold`, `medium` the others, both thresholds included. `all` is the accuracy over
-    samples: on the balanced test sets of the papers that is also the mean over classes, elsewhere see
-    `MeanClassAccuracy`.
+    `many` are the classes with more than `many_threshold` training images, `few` those with fewer than
+    `few_threshold`. `medium` are the others, both thresholds included. The accuracy of a group is the unweighted mean
+    of the accuracies of its classes. Only classes that the evaluated labels contain count, and a group without any is
+    NaN (the authors' script prints 0 there).
 
-    `result()` is a dictionary, which `fit` and `evaluate` log as entries of their own, `val_few` and so on; where a
-    model has two of these metrics, with the names of their outputs, `val_species_few`, or their own, and with its own
-    where another metric has the name of an entry but not its number. A group without evaluated classes is NaN (the
-    authors' script prints 0 there).
+    `all` is the accuracy over samples. On the balanced test sets of the papers, it is also the mean over classes. For
+    other test sets, see `MeanClassAccuracy`.
 
-    Keras cannot tell whether an entry of a dictionary is to rise: `EarlyStopping("val_few", mode="max")`, and so for
-    `ModelCheckpoint` and `ReduceLROnPlateau`. With `group="few"` the metric is that number alone, of the name `few`,
-    and no mode is needed; in a model of several outputs Keras finds the direction of no metric, so there it is.
-    KerasTuner knows no direction of other metrics than Keras's:
-    `keras_tuner.Objective("val_few", "max")`. A callback that monitors NaN never sees an improvement; a metric of
-    one group warns if labels had none of its classes.
+    `result()` is a dictionary. `fit` and `evaluate` log each entry under its own name, such as `val_few`. If a model
+    has two of these metrics, the names of their outputs are added, as in `val_species_few`, or their own names. The
+    metric's own name is also added if another metric has the name of an entry but measures something else.
+
+    Keras cannot tell whether an entry of a dictionary should rise. Pass the mode:
+    `EarlyStopping("val_few", mode="max")`, and the same for `ModelCheckpoint` and `ReduceLROnPlateau`. For
+    KerasTuner, which knows the direction of Keras's own metrics only, write
+    `keras_tuner.Objective("val_few", "max")`.
+
+    With `group="few"`, the metric is that one number, its name is `few`, and you need no mode. In a model with
+    several outputs you still need it, because Keras finds no metric's direction there. A callback that monitors NaN
+    never sees an improvement. A metric with a `group` warns if there were labels, but none of that group's classes.
 
     Args:
-        class_counts: Training images of each class: `ClassCounts`, a sequence or a mapping. A class may have
-            none.
+        class_counts: The number of training images of each class, as `ClassCounts`, a sequence or a mapping. 0 is
+            allowed.
         many_threshold: Classes with more images are many-shot.
         few_threshold: Classes with fewer images are few-shot.
-        ignore_class: Integer label whose samples are left out, or `None`.
-        prefix: Put before the entries' names.
-        name: As for every Keras metric; by default `shot_accuracy`, or `prefix` and `group`.
+        ignore_class: Samples with this integer label are left out. `None` keeps all samples.
+        prefix: Text to put before the names of the entries.
+        name: The name of the metric. The default is `shot_accuracy`, or `prefix` and `group` if there is a group.
         dtype: As for every Keras metric.
-        group: `"many"`, `"medium"`, `"few"` or `"all"`: the result is this number, and no dictionary.
+        group: `"many"`, `"medium"`, `"few"` or `"all"`. The result is then this number instead of a dictionary.
 
     Raises:
-        ValueError: Counts that are none, crossed thresholds, a group that no class is in; in `update_state`, shapes
-        or labels that do not fit.
+        ValueError: If the counts are not valid, if `many_threshold` is below `few_threshold`, or if no class is in
+            `group`. `update_state` raises it if shapes or labels do not fit.
 
-    Source: Large-Scale Long-Tailed Recognition in an Open World (CVPR 2019), section 4, and its function
-    `shot_acc`.
+    Source: Large-Scale Long-Tailed Recognition in an Open World (CVPR 2019), section 4, and its function `shot_acc`.
 
     >>> metric = ShotAccuracy(class_counts=[500, 60, 5])
     >>> metric.update_state([0, 0, 1, 2], [[9., 0, 0], [9, 0, 0], [0, 9, 0], [9, 0, 0]])
@@ -226,7 +229,7 @@ class ShotAccuracy(_PerClassAccuracy):
         self._told = False
 
     def result(self) -> Tensor | dict[str, Tensor]:
-        """A dict of scalar tensors: `many`, `medium`, `few` and `all`; that of `group` alone if it is given."""
+        """A dict of scalar tensors, `many`, `medium`, `few` and `all`. With `group`, one scalar tensor."""
         if self.group in self._members:
             return self._mean_over_seen(self._members[self.group])
         correct, total = (ops.sum(sums) for sums in self._sums())
@@ -268,7 +271,7 @@ class ShotAccuracy(_PerClassAccuracy):
         return ours == {**theirs, "group": group}
 
     def reset_state(self) -> None:
-        """Forgets all samples; warns, once, if labels had no class of `group`, so that the result was NaN."""
+        """Forgets all samples. Warns, once, if the result was NaN because no label was of a class in `group`."""
         if self.group in self._members and not self._told and not has_stateless_scope():
             try:
                 total = ops.convert_to_numpy(self._sums()[1])
@@ -299,17 +302,17 @@ class ShotAccuracy(_PerClassAccuracy):
 class MeanClassAccuracy(_PerClassAccuracy):
     """Unweighted mean of the classes' accuracies (balanced accuracy, macro recall).
 
-    `1/K * sum over c of correct_c / total_c`, over the K classes that the evaluated labels contain; NaN
-    before the first. Equals scikit-learn's `balanced_accuracy_score`, with `sample_weight` too.
+    `1/K * sum over c of correct_c / total_c`, over the K classes that the evaluated labels contain. It equals
+    scikit-learn's `balanced_accuracy_score`, also with `sample_weight`. Before the first sample it is NaN.
 
     Args:
-        num_classes: Number of classes, the width of the predictions.
-        ignore_class: Integer label whose samples are left out, or `None`.
+        num_classes: The number of classes, which is the width of the predictions.
+        ignore_class: Samples with this integer label are left out. `None` keeps all samples.
         name, dtype: As for every Keras metric.
 
     Raises:
-        ValueError: `num_classes` that is not a positive integer; in `update_state`, shapes or labels that do
-        not fit.
+        ValueError: If `num_classes` is not a positive integer. `update_state` raises it if shapes or labels do not
+            fit.
 
     >>> metric = MeanClassAccuracy(num_classes=2)
     >>> metric.update_state([0, 0, 0, 1], [[9., 0], [9, 0], [9, 0], [9, 0]])

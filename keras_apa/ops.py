@@ -8,13 +8,13 @@ With `u = log(lambda) - kappa * x` and `eta` the Adaptive Parametric Activation 
     d log(eta)/dkappa  = x * sigmoid(u) / lambda
     d log(eta)/dlambda = (softplus(u) - sigmoid(u)) / lambda ** 2
 
-and everything else here follows from the product rule. All of it is evaluated in float32 for half-precision
-inputs (in float64 for float64 inputs), and cast back to the dtype of `x`. A Python number as `x` takes the dtype of
-`kappa` or `lam` if one of them is a floating-point tensor or array.
+The other gradients follow from the product rule. Half-precision inputs are computed in float32 (float64 inputs in
+float64), and the result has the dtype of `x`. A Python number as `x` takes the dtype of `kappa` or `lam` if one of
+them is a floating-point tensor or array.
 
-Every function works eagerly, compiled, in symbolic (`keras.KerasTensor`) calls and for second derivatives
-(JAX: reverse over reverse, `jax.jacrev(jax.grad(f))`; `jax.hessian` needs forward mode, which a function with a
-hand-written reverse rule does not have). `jax.vmap`, `torch.func.vmap` and `tf.vectorized_map` work.
+Every function works eagerly, compiled, in symbolic (`keras.KerasTensor`) calls and for second derivatives. On JAX,
+use reverse over reverse for these, `jax.jacrev(jax.grad(f))`: `jax.hessian` needs forward mode, which functions with
+a hand-written reverse rule do not have. `jax.vmap`, `torch.func.vmap` and `tf.vectorized_map` work.
 """
 
 from __future__ import annotations
@@ -52,16 +52,18 @@ _GUMBEL_SLOPE_SERIES_BELOW, _GUMBEL_SLOPE_SERIES_BELOW_FLOAT64 = 1e-2, 1e-3
 def apa(x: TensorLike, kappa: TensorLike, lam: TensorLike) -> Tensor:
     """Adaptive Parametric Activation, `(lam * exp(-kappa * x) + 1) ** (-1 / lam)`, between 0 and 1.
 
-    `kappa = lam = 1` is the sigmoid; `lam -> 0` with `kappa = 1` is the Gumbel distribution `exp(-exp(-x))`.
+    With `kappa = lam = 1` it is the sigmoid. For `lam -> 0` with `kappa = 1` it approaches the Gumbel distribution
+    `exp(-exp(-x))`.
 
     Args:
-        x: Tensor of any shape. Half precision is computed in float32.
-        kappa: Slope; a number or a tensor that broadcasts with `x`.
-        lam: Asymmetry lambda, clamped to at least 1e-4; a number or a tensor that broadcasts with `x`. Below the
-            clamp its gradient is that at the clamp, kept only where a descent step would raise `lam`.
+        x: Tensor of any shape. Half-precision inputs are computed in float32.
+        kappa: The slope, a number or a tensor that broadcasts with `x`.
+        lam: The asymmetry lambda, a number or a tensor that broadcasts with `x`. It is clamped to at least 1e-4.
+            Below the clamp the gradient is the one at the clamp, and only gradients that increase `lam` in a descent
+            step pass through.
 
     Returns:
-        Tensor of the broadcast shape, in the dtype of `x`.
+        A tensor of the broadcast shape, in the dtype of `x`.
 
     Source: Adaptive Parametric Activation (ECCV 2024), Eq. 5.
 
@@ -77,8 +79,9 @@ def apa(x: TensorLike, kappa: TensorLike, lam: TensorLike) -> Tensor:
 def log_apa(x: TensorLike, kappa: TensorLike, lam: TensorLike) -> Tensor:
     """Logarithm of `apa`, `-softplus(log(lam) - kappa * x) / lam`, finite where `apa` underflows to 0.
 
-    Args and returns: as `apa`. Unlike that of `apa`, the derivative for `lam` is not bounded: towards `lam = 0` it is
-    `exp(-2 * kappa * x) / 2`. Clip the gradient if you train `lam` through this function.
+    The arguments and the returned tensor are as in `apa`. The derivative with respect to `lam` is bounded for `apa`,
+    but not for `log_apa`: near `lam = 0` it is `exp(-2 * kappa * x) / 2`. Clip the gradient if you train `lam`
+    through this function.
 
     Source: Adaptive Parametric Activation (ECCV 2024), logarithm of Eq. 5.
 
@@ -94,31 +97,33 @@ def log_apa(x: TensorLike, kappa: TensorLike, lam: TensorLike) -> Tensor:
 def aglu(x: TensorLike, kappa: TensorLike, lam: TensorLike, lambda_gradient: LambdaGradient = "exact") -> Tensor:
     """Adaptive Generalised Linear Unit, `x * (lam * exp(-kappa * x) + 1) ** (-1 / lam)`.
 
-    `kappa = lam = 1` is SiLU, `kappa = 1.702, lam = 1` approximates GELU, a large `kappa` approaches ReLU and a
-    large `lam` the identity.
+    With `kappa = lam = 1` it is SiLU, and `kappa = 1.702, lam = 1` approximates GELU. A large `kappa` approaches
+    ReLU, and a large `lam` approaches the identity.
 
     Args:
-        x: Tensor of any shape. Half precision is computed in float32.
-        kappa: Slope; a number or a tensor that broadcasts with `x`.
-        lam: Asymmetry lambda, used as `relu(lam) + 1e-8`; a number or a tensor that broadcasts with `x`.
-        lambda_gradient: The gradient of `lam`, with `w = lam * exp(-kappa * x)`.
+        x: Tensor of any shape. Half-precision inputs are computed in float32.
+        kappa: The slope, a number or a tensor that broadcasts with `x`.
+        lam: The asymmetry lambda, a number or a tensor that broadcasts with `x`. It is used as `relu(lam) + 1e-8`.
+        lambda_gradient: Which gradient `lam` gets, `"exact"` or `"paper"`. Below, `w = lam * exp(-kappa * x)` and
+            `eta` is the second factor of the formula above.
 
             `"exact"` is the derivative `x * eta / lam^2 * (log(1 + w) - w / (1 + w))`. It is bounded at `lam = 0`.
-            Below 0 it is the derivative at 0, kept only where a descent step would raise `lam`.
+            Below 0 the gradient is the one at 0, and only gradients that increase `lam` in a descent step pass
+            through.
 
-            `"paper"` is the published training of the AGLU classification networks: Eq. 8 of the paper,
-            `-x * eta / lam^2 * w / (1 + w)`, for `lam > 0`, and 0 for `lam <= 0`. Eq. 8 lacks the term
-            `log(1 + w)`, so it always has the opposite sign of the derivative. It grows as `1 / lam`: one step can
-            throw a `lam` between 0 and 0.001 far away (`docs/activations.md` has a table: from 1e-5 to 537), and a
-            `lam` that steps below 0 stays there. Prefer `"exact"` unless you reproduce the published training.
+            `"paper"` reproduces the training of the published AGLU classification networks. It is Eq. 8 of the paper,
+            `-x * eta / lam^2 * w / (1 + w)`, for `lam > 0`, and 0 for `lam <= 0`. Eq. 8 lacks the term `log(1 + w)`,
+            so its sign is always opposite to that of the derivative. It grows as `1 / lam`: one step can throw a
+            `lam` between 0 and 0.001 far away (`docs/activations.md` has a table with a step from 1e-5 to 537). A
+            `lam` that steps below 0 stays there. Use `"exact"` unless you reproduce the published training.
 
     Returns:
-        Tensor of the broadcast shape, in the dtype of `x`.
+        A tensor of the broadcast shape, in the dtype of `x`.
 
     Raises:
         ValueError: If `lambda_gradient` is neither `"exact"` nor `"paper"`.
 
-    Source: Adaptive Parametric Activation (ECCV 2024), Eq. 6; gradients Eqs. 7-9.
+    Source: Adaptive Parametric Activation (ECCV 2024), Eq. 6; the gradients are Eqs. 7-9.
 
     >>> round(float(aglu(1.0, kappa=1.0, lam=1.0)), 4)  # SiLU(1)
     0.7311
@@ -136,10 +141,10 @@ def gumbel(x: TensorLike) -> Tensor:
     """Gumbel activation, `exp(-exp(-x))`, the distribution function of the standard Gumbel distribution.
 
     Args:
-        x: Tensor of any shape. Half precision is computed in float32.
+        x: Tensor of any shape. Half-precision inputs are computed in float32.
 
     Returns:
-        Tensor of the shape and dtype of `x`, between 0 and 1.
+        A tensor with values between 0 and 1, in the shape and dtype of `x`.
 
     Source: Long-tailed Instance Segmentation using Gumbel Optimized Loss (ECCV 2022), Eq. 4.
 
@@ -155,7 +160,7 @@ def gumbel(x: TensorLike) -> Tensor:
 def log_gumbel(x: TensorLike) -> Tensor:
     """Logarithm of the Gumbel activation, `-exp(-x)`.
 
-    Args and returns: as `gumbel`; at most 0.
+    The argument and the returned tensor are as in `gumbel`, but the values are at most 0.
 
     >>> round(float(log_gumbel(-2.0)), 4)
     -7.3891
@@ -169,7 +174,7 @@ def log_gumbel(x: TensorLike) -> Tensor:
 def log1m_gumbel(x: TensorLike) -> Tensor:
     """Logarithm of one minus the Gumbel activation, `log(1 - exp(-exp(-x)))`; about `-x` for a large `x`.
 
-    Args and returns: as `gumbel`; at most 0.
+    The argument and the returned tensor are as in `gumbel`, but the values are at most 0.
 
     >>> round(float(log1m_gumbel(50.0)), 4)  # log(1 - gumbel(50)) is -inf in float32
     -50.0

@@ -1,4 +1,4 @@
-"""Class counts as benchmarks have them: long tails that fall exponentially, as a power, or in one step."""
+"""Class counts of benchmarks: long tails that fall exponentially, as a power, or in one step."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ __all__ = ["exponential_profile", "pareto_profile", "step_profile"]
 def exponential_profile(max_count: int, num_classes: int, imbalance_factor: float) -> NDArray[np.int64]:
     """Counts that fall exponentially, `int(max_count * imbalance_factor ** (-i / (C - 1)))`, as CIFAR-LT's.
 
-    Truncated, but what is a whole number up to float rounding (49 * (1 / 49)) stays that number.
+    The counts are truncated. A value that is whole up to float rounding, such as 49 * (1 / 49), is rounded to that
+    number instead.
 
     Args:
-        max_count: Images of the largest class.
-        num_classes: Number of classes C.
-        imbalance_factor: Largest count over smallest, at least 1.
+        max_count: The number of images of the largest class.
+        num_classes: The number of classes C.
+        imbalance_factor: The largest count divided by the smallest, at least 1.
 
     Returns:
-        int64 array of shape `(num_classes,)`, largest class first.
+        An int64 array of shape `(num_classes,)`, largest class first.
 
     Source: Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss (NeurIPS 2019), its code.
 
@@ -35,24 +36,26 @@ def exponential_profile(max_count: int, num_classes: int, imbalance_factor: floa
 def pareto_profile(max_count: int, num_classes: int, imbalance_factor: float, alpha: float = 6.0) -> NDArray[np.int64]:
     """Counts that fall as a sorted draw from a Pareto distribution of power `alpha`, as ImageNet-LT's.
 
-    `y_i = ((i + 1) / (C + 1)) ** (-1 / alpha) - 1`, the distribution's quantiles, scaled linearly so that the
-    largest becomes `max_count` and the smallest `max_count / imbalance_factor`, then truncated. ImageNet-LT
-    was one random draw, of which the list is published and not the code; `pareto_profile(1280, 1000, 256)`
-    has its range (1280 to 5 images) and nearly its shape: 404 / 456 / 140 many / medium / few classes against
-    385 / 479 / 136, 121,449 images against 115,846. Its authors give alpha = 1.34 for Places-LT (4980 to 5
-    images).
+    The counts follow the distribution's quantiles, `y_i = ((i + 1) / (C + 1)) ** (-1 / alpha) - 1`. They are scaled
+    linearly, so that the largest becomes `max_count` and the smallest `max_count / imbalance_factor`, and then
+    truncated.
+
+    ImageNet-LT was one random draw. Its authors published the list, but not the code.
+    `pareto_profile(1280, 1000, 256)` has the same range (1280 to 5 images) and nearly the same shape: 404 / 456 / 140
+    many / medium / few classes against 385 / 479 / 136, and 121,449 images against 115,846. The authors give alpha =
+    1.34 for Places-LT (4980 to 5 images).
 
     Args:
-        max_count: Images of the largest class.
-        num_classes: Number of classes C.
-        imbalance_factor: Largest count over smallest, at least 1.
-        alpha: Power of the distribution, above 0; smaller is steeper.
+        max_count: The number of images of the largest class.
+        num_classes: The number of classes C.
+        imbalance_factor: The largest count divided by the smallest, at least 1.
+        alpha: The power of the distribution, above 0. A smaller one is steeper.
 
     Returns:
-        int64 array of shape `(num_classes,)`, largest class first.
+        An int64 array of shape `(num_classes,)`, largest class first.
 
-    Source: Large-Scale Long-Tailed Recognition in an Open World (CVPR 2019), section 4; issue 38 of its
-    repository zhmiao/OpenLongTailRecognition-OLTR for the alpha of Places-LT. The formula is ours.
+    Source: Large-Scale Long-Tailed Recognition in an Open World (CVPR 2019), section 4; issue 38 of its repository
+    zhmiao/OpenLongTailRecognition-OLTR for the alpha of Places-LT. The formula is ours.
 
     >>> pareto_profile(1280, 5, 256).tolist()
     [1280, 688, 373, 162, 5]
@@ -74,16 +77,16 @@ def step_profile(
     """Two levels: `max_count` for the first classes, `int(max_count / imbalance_factor)` for the others.
 
     Args:
-        max_count: Images of a majority class.
-        num_classes: Number of classes.
-        imbalance_factor: Majority count over minority count, at least 1.
-        minority_fraction: Share of classes at the lower level, from 0 to 1; their number is truncated.
+        max_count: The number of images of a majority class.
+        num_classes: The number of classes.
+        imbalance_factor: The majority count divided by the minority count, at least 1.
+        minority_fraction: The share of classes at the lower level, from 0 to 1. Their number is truncated.
 
     Returns:
-        int64 array of shape `(num_classes,)`, majority classes first.
+        An int64 array of shape `(num_classes,)`, majority classes first.
 
-    Source: A systematic study of the class imbalance problem in convolutional neural networks (Neural
-    Networks 2018), section 2.
+    Source: A systematic study of the class imbalance problem in convolutional neural networks (Neural Networks 2018),
+    section 2.
 
     >>> step_profile(500, 4, 10).tolist()
     [500, 500, 50, 50]

@@ -14,25 +14,27 @@ _BIASES = ("bias",)
 def no_weight_decay(
     optimizer: keras.optimizers.Optimizer, model: keras.layers.Layer, norms: bool = False, biases: bool = False
 ) -> list[keras.Variable]:
-    """Exempt the learned parameters of activations from an optimizer's `weight_decay`, beside what is exempt already.
+    """Exempt the learned parameters of activations from an optimizer's `weight_decay`.
 
-    Decay pulls `kappa` and `lambda` to 0, where AGLU is the linear `x / e`, not to a neutral activation. Call it after
-    the model is built and before the first training step; call it again after loading a compiled model, since Keras
-    does not save the exemption.
+    Weight decay pulls `kappa` and `lambda` to 0. AGLU is then the linear `x / e`, which is not a neutral activation.
+    Variables that are exempt already stay exempt.
+
+    Call this function after the model is built and before the first training step. Call it again after you load a
+    compiled model, because Keras does not save the exemption.
 
     Args:
-        optimizer: A `keras.optimizers.Optimizer`, also inside a `LossScaleOptimizer`.
-        model: The built model or layer whose parameters are meant.
-        norms: Exempt scales and offsets of normalisation layers too.
-        biases: Exempt biases too.
+        optimizer: A `keras.optimizers.Optimizer`. It may be inside a `LossScaleOptimizer`.
+        model: The model or layer whose parameters to exempt. It must be built.
+        norms: Whether to exempt the scales and offsets of normalisation layers too.
+        biases: Whether to exempt biases too.
 
     Returns:
-        The exempted variables.
+        A list of the exempted variables.
 
     Raises:
-        ValueError: If `optimizer` is no Keras optimizer, or `model` has no weights yet.
+        ValueError: If `optimizer` is not a Keras optimizer, or if `model` has no weights yet.
 
-    Source: the authors' classification recipes exempt `kappa` and `lambda` only.
+    Source: the authors' classification recipes, which exempt `kappa` and `lambda` only.
 
     >>> from keras_apa import no_weight_decay
     >>> from keras_apa.layers import AGLU

@@ -1,4 +1,4 @@
-"""The class of the zoo's models: a functional model that knows its classes and the images it wants."""
+"""The class of the zoo's models: a functional model with class names and image preprocessing."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,23 +16,26 @@ from zoo.value_range import range_after, sees_images
 @keras.saving.register_keras_serializable(package="keras_apa")
 @sees_images
 class Classifier(keras.Model):
-    """A functional `keras.Model` whose file also says what its outputs are called and how images are prepared.
+    """A functional `keras.Model` that knows its class names and its image preprocessing, and saves both.
 
-    Args:
-        inputs, outputs: As `keras.Model` takes them.
-        name: Name of the model.
-        preprocessing: A `zoo.Preprocessing`, or `None` if unknown. It is not part of the graph.
-        class_names: One name an output, or `None` if unknown; as `keras_apa.ClassCounts` takes them.
-        batches_tracked: What the batch norms of a PyTorch checkpoint have counted, by key, for the way back.
-        trained_range: The least and the largest value of the images that it was trained on, where `preprocessing` is
-            unknown. `fit` and `train_on_batch` note that of arrays.
-
-    With a `preprocessing` the model warns, once, of images that look as if they were not prepared by it: see
+    If it has a `preprocessing`, it warns, once, about images that look as if they were not prepared by it. See
     `zoo.value_range.warn_of_range`.
 
+    Args:
+        inputs, outputs: As in `keras.Model`.
+        name: The name of the model.
+        preprocessing: A `zoo.Preprocessing`, or `None` if it is unknown. It is not part of the graph.
+        class_names: One name per output, or `None` if they are unknown. `keras_apa.ClassCounts` describes the names.
+        batches_tracked: The batch counts of a PyTorch checkpoint's batch norms, by key. They are needed to convert
+            the model back to PyTorch.
+        trained_range: The smallest and the largest value of the training images, for a model whose `preprocessing` is
+            unknown. `fit` and `train_on_batch` set it if they are given arrays.
+
     Input shape: that of `inputs`.
-    Output shape: that of `outputs`; `(batch, classes)` with a classifier.
-    Raises: ValueError: If `class_names` has not as many names as the output has columns.
+    Output shape: that of `outputs`, which is `(batch, classes)` with a classifier.
+
+    Raises:
+        ValueError: If the number of `class_names` is not the number of outputs.
 
     >>> import zoo
     >>> model = zoo.create_model("resnet8", classes=2)
@@ -61,7 +64,7 @@ class Classifier(keras.Model):
 
     @property
     def preprocessing(self):
-        """How images are prepared for this model, or `None`."""
+        """The `zoo.Preprocessing` for images of this model, or `None`."""
         return self._preprocessing
 
     @preprocessing.setter
@@ -73,12 +76,12 @@ class Classifier(keras.Model):
         self._preprocessing = value
 
     def wanted_range(self):
-        """The least and the largest value that a prepared image can have; `None` if `preprocessing` is unknown."""
+        """The smallest and the largest value of a prepared image, or `None` if `preprocessing` is unknown."""
         return self.preprocessing and range_after(self.preprocessing)
 
     @property
     def trained_range(self):
-        """The least and the largest value of the arrays that it was trained on without a preprocessing, or `None`."""
+        """The smallest and the largest value of the training images, if there was no preprocessing, or `None`."""
         return self._trained_range
 
     @trained_range.setter

@@ -1,4 +1,4 @@
-"""Which network a PyTorch checkpoint belongs to, told from its keys and shapes."""
+"""Detects the network that a PyTorch checkpoint belongs to, from its keys and shapes."""
 
 import re
 from typing import Any
@@ -17,18 +17,22 @@ _MOST_STAGES = 16  # the zoo's networks have 4; a number that a damaged key hold
 def detect_architecture(state_dict):
     """Name and options of the network that a checkpoint was made with.
 
-    What has parameters is told from them: kind, depth and width of the network, AGLU, APA gates and their LayerNorm,
-    the classifier, the number of classes, the channels of the images. What has none cannot be: an activation
-    without parameters is taken for ReLU, a gate without for the sigmoid, and dropout in a gate is what `gate="apa"`
-    brings. One pair of parameters a channel gives a layer, `AGLU(per_channel=True)`, in place of the name.
+    The function reads everything that has parameters from the tensors: the kind, depth and width of the network,
+    AGLU, APA gates and their LayerNorm, the classifier, the number of classes, and the channels of the images. It
+    cannot read the rest. It assumes ReLU for an activation without parameters, the sigmoid for a gate without
+    parameters, and for the dropout of a gate the default of `gate="apa"`. If each channel has its own pair of
+    parameters, the option is a layer, `AGLU(per_channel=True)`, instead of a name.
 
     Args:
-        state_dict: What `zoo.load_torch_checkpoint` takes: a path, or a mapping from key to array.
+        state_dict: A path, or a mapping from key to array, as in `zoo.load_torch_checkpoint`.
 
-    Returns: `(name, options)`, for `zoo.create_model(name, **options)`; an `input_shape` is in the order of
+    Returns:
+        `(name, options)`, for `zoo.create_model(name, **options)`. An `input_shape` is in the order of
         `keras.config.image_data_format()`.
-    Raises: ValueError: If no network of the zoo has these tensors, saying what was found; also for timm's gates with
-        biases, as `zoo.load_torch_checkpoint`.
+
+    Raises:
+        ValueError: If no network of the zoo has these tensors. The message says what was found. timm's gates with
+            biases raise it too, as in `zoo.load_torch_checkpoint`.
 
     >>> import zoo
     >>> model = zoo.create_model("se_resnet8", classes=7, activation="aglu", gate="apa", classifier="cosine")

@@ -1,4 +1,4 @@
-"""Files from the network, fetched once: resumed when cut, verified, and whole or not there."""
+"""Files from the network, fetched once: interrupted downloads resume, and every file is verified and complete."""
 
 import contextlib
 import errno
@@ -26,7 +26,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 class DownloadError(RuntimeError):
-    """A file that could not be fetched or is not what it should be; the message says what to do."""
+    """A file could not be fetched or has the wrong contents; the message says what to do."""
 
 
 def google_drive(identifier):
@@ -39,7 +39,7 @@ def google_drive(identifier):
 
 
 def cache_folder():
-    """Where downloads are kept: `KERAS_APA_CACHE`, else `KERAS_HOME/keras-apa`, else `~/.keras/keras-apa`."""
+    """The folder of downloads: `KERAS_APA_CACHE`, else `KERAS_HOME/keras-apa`, else `~/.keras/keras-apa`."""
     if os.environ.get("KERAS_APA_CACHE"):
         return Path(os.environ["KERAS_APA_CACHE"]).expanduser()
     if os.environ.get("KERAS_HOME"):
@@ -57,23 +57,25 @@ def is_offline():
 def download(url, path, sha256=None):
     """Fetch `url` to `path` unless it is there, and verify it.
 
-    The hash of the first download is written to `PATH.sha256` (in the form of `sha256sum`), and the file has to match
-    it ever after. What is cut off is kept beside `path` and the next attempt, or the next call, goes on from there. Two
-    processes may ask for the same file at once: one fetches it, the other waits. With `KERAS_APA_OFFLINE=1` nothing
-    is fetched. A file that the user puts at `path` is taken as it is and its hash recorded.
+    The first download writes the file's hash to `PATH.sha256` (in the form of `sha256sum`), and from then on the file
+    has to match it. If you put a file at `path` yourself, it is accepted and its hash is recorded.
+
+    An interrupted download is kept beside `path`, and the next attempt or call resumes it. If two processes ask for
+    the same file at once, one fetches it and the other waits. With `KERAS_APA_OFFLINE=1` nothing is fetched.
 
     Args:
         url: An `http://` or `https://` link. Google Drive is read through gdown, which knows its confirmation pages.
-        path: The file to make; its folder is made too.
+        path: The file to create. Its folder is created too.
         sha256: The hash that the file must have, 64 hexadecimal digits, if it is known.
 
-    Returns: `path`, a `pathlib.Path`.
+    Returns:
+        `path`, a `pathlib.Path`.
 
     Raises:
-        DownloadError: No connection, an answer that is no file of weights (an HTML page), a wrong hash, a full disk.
-            Nothing is left at `path` then, or what was there before.
+        DownloadError: If there is no connection, if the answer is not a file of weights (but an HTML page), if the
+            hash is wrong, or if the disk is full. There is then nothing at `path`, or the file that was there before.
         ImportError: If gdown is needed and not installed.
-        ValueError: For another kind of link or hash.
+        ValueError: If the link or the hash is of another kind.
 
     >>> import os, pathlib, tempfile
     >>> from zoo.download import download

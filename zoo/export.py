@@ -37,35 +37,43 @@ def export(
 ):
     """Write a model for a server or a device, with its preprocessing inside.
 
-    Every format has the function `serving_default`: `images`, a float batch of any size with pixels from 0 to 255, to
-    `logits` and `probabilities`. A SavedModel also has `serve_jpeg`: `image_bytes`, a batch of encoded JPEG or PNG
-    images of any size, to the `top_k` most probable `classes` (names), `indices` and `probabilities`. A
-    `keras_apa.layers.PriorCorrection` in the model is part of the graph; batch normalisation and dropout are in
-    inference mode. A model without a classifier gives its `features` instead, under the names of a dict output.
+    Every format has the function `serving_default`. It takes `images`, a float batch of any size with pixels from 0
+    to 255, and returns `logits` and `probabilities`. A model without a classifier returns its `features` instead; if
+    its output is a dict, the names are those of the dict.
 
-    A detector (`zoo.FasterRCNN`, `zoo.MaskRCNN`) becomes a SavedModel. Its `serving_default` takes `images` of
-    `image_size` and their `image_size` `(batch, 2)`, beyond which is padding, and gives `boxes`, `scores`, `labels` and
-    `masks` as calling it does. Its `serve_jpeg` resizes and pads images of any size, gives boxes in their pixels, and
-    the `classes` (names) of the labels.
+    A SavedModel also has the function `serve_jpeg`. It takes `image_bytes`, a batch of encoded JPEG or PNG images of
+    any size, and returns the `top_k` most probable `classes` (names), `indices` and `probabilities`.
 
-    A SavedModel is written by the TensorFlow backend, in a fresh process where another backend is running, so that
-    a default TensorFlow Serving server can run it. Numbers are float32, whatever the model's precision.
+    A `keras_apa.layers.PriorCorrection` in the model is part of the graph. Batch normalisation and dropout are in
+    inference mode. The numbers are float32, whatever the model's precision.
+
+    A detector (`zoo.FasterRCNN`, `zoo.MaskRCNN`) becomes a SavedModel. Its `serving_default` takes two inputs:
+    `images` of `image_size`, and `image_size` `(batch, 2)`, the height and width beyond which an image is padding. It
+    returns `boxes`, `scores`, `labels` and `masks`, as a call of the model does. Its `serve_jpeg` resizes and pads
+    images of any size. It returns boxes in the pixels of those images, and the `classes` (names) of the labels.
+
+    The TensorFlow backend writes the SavedModel, so that a default TensorFlow Serving server can run it. If another
+    backend is running, this happens in a fresh process.
 
     Args:
         model: A functional or Sequential model of images, or a detector, on any backend.
-        folder: `NAME`, in which the next free version is made, or `NAME/VERSION` with a whole number that is free.
+        folder: `NAME`, in which the next free version is created, or `NAME/VERSION`, where the version is a whole
+            number that is free.
         format: `"tf_saved_model"`, `"onnx"` (`model.onnx`) or `"litert"` (`model.tflite`).
-        preprocessing: `zoo.Preprocessing`; `None` takes the model's.
-        class_names: One name a class; `None` takes the model's, or `"0"`, `"1"`, ...
-        top_k: Classes that `serve_jpeg` gives, or all if there are fewer.
-        activation: From logits to probabilities: `"softmax"`, `"sigmoid"` or `"gumbel"`. `None` takes the activation
-            that the model ends in, else softmax.
+        preprocessing: A `zoo.Preprocessing`. `None` takes the model's.
+        class_names: One name per class. `None` takes the model's, or `"0"`, `"1"`, ...
+        top_k: The number of classes that `serve_jpeg` returns. If the model has fewer, it returns all.
+        activation: The function from logits to probabilities: `"softmax"`, `"sigmoid"` or `"gumbel"`. `None` takes
+            the activation that the model ends in. If there is none, it is softmax.
         quantization: For LiteRT: `None`, `"float16"` (weights), or `"int8"` (weights and, where there is a kernel for
             it, activations).
-        representative_images: For `"int8"`: some 100 images, `(count, height, width, channels)`, pixels from 0 to 255.
-        image_size: Height and width of a detector's images; `None` for a square in which every resized image fits.
+        representative_images: For `"int8"`: about 100 images, `(count, height, width, channels)`, with pixels from 0
+            to 255.
+        image_size: The height and width of a detector's images. `None` takes a square in which every resized image
+            fits.
 
-    Returns: The path of the version's folder, a `pathlib.Path`.
+    Returns:
+        The path of the version's folder, a `pathlib.Path`.
 
     Raises:
         ValueError: If an argument is not allowed, the version exists or cannot be written, or the format lacks an

@@ -20,15 +20,18 @@ _DENSES = (keras.layers.Dense, CosineDense, NormalizedDense, WrappedCauchyDense)
 def count_flops(model, input_shape=None):
     """Multiply-adds of one image through the convolutions and dense layers of a model of the zoo.
 
-    This is what papers and torchvision call FLOPs: ResNet-50 has 4.09e9 at 224x224. Norms, activations, pooling and
+    Papers and torchvision call this number FLOPs: ResNet-50 has 4.09e9 at 224x224. Norms, activations, pooling and
     additions are not counted.
 
     Args:
         model: A functional model of the zoo.
-        input_shape: Shape of the image, if the model's height or width is `None`.
+        input_shape: The shape of the image. You need it if the model's height or width is `None`.
 
-    Returns: An integer.
-    Raises: ValueError: If the size of the image is known neither from the model nor from `input_shape`.
+    Returns:
+        An integer.
+
+    Raises:
+        ValueError: If neither the model nor `input_shape` gives the size of the image.
 
     >>> import zoo
     >>> zoo.count_flops(zoo.create_model("resnet20", classes=10))

@@ -1,4 +1,4 @@
-"""What has to be done to an image before a network sees it, as data that travels with the model."""
+"""Image preprocessing for the networks, as data that travels with the model."""
 
 import dataclasses
 import math
@@ -20,28 +20,32 @@ DATA_FORMATS = ("channels_last", "channels_first")
 class Preprocessing:
     """Resize, crop and normalise: `(pixels / 255 - mean) / std` of the centre of an image.
 
-    Calling it does the last step, on pixels from 0 to 255 that already have the right size. The first two are done
-    where images of any size arrive: by `keras-apa predict`, and by the `serve_jpeg` signature of an exported model.
+    Calling it normalises images that already have the right size, with pixels from 0 to 255. Images of any size are
+    resized and cropped first, but only by `keras-apa predict` and by the `serve_jpeg` signature of an exported model.
 
     Args:
-        image_size: Height and width that the network is fed, in pixels.
-        resize_size: Length in pixels that the shorter side is brought to before `image_size` is cut from the centre.
-            `None` stretches the whole image to `image_size`.
+        image_size: The height and width of the network's images, in pixels.
+        resize_size: The length, in pixels, to which the shorter side is resized before `image_size` is cut from the
+            centre. `None` stretches the whole image to `image_size`.
         channels: 3 (RGB) or 1 (grey).
-        mean, std: One number a channel, for pixels divided by 255.
+        mean, std: One number per channel, for pixels divided by 255.
         interpolation: `"bilinear"` or `"bicubic"`, with antialiasing.
 
     Call arguments:
-        images: Array, tensor or list of images, `(batch, height, width, channels)` or a single image, with values from
-            0 to 255. For `data_format="channels_first"`, `(batch, channels, height, width)`, or channels last, which
-            are moved: where both axes have that many channels, the first is taken for them. Images that look as if they
-        had another range give a warning, once: see `zoo.value_range.warn_of_range`.
-        data_format: Of the result; `None` takes `keras.config.image_data_format()`.
+        images: An array, tensor or list of images, `(batch, height, width, channels)`, or a single image. The values
+            are from 0 to 255; if they look as if they had another range, a warning says so, once (see
+            `zoo.value_range.warn_of_range`). With `data_format="channels_first"`, the images are
+            `(batch, channels, height, width)`, or channels last, which is converted. If both axes have the right
+            size, the images are read as channels first.
+        data_format: The data format of the result. `None` takes `keras.config.image_data_format()`.
 
-    Returns: A float32 tensor `(batch, height, width, channels)`, or for `"channels_first"`
-        `(batch, channels, height, width)`; without the batch for a single image.
-    Raises: ValueError: For sizes that are not positive, a crop larger than the resized image, a wrong number of
-        channels or of axes, images of different sizes in a list, or an unknown `data_format`.
+    Returns:
+        A float32 tensor `(batch, height, width, channels)`, or `(batch, channels, height, width)` for
+        `"channels_first"`. A single image has no batch axis.
+
+    Raises:
+        ValueError: If a size is not positive, if the crop is larger than the resized image, if the number of channels
+            or of axes is wrong, if the images of a list have different sizes, or if `data_format` is unknown.
 
     >>> import numpy as np
     >>> from zoo.preprocessing import Preprocessing
@@ -91,7 +95,7 @@ class Preprocessing:
             object.__setattr__(self, "resize_size", int(self.resize_size))
 
     def __call__(self, images, data_format=None):
-        """Images, with pixels from 0 to 255, scaled and normalised for the network."""
+        """Scale and normalise images, with pixels from 0 to 255, for the network."""
         if data_format is None:
             data_format = keras.config.image_data_format()
         first = check_name(data_format, DATA_FORMATS, "data_format") == "channels_first"
@@ -108,7 +112,7 @@ class Preprocessing:
         return ops.moveaxis(images, -1, -3) if first and not is_first else images
 
     def at_size(self, image_size):
-        """The same part of the image at another size: `resize_size` grows with `image_size`.
+        """The same preprocessing at another image size: `resize_size` grows with `image_size`.
 
         >>> from zoo.preprocessing import imagenet
         >>> imagenet(224, 256).at_size((448, 448)).resize_size
@@ -151,7 +155,7 @@ def _is_positive_integer(value):
 
 
 def imagenet(image_size=224, resize_size=256):
-    """ImageNet's mean and standard deviation, and a square of `image_size` from the centre."""
+    """A `Preprocessing` with ImageNet's mean and standard deviation, and a square of `image_size` from the centre."""
     return Preprocessing(
         image_size=(image_size, image_size),
         resize_size=resize_size,
@@ -161,5 +165,5 @@ def imagenet(image_size=224, resize_size=256):
 
 
 def cifar():
-    """Mean and standard deviation of CIFAR, on images of 32x32."""
+    """A `Preprocessing` with the mean and standard deviation of CIFAR, for images of 32x32."""
     return Preprocessing(image_size=(32, 32), mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))

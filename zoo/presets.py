@@ -1,4 +1,4 @@
-"""A trained model as a folder: configuration, weights, what goes in, what comes out, what it measured.
+"""A trained model as a folder: its configuration, weights, preprocessing, class names and metrics.
 
     NAME/config.json          the model as Keras serializes it, preprocessing, class names, metrics, versions
     NAME/model.weights.h5     or model.safetensors
@@ -41,6 +41,12 @@ HUB = "hf://"
 def list_presets(pattern="*"):
     """Names of the presets inside the package, those that match a shell pattern.
 
+    Args:
+        pattern: A pattern with the wildcards `*`, `?` and `[...]`. The default matches all.
+
+    Returns:
+        A list of names for `from_preset`.
+
     >>> from zoo.presets import list_presets
     >>> list_presets("no_such_*")
     []
@@ -60,26 +66,27 @@ def save_preset(
 ):
     """Write a model as a preset: a folder that `from_preset` reads on every backend.
 
-    The folder appears when it is complete. Of two processes that write it at once, one gets an error, or with
-    `overwrite` the later one stays whole. Optimizer and losses are left out.
+    The folder appears only when it is complete. If two processes write it at once, one gets an error; with
+    `overwrite`, the later one wins and the folder stays whole. The optimizer and the losses are not saved.
 
     Args:
-        model: A functional `keras.Model`, such as one of `zoo.create_model`, a `PriorCorrection` behind it included; or
-            a built `keras.Sequential`, which is loaded as a functional model.
-        folder: The folder to make.
-        class_names: One name an output; `None` takes the model's, if it has any.
-        preprocessing: A `zoo.Preprocessing`; `None` takes the model's.
+        model: A functional `keras.Model`, such as one from `zoo.create_model`, also with a `PriorCorrection` behind
+            it. A built `keras.Sequential` works too; it is loaded as a functional model.
+        folder: The folder to create.
+        class_names: One name per output. `None` takes the model's, if it has any.
+        preprocessing: A `zoo.Preprocessing`. `None` takes the model's.
         metrics: A mapping from name to number, such as `{"top1": 57.9}`, for `config.json` and the model card.
-        description: A sentence or more for the model card.
+        description: One or more sentences for the model card.
         weights_format: `"h5"` (Keras's own) or `"safetensors"`.
-        overwrite: Replace a preset that is there. Any other folder that has something in it is never replaced.
+        overwrite: Whether to replace an existing preset. A folder with other contents is never replaced.
 
-    Returns: The folder, a `pathlib.Path`.
+    Returns:
+        The folder, a `pathlib.Path`.
 
     Raises:
-        ValueError: For a model that is neither, wrong class names or metrics, a folder that exists, or one that
-            may not be written.
-        ImportError: If safetensors is asked for and not installed.
+        ValueError: If the model is of another kind, if the class names or metrics are wrong, or if the folder exists
+            or cannot be written.
+        ImportError: If you ask for safetensors and it is not installed.
 
     >>> import tempfile, zoo
     >>> from zoo.presets import save_preset
@@ -199,15 +206,17 @@ def from_preset(preset, load_weights=True):
     """Load a preset.
 
     Args:
-        preset: Name of a preset inside the package (`list_presets()`), a folder that `save_preset` wrote, or
-            `"hf://user/repository"` (or `"hf://user/repository@revision"`) on the Hugging Face Hub. A folder of the
-            same name as a preset of the package is reached as `./NAME`.
-        load_weights: Without them, the network has its start values.
+        preset: The name of a preset inside the package (`list_presets()`), a folder that `save_preset` wrote, or
+            `"hf://user/repository"` (or `"hf://user/repository@revision"`) on the Hugging Face Hub. If a folder has
+            the same name as a preset of the package, write `./NAME` for the folder.
+        load_weights: Whether to load the weights. Without them, the network has its start values.
 
-    Returns: A `zoo.Classifier`, uncompiled, with `class_names` and `preprocessing`.
+    Returns:
+        An uncompiled `zoo.Classifier` with `class_names` and `preprocessing`.
 
     Raises:
-        ValueError: For a name that does not exist (with the nearest ones), or a folder that is no preset or damaged.
+        ValueError: If the name does not exist (the message lists the nearest ones), or if the folder is damaged or
+            not a preset.
         zoo.download.DownloadError: If the Hub cannot be reached or has no such repository.
         ImportError: If huggingface_hub or safetensors is needed and not installed.
 
@@ -235,9 +244,9 @@ def from_preset(preset, load_weights=True):
 
 
 def preset_config(preset):
-    """What `config.json` of a preset says, as a dict: `description`, `metrics`, versions, the model's configuration.
+    """The contents of a preset's `config.json`, a dict: `description`, `metrics`, versions, the model's configuration.
 
-    Arguments and errors as `from_preset`.
+    The argument and the errors are as in `from_preset`.
 
     >>> import tempfile, zoo
     >>> from zoo.presets import preset_config, save_preset

@@ -17,6 +17,12 @@ OPTIONS = tuple(name for name in inspect.signature(build_resnet).parameters if n
 def list_models(pattern="*"):
     """Names of the networks, those that match a shell pattern.
 
+    Args:
+        pattern: A pattern with the wildcards `*`, `?` and `[...]`. The default matches all.
+
+    Returns:
+        A list of names for `zoo.create_model`.
+
     >>> import zoo
     >>> zoo.list_models("se_resnet?")
     ['se_resnet8']
@@ -28,53 +34,67 @@ def create_model(name, /, weights=None, **options):
     """Build a network by name.
 
     Args:
-        name: One of `list_models()`, such as `"se_resnet32"`; by position only, since the keyword `name=` is that of
-            the model.
-        weights: `None`; the name of published weights of this network (`zoo.list_weights()`), whose options and
-            preprocessing then become the model's; or the path of weights for this very network: `.weights.h5`,
-            `.keras`, or a PyTorch checkpoint (`.pth`, `.pt`, `.safetensors`). With another number of `classes` than
-            the weights have, the classifier is new, and a warning says so. The options of a `.keras` file must be
-            those given here; its preprocessing comes along, and class names and prior correction with its classifier.
-            The other files hold tensors alone: an activation or gate without parameters cannot be checked in them.
-        classes: Number of classes; `None` for that of the weights, else 1000, or 100 for the networks for small
-            images.
-        activation: `"relu"`, `"aglu"`, any Keras activation name, or a layer, which is cloned for each place with
-            fresh start values: `activation=AGLU(lambda_gradient="paper")`.
-        gate: Channel gate of `se_` and `cb_` networks: `"sigmoid"` (default), `"apa"`, `"gumbel"`,
-            `"sigmoid_temperature"`, `"gumbel_temperature"` or a layer. In `se_` networks `"apa"` brings LayerNorm and
-            Dropout 0.1 along (APA* of the paper).
-        spatial_gate: Spatial gate of `cb_` and `sp_` networks; the same choice.
-        gate_normalization, gate_dropout: LayerNorm in the channel gate, and the rate of its dropout; `None` leaves
-            both to the gate.
+        name: One of `list_models()`, such as `"se_resnet32"`. Pass it by position, because the keyword `name=` is the
+            name of the model.
+        weights: One of the following:
+
+            `None` for start values.
+
+            The name of published weights of this network (`zoo.list_weights()`). The model then takes their options
+            and preprocessing.
+
+            The path of weights for this very network: `.weights.h5`, `.keras`, or a PyTorch checkpoint (`.pth`,
+            `.pt`, `.safetensors`). The options of a `.keras` file must be those given here. The model takes its
+            preprocessing, and with its classifier also its class names and prior correction. The other files hold
+            only tensors, so an activation or gate without parameters cannot be checked.
+
+            If `classes` differs from the number of classes of the weights, the classifier is new, and a warning says
+            so.
+        classes: The number of classes. `None` takes that of the weights. Without weights it is 1000, or 100 for the
+            networks for small images.
+        activation: `"relu"`, `"aglu"`, the name of any Keras activation, or a layer such as
+            `AGLU(lambda_gradient="paper")`. A layer is cloned for each place, with fresh start values.
+        gate: The channel gate of `se_` and `cb_` networks: `"sigmoid"` (default), `"apa"`, `"gumbel"`,
+            `"sigmoid_temperature"`, `"gumbel_temperature"` or a layer. In `se_` networks, `"apa"` adds LayerNorm and
+            Dropout 0.1 (APA* in the paper).
+        spatial_gate: The spatial gate of `cb_` and `sp_` networks, with the same choices.
+        gate_normalization, gate_dropout: Whether the channel gate has a LayerNorm, and its dropout rate. `None` takes
+            the defaults of the gate.
         classifier: `"linear"`, `"cosine"`, `"learned_cosine"`, `"normalized"`, `"wrapped_cauchy"` or a layer.
-        include_top: Pool and classify; without it the output is the last stage, pooled by `pooling`.
-        pooling: `None`, `"avg"` or `"max"`, without the top; with it, it is ignored, as in keras.applications.
-        pyramid: Give the output of every stage instead, a dict `{"stage1": ..., "stage2": ...}`, without the top;
-            `pooling` and `classifier_activation` have no place then.
-        input_shape: Shape of an image; height and width may be `None`. Default `(224, 224, 3)`, or `(32, 32, 3)` for
-            the networks for small images (channels first: `(3, 224, 224)`).
-        classifier_activation: `None` ends the model in logits. Ignored without the top, as in keras.applications.
-        stem: `"imagenet"` (7x7 with stride 2, then pooling) or `"cifar"` (3x3); `None` takes the network's own.
-        frozen_batch_norm: Batch norms use their moving statistics in training too, and are never trained.
-        data_format: `"channels_last"` or `"channels_first"`; `None` takes `keras.config.image_data_format()`.
-        name: Name of the model, `None` for that of the network. Two networks of a kind in one model need two names.
-        input_tensor: A `keras.Input`, or what was computed from one, to start from in place of a new input; the model
-            then starts at that input. `input_shape` may be left out. For two networks in one
-            model call them, as in the example below: their inner layers have the same names.
+        include_top: Whether to pool and classify. Without the top, the output is the last stage, pooled by `pooling`.
+        pooling: `None`, `"avg"` or `"max"`, for a model without the top. With the top it is ignored, as in
+            keras.applications.
+        pyramid: Whether to return the output of every stage, a dict `{"stage1": ..., "stage2": ...}`, instead of the
+            top. `pooling` and `classifier_activation` must then be left out.
+        input_shape: The shape of an image; height and width may be `None`. The default is `(224, 224, 3)`, or
+            `(32, 32, 3)` for the networks for small images. For channels first it is `(3, 224, 224)` or
+            `(3, 32, 32)`.
+        classifier_activation: The activation of the classifier. With `None` the model returns logits. Without the top
+            it is ignored, as in keras.applications.
+        stem: `"imagenet"` (7x7 with stride 2, then pooling) or `"cifar"` (3x3). `None` takes the network's own.
+        frozen_batch_norm: Whether to freeze the batch norms: they use their moving statistics in training too, and
+            are never trained.
+        data_format: `"channels_last"` or `"channels_first"`. `None` takes `keras.config.image_data_format()`.
+        name: The name of the model. `None` takes the name of the network. Two networks of the same kind in one model
+            need two names.
+        input_tensor: A `keras.Input`, or a tensor that was computed from one. The model uses it instead of a new
+            input and starts at that `keras.Input`. You may leave `input_shape` out. Do not use it to put two networks
+            into one model, because their inner layers have the same names; call the networks as in the second
+            example.
 
     Returns:
         A functional `keras.Model`, whose layers are named by stage, block and role.
 
     Raises:
-        ValueError: For an unknown name (with the nearest valid ones), an option that the network has no place for
-            (with the networks that have it), or weights that do not fit.
+        ValueError: If the name is unknown (the message lists the nearest valid ones), if the network does not have an
+            option (the message lists the networks that have it), or if the weights do not fit.
 
     >>> import zoo
     >>> model = zoo.create_model("se_resnet8", classes=10, activation="aglu", gate="apa", input_shape=(16, 16, 1))
     >>> model.output_shape
     (None, 10)
 
-    Two networks in one model:
+    To use two networks in one model, call each of them:
 
     >>> images = keras.Input((32, 32, 3))
     >>> views = [zoo.create_model("resnet8", classes=10, name=name)(images) for name in ("left", "right")]

@@ -1,8 +1,8 @@
-"""A warning, once a model, where images have values of another range than the model wants.
+"""A warning, once per model, if images have values of another range than the model wants.
 
-Only what lies on the host is looked at, and of it a sample: NumPy arrays, lists, the first batch of a generator, and
-eager tensors on a CPU. Nothing happens within a compiled step, and nothing waits for an accelerator. AutoGraph reads
-these functions where a preprocessing stands in tf.data: it knows no `:=`.
+It looks only at a sample of values on the host: NumPy arrays, lists, the first batch of a generator, and eager
+tensors on a CPU. It does nothing within a compiled step and does not wait for an accelerator. AutoGraph reads these
+functions if a preprocessing is part of tf.data, and AutoGraph does not know `:=`.
 """
 
 import contextlib
@@ -42,17 +42,20 @@ def range_after(preprocessing):
 def warn_of_range(owner, images, wanted=None, stacklevel=2):
     """Warn if images look as if they had another range than is wanted, unless `owner` has been warned of already.
 
-    A warning comes for values far beyond the range, for 0 to 1, normalised or centred values where pixels are wanted,
-    and for 0 to 1 where normalised values are wanted. Images of one value say nothing, nor do integers that are within
-    the range, however dark. Use it for the batches of tf.data, a `PyDataset` or a `DataLoader`, whose values models do
-    not see, with the model as `owner`.
+    It warns about values far beyond the range, about 0 to 1, normalised or centred values if pixels are wanted, and
+    about 0 to 1 if normalised values are wanted. It does not warn about images of one value, or about integers within
+    the range, however dark.
+
+    Models do not see the values of batches from tf.data, a `PyDataset` or a `DataLoader`. Call this function for such
+    batches, with the model as `owner`.
 
     Args:
-        owner: What the images are for, a model or its preprocessing.
+        owner: The model or preprocessing that the images are for.
         images: An array or eager tensor `(batch, height, width, channels)` or without the batch, or a list of arrays.
-            Anything else is passed over.
-        wanted: The least and the largest value; `None` for the model's own `wanted_range()`, else for pixels.
-        stacklevel: As `warnings.warn` takes it.
+            Anything else is skipped.
+        wanted: The smallest and the largest value. `None` takes the model's own `wanted_range()`. If there is none,
+            pixels are wanted.
+        stacklevel: As in `warnings.warn`.
 
     >>> import warnings
     >>> import numpy as np, zoo

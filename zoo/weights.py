@@ -1,8 +1,8 @@
-"""Published weights: where each file is, for which network and options, what it measured, and how it is loaded.
+"""Published weights: the link of each file, its network and options, its published accuracy, and how to load it.
 
-The files are their authors': of Adaptive Parametric Activation (kostas1515/AGLU) and of Balanced Meta-Softmax
-(jiawei-ren/BalancedMetaSoftmax-Classification). They are fetched from where the authors put them, and this project's
-licence does not cover them.
+The files belong to their authors: those of Adaptive Parametric Activation (kostas1515/AGLU) and of Balanced
+Meta-Softmax (jiawei-ren/BalancedMetaSoftmax-Classification). They are fetched from the authors' links, and this
+project's licence does not cover them.
 """
 
 import dataclasses
@@ -53,24 +53,25 @@ IMAGENET_LT_COUNTS = (
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class WeightSet:
-    """One published file and what has to be known to use it.
+    """One file of published weights, and the facts that you need to use it.
 
     Args:
-        model: Network of `zoo.list_models()`.
-        name: What `weights=` calls it.
-        url: Link of the file.
-        classes: Number of outputs.
-        options: Options of the network that the weights belong to.
-        assumed: Those of `options` that the authors do not state, and that a caller may therefore give otherwise.
-        preprocessing: `zoo.Preprocessing` of the published evaluation.
-        top1: Published top-1 accuracy in percent, with what follows.
-        source: Where that number stands.
-        class_order: What output 0, 1, ... mean.
-        correction: `variant` of the `PriorCorrection` behind the logits that the published number was measured with.
-        class_counts: Training images of each class, in the order of the outputs.
-        repository: Of the authors on GitHub.
-        sha256: Hash of the file, or `None`: then it is recorded at the first download.
-        notes: What a user should know.
+        model: The network, one of `zoo.list_models()`.
+        name: The name of the weights, for `weights=`.
+        url: The link of the file.
+        classes: The number of outputs.
+        options: The options of the network that the weights belong to.
+        assumed: The `options` that the authors do not state. A caller may override these.
+        preprocessing: The `zoo.Preprocessing` of the published evaluation.
+        top1: The published top-1 accuracy in percent, measured with the `correction` below.
+        source: Where that number is published.
+        class_order: The meaning of output 0, 1, ...
+        correction: The `variant` of the `PriorCorrection` behind the logits with which the published number was
+            measured.
+        class_counts: The number of training images of each class, in the order of the outputs.
+        repository: The authors' repository on GitHub.
+        sha256: The hash of the file. If it is `None`, the first download records it.
+        notes: Remarks for users.
 
     >>> from zoo.weights import get_weights
     >>> weight_set = get_weights("se_resnet50", "imagenet_lt")
@@ -96,19 +97,20 @@ class WeightSet:
 
     @property
     def path(self):
-        """Where the file is kept."""
+        """The path of the file in the cache."""
         return cache_folder() / "weights" / f"{self.model}-{self.name}.pth"
 
     def preprocess_input(self, images, data_format=None):
-        """Pixels from 0 to 255, already resized and cropped, to what the network was trained on.
+        """Normalise resized and cropped pixels from 0 to 255 as in the training of the network.
 
-        Takes what `preprocess_input` of keras.applications takes: a batch or one image, channels where `data_format`
-        says; `None` takes `keras.config.image_data_format()`. Errors as `zoo.Preprocessing`.
+        It takes the same input as `preprocess_input` of keras.applications: a batch or one image, with the channels
+        where `data_format` says. `None` takes `keras.config.image_data_format()`. The errors are as in
+        `zoo.Preprocessing`.
         """
         return self.preprocessing(images, data_format)
 
     def download(self):
-        """Fetch the file if it is not in the cache; its path. Errors as `zoo.download.download`."""
+        """Fetch the file if it is not in the cache, and return its path; errors as in `zoo.download.download`."""
         return download(self.url, self.path, self.sha256)
 
 
@@ -241,6 +243,12 @@ _BY_NAME = {(weight_set.model, weight_set.name): weight_set for weight_set in WE
 def list_weights(pattern="*"):
     """Names of the published weights, `model/weights`, those that match a shell pattern.
 
+    Args:
+        pattern: A pattern with the wildcards `*`, `?` and `[...]`. The default matches all.
+
+    Returns:
+        A list of names.
+
     >>> from zoo.weights import list_weights
     >>> list_weights("se_*/imagenet_lt")
     ['se_resnet50/imagenet_lt', 'se_resnext50_32x4d/imagenet_lt']
@@ -249,13 +257,17 @@ def list_weights(pattern="*"):
 
 
 def get_weights(model, weights):
-    """What is known about published weights, as a `WeightSet`.
+    """The facts about published weights, as a `WeightSet`.
 
     Args:
-        model: Name of a network.
-        weights: Name of weights of that network, such as `"imagenet_lt"`.
+        model: The name of a network.
+        weights: The name of weights of that network, such as `"imagenet_lt"`.
 
-    Raises: ValueError: For a name that does not exist, with the nearest ones and those of other networks.
+    Returns:
+        A `WeightSet`.
+
+    Raises:
+        ValueError: If a name does not exist. The message lists the nearest ones and those of other networks.
 
     >>> from zoo.weights import get_weights
     >>> get_weights("se_resnet152", "imagenet").top1

@@ -105,20 +105,25 @@ class _Adaptive(keras.layers.Layer):
 class APA(_Adaptive):
     """Adaptive Parametric Activation, `(lambda * exp(-kappa * x) + 1) ** (-1 / lambda)`, a learned gate in (0, 1).
 
-    `kappa = lambda = 1` is the sigmoid, `lambda -> 0` the Gumbel activation. A negative `kappa`, where it starts by
-    default, makes the gate fall with its input. `lambda` is clamped to at least 1e-4; below, it still moves back up.
+    With `kappa = lambda = 1` it is the sigmoid. For `lambda -> 0` it approaches the Gumbel activation. By default
+    `kappa` starts negative, and the gate then falls as its input grows. `lambda` is clamped to at least 1e-4; a
+    `lambda` below that can still be trained back up.
 
     Args:
-        per_channel: One `(kappa, lambda)` for each channel instead of one pair for the layer.
-        axis: Axis of the channels, for `per_channel`.
-        kappa_initializer: Start value of `kappa`; `None` draws from U(-1, 0) (CBAM and spatial gates: U(0, 1)).
-        lambda_initializer: Start value of `lambda`; `None` draws from U(0, 1).
-        kappa_regularizer, lambda_regularizer, kappa_constraint, lambda_constraint: As in Keras layers.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+        per_channel: Whether to learn one `(kappa, lambda)` for each channel instead of one pair for the layer.
+        axis: The axis of the channels. It is used with `per_channel`.
+        kappa_initializer: Initializer for `kappa`. `None` draws from U(-1, 0). The channel gate of CBAM and the
+            spatial gates draw from U(0, 1) instead.
+        lambda_initializer: Initializer for `lambda`. `None` draws from U(0, 1).
+        kappa_regularizer, lambda_regularizer, kappa_constraint, lambda_constraint: As in other Keras layers.
+        **kwargs: `name`, `dtype` and `trainable`, as for every `keras.layers.Layer`.
 
-    Input shape: any; with `per_channel`, the size of `axis` must be known.
-    Output shape: the same.
-    Raises: ValueError: If `per_channel` is set and the number of channels is unknown.
+    Input shape: any. With `per_channel`, the size of `axis` must be known.
+    Output shape: the same as the input shape.
+
+    Raises:
+        ValueError: If `per_channel` is set and the number of channels is unknown.
+
     Source: Adaptive Parametric Activation (ECCV 2024), Eq. 5.
 
     >>> from keras_apa.layers import APA
@@ -137,27 +142,31 @@ class APA(_Adaptive):
 class AGLU(_Adaptive):
     """Adaptive Generalised Linear Unit, `x * (lambda * exp(-kappa * x) + 1) ** (-1 / lambda)`.
 
-    `kappa` sets how sharp the unit is (towards ReLU), `lambda` how much it leaks (towards the identity).
-    `kappa = lambda = 1` is SiLU; `kappa = 1.702, lambda = 1` approximates GELU.
+    `kappa` sets how sharp the unit is: a large one approaches ReLU. `lambda` sets how much it leaks: a large one
+    approaches the identity. With `kappa = lambda = 1` it is SiLU, and `kappa = 1.702, lambda = 1` approximates GELU.
+
+    You can use it as an activation, `keras.layers.Dense(8, activation=AGLU())`, and it trains like any other. With
+    `per_channel=True`, build it first (`layer.build((None, 8))`), because Keras does not build an activation with its
+    layer.
 
     Args:
-        per_channel: One `(kappa, lambda)` for each channel instead of one pair for the layer.
-        axis: Axis of the channels, for `per_channel`.
-        lambda_gradient: `"exact"`, or `"paper"` to repeat the training of the published classification networks.
-            With `"paper"` a step can throw a small lambda far away, and a lambda below 0 stays there; see
+        per_channel: Whether to learn one `(kappa, lambda)` for each channel instead of one pair for the layer.
+        axis: The axis of the channels. It is used with `per_channel`.
+        lambda_gradient: `"exact"`, or `"paper"` to reproduce the training of the published classification networks.
+            With `"paper"`, one step can throw a small lambda far away, and a lambda below 0 stays there. See
             `keras_apa.ops.aglu`.
-        kappa_initializer: Start value of `kappa`; `None` draws from U(0.8, 1.2).
-        lambda_initializer: Start value of `lambda`; `None` draws from U(0, 1).
-        kappa_regularizer, lambda_regularizer, kappa_constraint, lambda_constraint: As in Keras layers.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+        kappa_initializer: Initializer for `kappa`. `None` draws from U(0.8, 1.2).
+        lambda_initializer: Initializer for `lambda`. `None` draws from U(0, 1).
+        kappa_regularizer, lambda_regularizer, kappa_constraint, lambda_constraint: As in other Keras layers.
+        **kwargs: `name`, `dtype` and `trainable`, as for every `keras.layers.Layer`.
 
-    Input shape: any; with `per_channel`, the size of `axis` must be known.
-    Output shape: the same.
-    Raises: ValueError: If `lambda_gradient` is unknown, or `per_channel` is set and the number of channels is unknown.
+    Input shape: any. With `per_channel`, the size of `axis` must be known.
+    Output shape: the same as the input shape.
+
+    Raises:
+        ValueError: If `lambda_gradient` is unknown, or if `per_channel` is set and the number of channels is unknown.
+
     Source: Adaptive Parametric Activation (ECCV 2024), Eq. 6.
-
-    As `keras.layers.Dense(8, activation=AGLU())` it trains like any other activation. With `per_channel=True` build
-    it first (`layer.build((None, 8))`), since Keras does not build an activation with its layer.
 
     >>> from keras_apa.layers import AGLU
     >>> AGLU()(keras.ops.ones((2, 8))).shape == (2, 8)
@@ -209,11 +218,11 @@ class Sigmoid(_FixedGate):
     """Sigmoid gate, `1 / (1 + exp(-t * x))`, with `t = 1` or one learned scalar that starts there.
 
     Args:
-        learn_temperature: Learn the scalar `t`.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+        learn_temperature: Whether to learn the scalar `t`.
+        **kwargs: `name`, `dtype` and `trainable`, as for every `keras.layers.Layer`.
 
     Input shape: any.
-    Output shape: the same.
+    Output shape: the same as the input shape.
     Source: Adaptive Parametric Activation (ECCV 2024), Table 4a.
 
     >>> from keras_apa.layers import Sigmoid
@@ -230,11 +239,11 @@ class Gumbel(_FixedGate):
     """Gumbel gate, `exp(-exp(-t * x))`, with `t = 1` or one learned scalar that starts there.
 
     Args:
-        learn_temperature: Learn the scalar `t`.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+        learn_temperature: Whether to learn the scalar `t`.
+        **kwargs: `name`, `dtype` and `trainable`, as for every `keras.layers.Layer`.
 
     Input shape: any.
-    Output shape: the same.
+    Output shape: the same as the input shape.
     Source: Gumbel Optimized Loss (ECCV 2022), Eq. 4; with a temperature: Adaptive Parametric Activation, Table 4a.
 
     >>> from keras_apa.layers import Gumbel

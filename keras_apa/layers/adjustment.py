@@ -45,16 +45,26 @@ VARIANTS: dict[str, Callable[[NDArray[np.float64], float], NDArray[np.float64]]]
 
 
 def prior_correction(class_counts: ClassCountsLike, variant: Variant = "raw") -> NDArray[np.float64]:
-    """The vector that `PriorCorrection` adds to the logits, a float64 array with one value a class.
+    """The vector that `PriorCorrection` adds to the logits, a float64 array with one value per class.
 
-    With `n` the images of a class and `N` of all: raw `ln(N/n)`; smooth `ln((N+1)/(n+1)) + 1`; rel `ln((N-n)/n)`;
-    normit `-probit(n/N)`; gombit `-ln(-ln(1 - n/N))`; base2 and base10 the logarithms of `N/n`.
+    `n` is the number of images of a class and `N` the number of all images:
+
+    * raw: `ln(N/n)`
+    * smooth: `ln((N+1)/(n+1)) + 1`
+    * rel: `ln((N-n)/n)`
+    * normit: `-probit(n/N)`
+    * gombit: `-ln(-ln(1 - n/N))`
+    * base2 and base10: the logarithms of `N/n` to base 2 and 10
 
     Args:
-        class_counts: Training images of each class, all positive.
+        class_counts: The number of training images of each class. Every count must be above 0.
         variant: One of the names above.
 
-    Raises: ValueError: For an unknown variant, a count below 1, or a class that holds all images.
+    Returns:
+        A float64 array of shape `(num_classes,)`.
+
+    Raises:
+        ValueError: If the variant is unknown, a count is below 1, or there is only one class.
 
     >>> from keras_apa.layers import prior_correction
     >>> prior_correction([50, 50], "base2")
@@ -71,20 +81,25 @@ def prior_correction(class_counts: ClassCountsLike, variant: Variant = "raw") ->
 class PriorCorrection(keras.layers.Layer):
     """Removes the training prior from logits at inference: `logits + tau * v(class_counts)`; identity in training.
 
-    Put behind the logits of a network trained with plain cross entropy, so that `predict`, `evaluate` and an
-    exported model carry the correction. A network trained with a Balanced loss is corrected already; compiled
-    together with one, the layer warns.
+    Put it behind the logits of a network that was trained with plain cross entropy. `predict`, `evaluate` and
+    exported models then apply the correction. Do not use it with a Balanced loss, which corrects the logits already;
+    the layer warns if the model is compiled with one.
 
     Args:
-        class_counts: Training images of each class (`ClassCounts`, a sequence or a mapping), all positive.
-        variant: `"raw"` (`ln(N/n)`: PC-softmax, logit adjustment), `"smooth"`, `"rel"`, `"normit"`, `"gombit"`,
-            `"base2"`, `"base10"`; formulas in `prior_correction`.
-        tau: Factor of the correction.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+        class_counts: The number of training images of each class, as `ClassCounts`, a sequence or a mapping. Every
+            count must be above 0.
+        variant: `"raw"`, `"smooth"`, `"rel"`, `"normit"`, `"gombit"`, `"base2"` or `"base10"`. `"raw"` is `ln(N/n)`,
+            known as PC-softmax or logit adjustment. `prior_correction` lists the formulas.
+        tau: The factor of the correction.
+        **kwargs: `name`, `dtype` and `trainable`, as for every `keras.layers.Layer`.
 
-    Input shape: `(..., classes)`, logits.
-    Output shape: the same.
-    Raises: ValueError: For counts below 1, an unknown variant, or logits of another width.
+    Input shape: logits of shape `(..., classes)`.
+    Output shape: the same as the input shape.
+
+    Raises:
+        ValueError: If a count is below 1, there is only one class, the variant is unknown, or the logits have another
+            width.
+
     Source: Inverse Image Frequency (IIF, arXiv 2209.04861); Long-tail learning via logit adjustment (ICLR 2021).
 
     >>> from keras_apa.layers import PriorCorrection

@@ -1,6 +1,6 @@
-"""Attention gates: which channels (SqueezeExcite, ChannelAttention) and which positions (SpatialAttention) pass.
+"""Attention gates over channels (SqueezeExcite, ChannelAttention) and over positions (SpatialAttention).
 
-Every gate multiplies its input by values of an activation that `gate=` selects: sigmoid, the learned APA, Gumbel,
+Every gate multiplies its input by the values of an activation. `gate=` selects it: sigmoid, the learned APA, Gumbel,
 or any layer.
 """
 
@@ -172,21 +172,27 @@ class _ChannelGate(_Attention):
 class SqueezeExcite(_ChannelGate):
     """Squeeze-and-Excitation, `x * gate(W2 relu(W1 norm(mean(x))))`: one factor for each channel.
 
-    With `gate="apa"` a LayerNorm stands before and Dropout 0.1 after the bottleneck (APA* of the paper) unless
-    `normalize` and `dropout` say otherwise; other gates have neither. The denses have no bias.
+    With `gate="apa"`, the layer adds a LayerNorm before the bottleneck and Dropout 0.1 after it (APA* in the paper).
+    Other gates have neither. Set `normalize` and `dropout` to change this. The dense layers have no bias.
 
     Args:
-        reduction_ratio: Channels over hidden units of the bottleneck (at least one unit).
+        reduction_ratio: The number of channels divided by the number of hidden units in the bottleneck, which has at
+            least one unit.
         gate: `"sigmoid"`, `"apa"`, `"gumbel"`, `"sigmoid_temperature"`, `"gumbel_temperature"` or a layer.
-        normalize: LayerNorm (epsilon 1e-5) on the pooled channels; `None`: only with an APA gate.
-        dropout: Rate after the second dense; `None`: 0.1 with an APA gate, else 0.
-        kernel_initializer: Start values of both denses; Kaiming normal over fan_in by default.
-        data_format: `"channels_last"` or `"channels_first"`; `None` takes `keras.config.image_data_format()`.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+        normalize: Whether to apply LayerNorm (epsilon 1e-5) to the pooled channels. `None` applies it only with an
+            APA gate.
+        dropout: The dropout rate after the second dense layer. `None` is 0.1 with an APA gate and 0 with others.
+        kernel_initializer: Initializer for both dense layers. The default is Kaiming normal over fan_in.
+        data_format: `"channels_last"` or `"channels_first"`. `None` takes `keras.config.image_data_format()`.
+        **kwargs: `name`, `dtype` and `trainable`, as for every `keras.layers.Layer`.
 
     Input shape: `(batch, height, width, channels)` or `(batch, channels, height, width)`.
-    Output shape: the same.
-    Raises: ValueError: For an unknown gate, a ratio below 1, a rate outside [0, 1), or an unknown number of channels.
+    Output shape: the same as the input shape.
+
+    Raises:
+        ValueError: If the gate is unknown, the ratio is below 1, the rate is outside [0, 1), or the number of
+            channels is unknown.
+
     Source: Squeeze-and-Excitation Networks (CVPR 2018); APA gate: Adaptive Parametric Activation (ECCV 2024), Sec. 4.
 
     >>> from keras_apa.layers import SqueezeExcite
@@ -204,21 +210,27 @@ class SqueezeExcite(_ChannelGate):
 class ChannelAttention(_ChannelGate):
     """Channel gate of CBAM, `x * gate(mlp(norm(mean(x))) + mlp(norm(max(x))))`.
 
-    LayerNorm and Dropout 0.1 are there with every gate; the denses have biases and serve both branches.
+    By default, LayerNorm and Dropout 0.1 are used with every gate. The dense layers have biases, and both branches
+    share them.
 
     Args:
-        reduction_ratio: Channels over hidden units of the bottleneck (at least one unit).
-        gate: `"sigmoid"`, `"apa"`, `"gumbel"`, `"sigmoid_temperature"`, `"gumbel_temperature"` or a layer. The kappa
-            of an APA gate starts in U(0, 1) here, also of a given `APA()`, of which a copy is used then.
-        normalize: LayerNorm (epsilon 1e-5) on the pooled channels; `None` is `True`.
-        dropout: Rate after the sum of the branches; `None` is 0.1.
-        kernel_initializer: Start values of both denses; Kaiming normal over fan_in by default.
-        data_format: `"channels_last"` or `"channels_first"`; `None` takes `keras.config.image_data_format()`.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+        reduction_ratio: The number of channels divided by the number of hidden units in the bottleneck, which has at
+            least one unit.
+        gate: `"sigmoid"`, `"apa"`, `"gumbel"`, `"sigmoid_temperature"`, `"gumbel_temperature"` or a layer. With an
+            APA gate, `kappa` starts in U(0, 1) here. If you pass an `APA()` without a kappa initializer, the layer
+            uses a copy of it that starts there.
+        normalize: Whether to apply LayerNorm (epsilon 1e-5) to the pooled channels. `None` is `True`.
+        dropout: The dropout rate after the sum of the branches. `None` is 0.1.
+        kernel_initializer: Initializer for both dense layers. The default is Kaiming normal over fan_in.
+        data_format: `"channels_last"` or `"channels_first"`. `None` takes `keras.config.image_data_format()`.
+        **kwargs: `name`, `dtype` and `trainable`, as for every `keras.layers.Layer`.
 
     Input shape: `(batch, height, width, channels)` or `(batch, channels, height, width)`.
-    Output shape: the same.
-    Raises: ValueError: As `SqueezeExcite`.
+    Output shape: the same as the input shape.
+
+    Raises:
+        ValueError: In the same cases as `SqueezeExcite`.
+
     Source: CBAM (ECCV 2018), Eq. 2; with APA: Adaptive Parametric Activation (ECCV 2024), Table 4.
 
     >>> from keras_apa.layers import ChannelAttention
@@ -247,17 +259,22 @@ class SpatialAttention(_Attention):
     """Spatial gate of CBAM, `x * gate(BN(conv7x7([max over channels, mean over channels])))`.
 
     Args:
-        kernel_size: Side of the convolution, odd; no bias.
-        gate: `"sigmoid"`, `"apa"`, `"gumbel"`, `"sigmoid_temperature"`, `"gumbel_temperature"` or a layer. The kappa
-            of an APA gate starts in U(0, 1) here, also of a given `APA()`, of which a copy is used then.
-        kernel_initializer: Start values of the convolution; Kaiming normal over fan_in by default.
-        frozen_batch_norm: The batch norm uses its moving statistics in training too and is never trained.
-        data_format: `"channels_last"` or `"channels_first"`; `None` takes `keras.config.image_data_format()`.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+        kernel_size: The side of the convolution kernel, an odd number. The convolution has no bias.
+        gate: `"sigmoid"`, `"apa"`, `"gumbel"`, `"sigmoid_temperature"`, `"gumbel_temperature"` or a layer. With an
+            APA gate, `kappa` starts in U(0, 1) here. If you pass an `APA()` without a kappa initializer, the layer
+            uses a copy of it that starts there.
+        kernel_initializer: Initializer for the convolution. The default is Kaiming normal over fan_in.
+        frozen_batch_norm: Whether to freeze the batch norm: it uses its moving statistics in training too, and is
+            never trained.
+        data_format: `"channels_last"` or `"channels_first"`. `None` takes `keras.config.image_data_format()`.
+        **kwargs: `name`, `dtype` and `trainable`, as for every `keras.layers.Layer`.
 
     Input shape: `(batch, height, width, channels)` or `(batch, channels, height, width)`.
-    Output shape: the same.
-    Raises: ValueError: For an unknown gate or an even kernel size.
+    Output shape: the same as the input shape.
+
+    Raises:
+        ValueError: If the gate is unknown or the kernel size is not a positive odd integer.
+
     Source: CBAM (ECCV 2018), Eq. 3; with APA: Adaptive Parametric Activation (ECCV 2024), Table 4.
 
     >>> from keras_apa.layers import SpatialAttention
@@ -338,20 +355,24 @@ class CBAM(Composite):
     """Convolutional Block Attention Module: `ChannelAttention`, then `SpatialAttention`.
 
     Args:
-        reduction_ratio: Of the channel gate.
-        gate: Channel gate, as in `ChannelAttention`.
-        spatial_gate: Spatial gate, as in `SpatialAttention`.
-        normalize, dropout: Of the channel gate; `None` is LayerNorm and 0.1.
-        kernel_size: Side of the spatial convolution.
-        kernel_initializer, spatial_kernel_initializer: Start values of the denses and of the convolution; Kaiming
-            normal over fan_in by default.
-        frozen_batch_norm: Of the spatial gate.
-        data_format: `"channels_last"` or `"channels_first"`; `None` takes `keras.config.image_data_format()`.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+        reduction_ratio: The reduction ratio of the channel gate.
+        gate: The channel gate, as in `ChannelAttention`.
+        spatial_gate: The spatial gate, as in `SpatialAttention`.
+        normalize, dropout: The LayerNorm and dropout rate of the channel gate. `None` means LayerNorm and 0.1.
+        kernel_size: The side of the spatial convolution kernel.
+        kernel_initializer, spatial_kernel_initializer: Initializers for the dense layers and for the convolution. The
+            default is Kaiming normal over fan_in.
+        frozen_batch_norm: Whether to freeze the batch norm of the spatial gate.
+        data_format: `"channels_last"` or `"channels_first"`. `None` takes `keras.config.image_data_format()`.
+        **kwargs: `name`, `dtype` and `trainable`, as for every `keras.layers.Layer`.
 
     Input shape: `(batch, height, width, channels)` or `(batch, channels, height, width)`.
-    Output shape: the same.
-    Raises: ValueError: As `ChannelAttention` and `SpatialAttention`.
+    Output shape: the same as the input shape.
+
+    Raises:
+        ValueError: In the same cases as `ChannelAttention` and `SpatialAttention`, or if both gates are the same
+            layer.
+
     Source: CBAM (ECCV 2018), Eq. 1; with APA: Adaptive Parametric Activation (ECCV 2024), Table 4.
 
     >>> from keras_apa.layers import CBAM

@@ -93,16 +93,19 @@ class CosineDense(_Head):
     """Cosine classifier, `scale * x / (1 + |x|) . w / |w|`, without bias.
 
     Args:
-        units: Number of classes.
-        scale: The factor, 16 in the papers' recipes.
-        learn_scale: Learn it: the factor is `s ** 2` with one weight `s` that starts at 5.
-        kernel_initializer: Start values; U(-1/sqrt(features), 1/sqrt(features)) by default.
-        kernel_regularizer: As in Keras layers.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+        units: The number of classes.
+        scale: The factor of the formula. The papers' recipes use 16.
+        learn_scale: Whether to learn the factor. It is then `s ** 2`, with one weight `s` that starts at 5.
+        kernel_initializer: Initializer for the kernel. The default is U(-1/sqrt(features), 1/sqrt(features)).
+        kernel_regularizer: As in other Keras layers.
+        **kwargs: `name`, `dtype` and `trainable`, as for every `keras.layers.Layer`.
 
     Input shape: `(..., features)`.
     Output shape: `(..., units)`.
-    Raises: ValueError: If `units` is not a positive integer.
+
+    Raises:
+        ValueError: If `units` is not a positive integer.
+
     Source: Decoupling and large-scale long-tailed recognition (OLTR, CVPR 2019), used by the APA recipes.
 
     >>> from keras_apa.layers import CosineDense
@@ -153,19 +156,22 @@ class NormalizedDense(_Head):
     """Normalised classifier, `temperature * x / |x| . w / |w| + bias`, norms with 1e-6 added.
 
     Args:
-        units: Number of classes.
-        temperature: The factor; 20 in the detection recipes.
-        use_bias: Add a bias.
-        learn_temperature: Learn the factor as `t ** 2` with one weight `t` that starts at 4.5.
-        unused_bias: Create the bias but never add it, as the authors' classification networks do, so that parameter
-            counts and checkpoints agree.
-        kernel_initializer: Start values; N(0, 0.01) by default.
-        kernel_regularizer: As in Keras layers.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+        units: The number of classes.
+        temperature: The factor of the formula. The detection recipes use 20.
+        use_bias: Whether to add a bias.
+        learn_temperature: Whether to learn the factor. It is then `t ** 2`, with one weight `t` that starts at 4.5.
+        unused_bias: Whether to create the bias without adding it. The authors' classification networks do this; set
+            it to match their parameter counts and checkpoints.
+        kernel_initializer: Initializer for the kernel. The default is N(0, 0.01).
+        kernel_regularizer: As in other Keras layers.
+        **kwargs: `name`, `dtype` and `trainable`, as for every `keras.layers.Layer`.
 
     Input shape: `(..., features)`.
     Output shape: `(..., units)`.
-    Raises: ValueError: If `units` is not a positive integer.
+
+    Raises:
+        ValueError: If `units` is not a positive integer.
+
     Source: Gumbel Optimized Loss (ECCV 2022), Sec. 5; Seesaw Loss (CVPR 2021), Sec. 3.4.
 
     >>> from keras_apa.layers import NormalizedDense
@@ -224,22 +230,25 @@ class NormalizedDense(_Head):
 class WrappedCauchyDense(_Head):
     """Wrapped Cauchy classifier, `300 / 6.28 * (1 - g^2) / (1 + g^2 - 2 g u)`.
 
-    `u = x / |x| . w / |w| + bias` and `g = sigmoid(gamma)`, one learned `gamma` a class that starts at 1.
+    `u = x / |x| . w / |w| + bias` and `g = sigmoid(gamma)`. Each class learns one `gamma`, which starts at 1.
 
-    The logits have a pole at `u = (1 + g^2) / (2 g)`, 1.05 at the start. A step that carries `bias` across it turns
-    large logits negative and can end the training, so keep the steps small: the published recipes use AdamW with a
-    learning rate of 1e-4 and clip the gradient's norm at 35.
+    The logits have a pole at `u = (1 + g^2) / (2 g)`, which is 1.05 at the start. A step that carries `bias` across
+    the pole turns large logits negative and can end the training, so keep the steps small. The published recipes use
+    AdamW with a learning rate of 1e-4 and clip the gradient's norm at 35.
 
     Args:
-        units: Number of classes.
-        kernel_initializer: Start values; N(0, 0.01) by default.
-        kernel_regularizer: As in Keras layers.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+        units: The number of classes.
+        kernel_initializer: Initializer for the kernel. The default is N(0, 0.01).
+        kernel_regularizer: As in other Keras layers.
+        **kwargs: `name`, `dtype` and `trainable`, as for every `keras.layers.Layer`.
 
     Input shape: `(..., features)`.
     Output shape: `(..., units)`.
-    Raises: ValueError: If `units` is not a positive integer.
-    Source: the V3Det recipes of Adaptive Parametric Activation (ECCV 2024), Table 6b; their constant pi is 3.14.
+
+    Raises:
+        ValueError: If `units` is not a positive integer.
+
+    Source: the V3Det recipes of Adaptive Parametric Activation (ECCV 2024), Table 6b, which use 3.14 for pi.
 
     >>> from keras_apa.layers import WrappedCauchyDense
     >>> WrappedCauchyDense(10)(keras.ops.ones((2, 64))).shape == (2, 10)
@@ -273,15 +282,20 @@ class WrappedCauchyDense(_Head):
 class NormalizedConv2D(keras.layers.Conv2D):
     """Convolution of normalised features, `conv(temperature * x / |x|, w / |w|) + bias`, norms over input channels.
 
-    The norm of `x` is taken at each position, that of `w` at each position of the kernel; both have 1e-6 added.
+    The norm of `x` is taken at each position, and the norm of `w` at each position of the kernel. Both norms have
+    1e-6 added.
 
     Args:
-        filters, kernel_size, strides, padding, data_format, use_bias, ...: As `keras.layers.Conv2D`.
-        temperature: The factor; 20 in the detection recipes.
-        learn_temperature: Learn the factor as `t ** 2` with one weight `t` that starts at 4.5.
+        filters, kernel_size, strides, padding, data_format, use_bias, ...: As in `keras.layers.Conv2D`.
+        temperature: The factor of the formula. The detection recipes use 20.
+        learn_temperature: Whether to learn the factor. It is then `t ** 2`, with one weight `t` that starts at 4.5.
 
     Input shape: `(batch, height, width, channels)` or `(batch, channels, height, width)`.
-    Output shape: as `keras.layers.Conv2D`.
+    Output shape: as for `keras.layers.Conv2D`.
+
+    Raises:
+        ValueError: If `groups` is not 1.
+
     Source: Gumbel Optimized Loss (ECCV 2022), Sec. 5 (normalised mask predictor).
 
     >>> from keras_apa.layers import NormalizedConv2D

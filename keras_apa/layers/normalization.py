@@ -15,18 +15,20 @@ from keras_apa._typing import Tensor
 
 @keras.saving.register_keras_serializable(package="keras_apa")
 class UnbiasedBatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` that keeps the unbiased variance, `n / (n - 1)` times the batch's, as PyTorch.
+    """Batch normalisation whose moving variance is unbiased, `n / (n - 1)` times the batch's, as in PyTorch.
 
-    Outputs in training are the same; only what is remembered for inference differs, by 2 % at `n = 50`.
-    `n` counts the values behind one statistic (batch times positions; over all replicas with `synchronized=True`).
-    The weights and their names are those of the parent.
+    It is a `keras.layers.BatchNormalization` with the same weights and weight names, and its outputs in training are
+    the same. Only the variance that it keeps for inference differs, by 2 % at `n = 50`. `n` is the number of values
+    behind one statistic: batch times positions, and with `synchronized=True` over all replicas.
 
-    Args: as `keras.layers.BatchNormalization`; `momentum=0.9` and `epsilon=1e-5` are PyTorch's defaults.
-        frozen: Use the moving statistics in training too and never train, whatever `trainable` of a model around it is
-            set to (a detector's backbone).
+    Args:
+        axis, momentum, epsilon, ...: As in `keras.layers.BatchNormalization`. The defaults `momentum=0.9` and
+            `epsilon=1e-5` are PyTorch's.
+        frozen: Whether to use the moving statistics in training too and never train the layer, as in a detector's
+            backbone. Setting `trainable` of a model around it does not change this.
 
-    Input shape: any; channels on `axis`.
-    Output shape: the same.
+    Input shape: any, with the channels on `axis`.
+    Output shape: the same as the input shape.
 
     >>> from keras_apa.layers import UnbiasedBatchNormalization
     >>> layer = UnbiasedBatchNormalization(momentum=0.0)

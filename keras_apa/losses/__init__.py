@@ -1,4 +1,4 @@
-"""Losses for long-tailed recognition: each a `keras.losses.Loss` over a plain function, its equation."""
+"""Losses for long-tailed recognition. Each is a `keras.losses.Loss` over a plain function with its equation."""
 
 from keras_apa._labels import trusted_labels
 from keras_apa.losses.balanced import (

@@ -42,17 +42,17 @@ def balanced_softmax_crossentropy(
 
     Args:
         y_true: Integer labels `(...)` or `(..., 1)`, or one-hot or soft targets `(..., num_classes)`.
-        y_pred: Logits `z`, shape `(..., num_classes)`.
-        class_counts: Training images `n` of each class, none of them 0.
-        tau: Strength; 0 is plain cross entropy.
-        label_smoothing: `e` in `(1 - e) t + e / num_classes`.
-        ignore_class: Label whose samples are left out, or None.
+        y_pred: The logits `z`, of shape `(..., num_classes)`.
+        class_counts: The number of training images `n` of each class. Every count must be above 0.
+        tau: The strength of the prior. 0 is plain cross entropy.
+        label_smoothing: The factor `e` of the smoothed targets `(1 - e) t + e / num_classes`.
+        ignore_class: The loss of samples with this label is 0. `None` ignores no label.
 
     Returns:
-        One value a sample, shape `(...)`.
+        The loss of each sample, a tensor of shape `(...)`.
 
-    Source: Balanced Meta-Softmax (NeurIPS 2020), Eq. 4; `tau`: Long-tail learning via logit adjustment (ICLR
-    2021), Eq. 10.
+    Source: Balanced Meta-Softmax (NeurIPS 2020), Eq. 4; `tau`: Long-tail learning via logit adjustment (ICLR 2021),
+    Eq. 10.
 
     >>> loss = balanced_softmax_crossentropy([0, 1], [[0.0, 0.0], [0.0, 0.0]], class_counts=[3, 1])
     >>> [round(float(value), 4) for value in loss]  # -log(3/4), -log(1/4)
@@ -78,25 +78,25 @@ def balanced_sigmoid_crossentropy(
     """Binary cross entropy over all classes, on logits that are shifted by each class's odds.
 
     `sum_j -t_j log sigmoid(q_j) - (1 - t_j) log(1 - sigmoid(q_j))` with
-    `q_j = z_j - tau * ln[(N/C) / n_j * (N - n_j) / (N - N/C)]`, `N` the sum of the counts and `C` their
-    number.
+    `q_j = z_j - tau * ln[(N/C) / n_j * (N - n_j) / (N - N/C)]`, where `N` is the sum of the counts and `C` the number
+    of classes.
 
     Args:
-        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(...,
-            num_classes)`.
-        y_pred: Logits `z`, shape `(..., num_classes)`.
-        class_counts: Training images `n` of each class, none of them 0, at least two classes.
-        tau: Strength; 0 is plain binary cross entropy.
-        label_smoothing: `e` in `(1 - e) t + e / num_classes`; rows of zeros (background) are left alone.
-        background: Whether the label `num_classes` is allowed, for an all-zero target.
-        class_reduction: `"sum"` or `"mean"` over classes.
-        ignore_class: Label whose samples are left out, or None.
+        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(..., num_classes)`.
+        y_pred: The logits `z`, of shape `(..., num_classes)`.
+        class_counts: The number of training images `n` of each class. There must be at least two classes, and every
+            count must be above 0.
+        tau: The strength of the shift. 0 is plain binary cross entropy.
+        label_smoothing: The factor `e` of the smoothed targets `(1 - e) t + e / num_classes`. Rows of zeros
+            (background) stay as they are.
+        background: Whether to accept the label `num_classes`, which stands for an all-zero target.
+        class_reduction: How to reduce over classes, `"sum"` or `"mean"`.
+        ignore_class: The loss of samples with this label is 0. `None` ignores no label.
 
     Returns:
-        One value a sample, shape `(...)`.
+        The loss of each sample, a tensor of shape `(...)`.
 
-    Source: Balanced Activation for Long-tailed Visual Recognition, Eqs. 36, 37 and 46 (48 is its positive
-    term).
+    Source: Balanced Activation for Long-tailed Visual Recognition, Eqs. 36, 37 and 46 (48 is its positive term).
 
     >>> loss = balanced_sigmoid_crossentropy([0, 1], [[0.0, 0.0], [0.0, 0.0]], class_counts=[3, 1])
     >>> [round(float(value), 4) for value in loss]  # -2 log(3/4), -2 log(1/4)
@@ -124,25 +124,27 @@ class BalancedSoftmaxCrossentropy(LongTailLoss):
 
     `-sum_j t_j * log(n_j^tau exp(z_j) / sum_k n_k^tau exp(z_k))`
 
-    Use it in training; at inference take the logits as they are (no prior correction behind them: that would
-    correct twice). With `keras.losses.CategoricalCrossentropy` it agrees for equal counts.
+    Use it in training only. At inference, use the logits as they are: a prior correction behind them would correct
+    twice. With equal counts it equals `keras.losses.CategoricalCrossentropy`.
 
     Args:
-        class_counts: Training images `n` of each class: `ClassCounts`, a sequence, an array or a mapping.
-        tau: Strength, at least 0; 0 is plain cross entropy.
-        label_smoothing: `e` in `(1 - e) t + e / num_classes`, from 0 to 1.
-        ignore_class: Label whose samples weigh 0 and are not counted by a mean, or None.
-        reduction, name, dtype: As for every Keras loss; half precision is computed in float32.
+        class_counts: The number of training images `n` of each class, as `ClassCounts`, a sequence, an array or a
+            mapping.
+        tau: The strength of the prior, at least 0. 0 is plain cross entropy.
+        label_smoothing: The factor `e` of the smoothed targets `(1 - e) t + e / num_classes`, from 0 to 1.
+        ignore_class: The loss of samples with this label is 0, and a mean does not count them. `None` ignores no
+            label.
+        reduction, name, dtype: As for every Keras loss. Half-precision inputs are computed in float32.
 
     Targets: integer labels `(...)` or `(..., 1)`, or one-hot or soft targets `(..., num_classes)`.
     Logits: `(..., num_classes)`.
 
     Raises:
-        ValueError: A count of 0, logits or targets of the wrong width, a label outside `0..num_classes - 1`
-            in an eager call (compiled, see `trusted_labels`).
+        ValueError: If a count is 0, if the logits or targets have the wrong width, or if a label in an eager call is
+            outside `0..num_classes - 1`. Compiled calls are described in `trusted_labels`.
 
-    Source: Balanced Meta-Softmax (NeurIPS 2020), Eq. 4; `tau`: Long-tail learning via logit adjustment (ICLR
-    2021), Eq. 10.
+    Source: Balanced Meta-Softmax (NeurIPS 2020), Eq. 4; `tau`: Long-tail learning via logit adjustment (ICLR 2021),
+    Eq. 10.
 
     >>> loss = BalancedSoftmaxCrossentropy(class_counts=[3, 1])
     >>> round(float(loss([0, 1], [[0.0, 0.0], [0.0, 0.0]])), 4)
@@ -190,30 +192,34 @@ class BalancedSigmoidCrossentropy(LongTailLoss):
     """Balanced Sigmoid: binary cross entropy over all classes, on logits shifted by each class's odds.
 
     `sum_j -t_j log sigmoid(q_j) - (1 - t_j) log(1 - sigmoid(q_j))` with
-    `q_j = z_j - tau * ln[(N/C) / n_j * (N - n_j) / (N - N/C)]`, `N` the sum of the counts and `C` their
-    number.
+    `q_j = z_j - tau * ln[(N/C) / n_j * (N - n_j) / (N - N/C)]`, where `N` is the sum of the counts and `C` the number
+    of classes.
 
-    Keras's own binary cross entropy averages over classes: `class_reduction="mean"`.
+    Keras's own binary cross entropy averages over classes. To do the same here, set `class_reduction="mean"`.
 
     Args:
-        class_counts: Training images `n` of each class: `ClassCounts`, a sequence, an array or a mapping.
-        tau: Strength, at least 0; 0 is plain binary cross entropy. The bound in the paper's Corollary 1 has
-            1/4, its experiments use 1.
-        label_smoothing: `e` in `(1 - e) t + e / num_classes`, from 0 to 1; background rows are left alone.
-        background: Whether the label `num_classes` is allowed, for an all-zero target.
-        class_reduction: `"sum"` or `"mean"` over classes.
-        ignore_class: Label whose samples weigh 0 and are not counted by a mean, or None.
-        reduction, name, dtype: As for every Keras loss, over samples; half precision is computed in float32.
+        class_counts: The number of training images `n` of each class, as `ClassCounts`, a sequence, an array or a
+            mapping.
+        tau: The strength of the shift, at least 0. 0 is plain binary cross entropy. The bound in the paper's
+            Corollary 1 uses 1/4, its experiments use 1.
+        label_smoothing: The factor `e` of the smoothed targets `(1 - e) t + e / num_classes`, from 0 to 1. Background
+            rows stay as they are.
+        background: Whether to accept the label `num_classes`, which stands for an all-zero target.
+        class_reduction: How to reduce over classes, `"sum"` or `"mean"`.
+        ignore_class: The loss of samples with this label is 0, and a mean does not count them. `None` ignores no
+            label.
+        reduction, name, dtype: As for every Keras loss; the reduction is over samples. Half-precision inputs are
+            computed in float32.
 
     Targets: integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(..., num_classes)`.
     Logits: `(..., num_classes)`.
 
     Raises:
-        ValueError: A count of 0, one class only, logits or targets of the wrong width, a label outside
-            `0..num_classes - 1` in an eager call (compiled, see `trusted_labels`).
+        ValueError: If a count is 0, if there is only one class, if the logits or targets have the wrong width, or if
+            a label in an eager call is outside `0..num_classes - 1`. Compiled calls are described in
+            `trusted_labels`.
 
-    Source: Balanced Activation for Long-tailed Visual Recognition, Eqs. 36, 37 and 46 (48 is its positive
-    term).
+    Source: Balanced Activation for Long-tailed Visual Recognition, Eqs. 36, 37 and 46 (48 is its positive term).
 
     >>> loss = BalancedSigmoidCrossentropy(class_counts=[3, 1])
     >>> round(float(loss([0, 1], [[0.0, 0.0], [0.0, 0.0]])), 4)

@@ -42,27 +42,29 @@ def drop_loss(
 ) -> Tensor:
     """Binary cross entropy without the negatives of rare classes.
 
-    `sum_j -t_j log eta(z_j) - w_j (1 - t_j) log(1 - eta(z_j))`. Class `j` is rare if `image_counts_j /
-    num_images < frequency_threshold`. `w_j = 1` unless it is rare; for a rare class `w_j = 0` on foreground
-    rows, and on background rows 0 with probability `1 - rho`, where `rho` is the share of rare classes among
-    the foreground labels of the batch. A batch without foreground drops nothing.
+    `sum_j -t_j log eta(z_j) - w_j (1 - t_j) log(1 - eta(z_j))`
+
+    Class `j` is rare if `image_counts_j / num_images < frequency_threshold`. The weight `w_j` is 1 for the other
+    classes. For a rare class, it is 0 on foreground rows, and on background rows it is 0 with probability `1 - rho`.
+    `rho` is the share of rare classes among the foreground labels of the batch. A batch without foreground drops
+    nothing.
 
     Args:
         y_true: Integer labels `(...)` or `(..., 1)`, or one-hot or multi-hot targets `(..., num_classes)`.
-        y_pred: Logits `z`, shape `(..., num_classes)`.
-        image_counts: Images on which each class is annotated.
-        num_images: Annotated images of the data set.
-        frequency_threshold: Share of images below which a class is rare.
+        y_pred: The logits `z`, of shape `(..., num_classes)`.
+        image_counts: The number of images on which each class is annotated.
+        num_images: The number of annotated images in the data set.
+        frequency_threshold: A class is rare if its share of the images is below this threshold.
         activation: `"sigmoid"`, or `"gumbel"` for `eta(z) = exp(-exp(-z))`.
-        logit_range: Clamp of the logits for the Gumbel activation.
-        background: Whether the label `num_classes` is allowed, for an all-zero target.
-        class_reduction: `"sum"` or `"mean"` over classes.
-        ignore_class: Label whose samples are left out, or None.
-        uniform: The random draw, from 0 to 1, in the shape of `y_pred`: on a background row a rare class is
-            kept where it is below `rho`. Default: drawn anew.
+        logit_range: The range to which the logits are clamped, for the Gumbel activation.
+        background: Whether to accept the label `num_classes`, which stands for an all-zero target.
+        class_reduction: How to reduce over classes, `"sum"` or `"mean"`.
+        ignore_class: The loss of samples with this label is 0. `None` ignores no label.
+        uniform: Random numbers from 0 to 1, in the shape of `y_pred`. On a background row, a rare class is kept where
+            its number is below `rho`. By default, new numbers are drawn.
 
     Returns:
-        One value a sample, shape `(...)`.
+        The loss of each sample, a tensor of shape `(...)`.
 
     Source: DropLoss for Long-Tail Instance Segmentation (AAAI 2021), Eqs. 4-6.
 
@@ -104,7 +106,7 @@ def gumbel_optimized_loss(
 ) -> Tensor:
     """`drop_loss` with the Gumbel activation, `eta(z) = exp(-exp(-z))`.
 
-    Args and returns: as `drop_loss`.
+    The arguments and the returned tensor are as in `drop_loss`, without `activation`.
 
     Source: Long-tailed Instance Segmentation using Gumbel Optimized Loss (ECCV 2022), section 4.
 
@@ -131,35 +133,42 @@ def gumbel_optimized_loss(
 class DropLoss(RandomLoss):
     """DropLoss: binary cross entropy, summed over classes, without the negatives of rare classes.
 
-    `sum_j -t_j log eta(z_j) - w_j (1 - t_j) log(1 - eta(z_j))`. Class `j` is rare if `image_counts_j /
-    num_images < frequency_threshold`. `w_j = 1` unless it is rare; for a rare class `w_j = 0` on foreground
-    rows, and on background rows 0 with probability `1 - rho`, where `rho` is the share of rare classes among
-    the foreground labels of the batch (of a replica's part under `tf.distribute`). A batch without foreground
-    drops nothing.
+    `sum_j -t_j log eta(z_j) - w_j (1 - t_j) log(1 - eta(z_j))`
 
-    The draw is state: call `keras_apa.losses.attach_loss_state(model, loss)` before `fit` (on JAX it is an
-    error not to).
+    Class `j` is rare if `image_counts_j / num_images < frequency_threshold`. The weight `w_j` is 1 for the other
+    classes. For a rare class, it is 0 on foreground rows, and on background rows it is 0 with probability `1 - rho`.
+    `rho` is the share of rare classes among the foreground labels of the batch (under `tf.distribute`, of the
+    replica's part of the batch). A batch without foreground drops nothing.
+
+    The random draws have a state. Call `keras_apa.losses.attach_loss_state(model, loss)` before `fit`. On JAX,
+    training without this call is an error.
 
     Args:
-        image_counts: Images on which each class is annotated (not instances): `ClassCounts`, a sequence, an
-            array or a mapping. 0 is allowed.
-        num_images: Annotated images of the data set (LVIS v1: 99,388), not the sum of the counts.
-        frequency_threshold: Share of images below which a class is rare (LVIS v1: 0.0011, 815 classes).
+        image_counts: The number of images (not instances) on which each class is annotated, as `ClassCounts`, a
+            sequence, an array or a mapping. 0 is allowed.
+        num_images: The number of annotated images in the data set (LVIS v1: 99,388). This is not the sum of the
+            counts.
+        frequency_threshold: A class is rare if its share of the images is below this threshold (LVIS v1: 0.0011, 815
+            classes).
         activation: `"sigmoid"`, or `"gumbel"` for `eta(z) = exp(-exp(-z))`.
-        logit_range: Clamp `(low, high)` of the logits for the Gumbel activation; no gradient beyond it.
-        background: Whether the label `num_classes` is allowed, for an all-zero target.
-        class_reduction: `"sum"` or `"mean"` over classes.
-        seed: Seed of the draws; None for a different one each time.
-        ignore_class: Label whose samples weigh 0 and are not counted by a mean nor in `rho`, or None.
-        reduction, name, dtype: As for every Keras loss, over samples; half precision is computed in float32.
+        logit_range: The range `(low, high)` to which the logits are clamped, for the Gumbel activation. There is no
+            gradient outside it.
+        background: Whether to accept the label `num_classes`, which stands for an all-zero target.
+        class_reduction: How to reduce over classes, `"sum"` or `"mean"`.
+        seed: The seed of the random draws. `None` takes a different one each time.
+        ignore_class: The loss of samples with this label is 0. A mean and `rho` do not count them. `None` ignores no
+            label.
+        reduction, name, dtype: As for every Keras loss; the reduction is over samples. Half-precision inputs are
+            computed in float32.
 
-    Targets: integer labels `(...)` or `(..., 1)`, or one-hot or multi-hot targets `(..., num_classes)`. Soft
-    targets are an error: a class that is a little present is neither spared nor punished by this rule.
+    Targets: integer labels `(...)` or `(..., 1)`, or one-hot or multi-hot targets `(..., num_classes)`. Soft targets
+    are an error, because the rule above only knows classes that are present or absent.
     Logits: `(..., num_classes)`.
 
     Raises:
-        ValueError: A class on more images than there are, logits or targets of the wrong width, and in an
-            eager call soft targets or a label outside `0..num_classes` (compiled, see `trusted_labels`).
+        ValueError: If a class is on more images than `num_images`, if the logits or targets have the wrong width, or
+            if an eager call has soft targets or a label outside `0..num_classes`. Compiled calls are described in
+            `trusted_labels`.
 
     Source: DropLoss for Long-Tail Instance Segmentation (AAAI 2021), Eqs. 4-6.
 
@@ -226,9 +235,13 @@ class DropLoss(RandomLoss):
 class GumbelOptimizedLoss(DropLoss):
     """GOL: `DropLoss` with the Gumbel activation, `eta(z) = exp(-exp(-z))`.
 
-    Args: As `DropLoss`, without `activation`. The detectors of the GOL paper have `logit_range=(-4, 10)`.
+    At inference, the scores are `keras_apa.ops.gumbel(logits)`.
 
-    Targets, logits, errors: as `DropLoss`. At inference, scores are `keras_apa.ops.gumbel(logits)`.
+    Args:
+        image_counts, num_images, ...: As in `DropLoss`, without `activation`. The detectors of the GOL paper use
+            `logit_range=(-4, 10)`.
+
+    The targets, logits and errors are as in `DropLoss`.
 
     Source: Long-tailed Instance Segmentation using Gumbel Optimized Loss (ECCV 2022), section 4.
 

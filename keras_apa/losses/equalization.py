@@ -46,18 +46,18 @@ def equalization_loss(
 
     Args:
         y_true: Integer labels `(...)` or `(..., 1)`, or one-hot or multi-hot targets `(..., num_classes)`.
-        y_pred: Logits `z`, shape `(..., num_classes)`.
-        image_counts: Images on which each class is annotated.
-        num_images: Annotated images of the data set.
-        frequency_threshold: Share of images below which a class is rare.
+        y_pred: The logits `z`, of shape `(..., num_classes)`.
+        image_counts: The number of images on which each class is annotated.
+        num_images: The number of annotated images in the data set.
+        frequency_threshold: A class is rare if its share of the images is below this threshold.
         activation: `"sigmoid"`, or `"gumbel"` for `eta(z) = exp(-exp(-z))`.
-        logit_range: Clamp of the logits for the Gumbel activation.
-        background: Whether the label `num_classes` is allowed, for an all-zero target.
-        class_reduction: `"sum"` or `"mean"` over classes.
-        ignore_class: Label whose samples are left out, or None.
+        logit_range: The range to which the logits are clamped, for the Gumbel activation.
+        background: Whether to accept the label `num_classes`, which stands for an all-zero target.
+        class_reduction: How to reduce over classes, `"sum"` or `"mean"`.
+        ignore_class: The loss of samples with this label is 0. `None` ignores no label.
 
     Returns:
-        One value a sample, shape `(...)`.
+        The loss of each sample, a tensor of shape `(...)`.
 
     Source: Equalization Loss for Long-Tailed Object Recognition (CVPR 2020), Eqs. 3-5.
 
@@ -88,23 +88,24 @@ def softmax_equalization_loss(
 ) -> Tensor:
     """Cross entropy of a softmax whose denominator leaves out rare classes, each with probability `gamma`.
 
-    `-sum_j t_j log(exp(z_j) / sum_k w_k exp(z_k))` with `w_k = 1 - beta T(f_k) (1 - t_k)`: `T` is 1 for a
-    rare class (`image_counts_k / num_images < frequency_threshold`), `beta` 1 with probability `gamma`,
-    otherwise 0, drawn for each sample and class.
+    `-sum_j t_j log(exp(z_j) / sum_k w_k exp(z_k))` with `w_k = 1 - beta T(f_k) (1 - t_k)`
+
+    `T` is 1 for a rare class (`image_counts_k / num_images < frequency_threshold`), otherwise 0. `beta` is 1 with
+    probability `gamma`, otherwise 0. It is drawn for each sample and class.
 
     Args:
         y_true: Integer labels `(...)` or `(..., 1)`, or one-hot targets `(..., num_classes)`.
-        y_pred: Logits `z`, shape `(..., num_classes)`.
-        image_counts: Images of each class.
-        num_images: Images of the data set.
-        frequency_threshold: Share of images below which a class is rare.
-        gamma: Probability with which a rare class is left out.
-        ignore_class: Label whose samples are left out, or None.
-        uniform: The random draw, from 0 to 1, in the shape of `y_pred`: `beta = 1` where it is below `gamma`.
-            Default: drawn anew.
+        y_pred: The logits `z`, of shape `(..., num_classes)`.
+        image_counts: The number of images of each class.
+        num_images: The number of images in the data set.
+        frequency_threshold: A class is rare if its share of the images is below this threshold.
+        gamma: The probability with which a rare class is left out.
+        ignore_class: The loss of samples with this label is 0. `None` ignores no label.
+        uniform: Random numbers from 0 to 1, in the shape of `y_pred`. `beta = 1` where a number is below `gamma`. By
+            default, new numbers are drawn.
 
     Returns:
-        One value a sample, shape `(...)`.
+        The loss of each sample, a tensor of shape `(...)`.
 
     Source: Equalization Loss for Long-Tailed Object Recognition (CVPR 2020), Eqs. 8-10.
 
@@ -127,42 +128,45 @@ def softmax_equalization_loss(
 
 @keras.saving.register_keras_serializable(package="keras_apa")
 class EqualizationLoss(RandomLoss):
-    """Equalization Loss: rare classes are ignored where they are somebody else's negative.
+    """Equalization Loss: rare classes are ignored as negatives of other classes.
 
     A class is rare if `image_counts / num_images < frequency_threshold`.
 
     * `activation="sigmoid"` or `"gumbel"`: binary cross entropy, summed over classes,
-      `sum_j -t_j log eta(z_j) - w_j (1 - t_j) log(1 - eta(z_j))`, with `w_j = 0` for rare classes on rows
-      that have a class, otherwise 1. Nothing is drawn.
-    * `activation="softmax"`: cross entropy `-sum_j t_j log(exp(z_j) / sum_k w_k exp(z_k))`, where each rare
-      negative class is left out of the denominator (`w_k = 0`) with probability `gamma`. The draw is state:
-      call `keras_apa.losses.attach_loss_state(model, loss)` before `fit` (on JAX it is an error not to).
+      `sum_j -t_j log eta(z_j) - w_j (1 - t_j) log(1 - eta(z_j))`. `w_j = 0` for rare classes on rows that have a
+      class, otherwise 1. Nothing is drawn.
+    * `activation="softmax"`: cross entropy `-sum_j t_j log(exp(z_j) / sum_k w_k exp(z_k))`. Each rare negative class
+      is left out of the denominator (`w_k = 0`) with probability `gamma`. The random draws have a state: call
+      `keras_apa.losses.attach_loss_state(model, loss)` before `fit`. On JAX, training without this call is an error.
 
     Args:
-        image_counts: Images on which each class is annotated: `ClassCounts`, a sequence, an array or a
-            mapping. 0 is allowed.
-        num_images: Annotated images of the data set; for classification, the sum of the counts.
-        frequency_threshold: Share of images below which a class is rare.
+        image_counts: The number of images on which each class is annotated, as `ClassCounts`, a sequence, an array or
+            a mapping. 0 is allowed.
+        num_images: The number of annotated images in the data set. For classification, this is the sum of the counts.
+        frequency_threshold: A class is rare if its share of the images is below this threshold.
         activation: `"sigmoid"`, `"gumbel"` (`eta(z) = exp(-exp(-z))`) or `"softmax"`.
-        gamma: Softmax only: probability with which a rare class is left out.
-        logit_range: Gumbel only: clamp `(low, high)` of the logits; no gradient beyond it.
-        background: Whether the label `num_classes` is allowed, for an all-zero target (not with softmax).
-        class_reduction: `"sum"` or `"mean"` over classes (softmax: `"sum"`, there is one term).
-        seed: Seed of the draws; None for a different one each time.
-        ignore_class: Label whose samples weigh 0 and are not counted by a mean, or None.
-        reduction, name, dtype: As for every Keras loss, over samples; half precision is computed in float32.
+        gamma: The probability with which a rare class is left out. Only softmax uses it.
+        logit_range: The range `(low, high)` to which the logits are clamped. There is no gradient outside it. Only
+            Gumbel uses it.
+        background: Whether to accept the label `num_classes`, which stands for an all-zero target. Softmax does not
+            take it.
+        class_reduction: How to reduce over classes, `"sum"` or `"mean"`. Softmax has one term and takes only `"sum"`.
+        seed: The seed of the random draws. `None` takes a different one each time.
+        ignore_class: The loss of samples with this label is 0, and a mean does not count them. `None` ignores no
+            label.
+        reduction, name, dtype: As for every Keras loss; the reduction is over samples. Half-precision inputs are
+            computed in float32.
 
     Targets: integer labels `(...)` or `(..., 1)`, or one-hot (with sigmoid and Gumbel also multi-hot) targets
-    `(..., num_classes)`. Soft targets are an error: a class is either somebody else's negative or not.
+    `(..., num_classes)`. Soft targets are an error, because a class is either a negative or not.
     Logits: `(..., num_classes)`.
 
     Raises:
-        ValueError: A class on more images than there are, `background` with softmax, logits or targets of the
-            wrong width, and in an eager call soft targets or a label that does not exist (compiled, see
-            `trusted_labels`).
+        ValueError: If a class is on more images than `num_images`, if `background` is set with softmax, if the logits
+            or targets have the wrong width, or if an eager call has soft targets or a label that does not exist.
+            Compiled calls are described in `trusted_labels`.
 
-    Source: Equalization Loss for Long-Tailed Object Recognition (CVPR 2020), Eqs. 3-5 (sigmoid), 8-10
-    (softmax).
+    Source: Equalization Loss for Long-Tailed Object Recognition (CVPR 2020), Eqs. 3-5 (sigmoid), 8-10 (softmax).
 
     >>> loss = EqualizationLoss(image_counts=[90, 1], num_images=100, frequency_threshold=0.1)
     >>> round(float(loss([0, 1], [[0.0, 0.0], [0.0, 0.0]])), 4)
@@ -206,7 +210,7 @@ class EqualizationLoss(RandomLoss):
 
     @property
     def state(self) -> list[keras.Variable]:
-        """The state of the seed generator of the softmax form, which alone draws numbers."""
+        """The state of the seed generator. Only the softmax form draws numbers and has one."""
         return super().state if self.activation == "softmax" else []
 
     def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:

@@ -46,30 +46,29 @@ def federated_loss(
 ) -> Tensor:
     """Binary cross entropy over a subset of the classes, the same for the whole batch.
 
-    `sum_(j in S) -t_j log eta(z_j) - (1 - t_j) log(1 - eta(z_j))`. `S` holds the classes that are present in
-    the batch, filled up to `num_sampled_classes` (background, if present, counts as one of them) by draws
-    without replacement with weights `image_counts ** power`.
+    `sum_(j in S) -t_j log eta(z_j) - (1 - t_j) log(1 - eta(z_j))`
+
+    `S` holds the classes that are present in the batch. It is filled up to `num_sampled_classes` by draws without
+    replacement, with weights `image_counts ** power`. Background, if present, counts as one of the classes in `S`.
 
     Args:
-        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(...,
-            num_classes)`.
-        y_pred: Logits `z`, shape `(..., num_classes)`.
-        image_counts: Images on which each class is annotated; a class without any is not drawn.
-        num_sampled_classes: Size of `S`, unless more classes are present.
-        power: Exponent of the weights.
+        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(..., num_classes)`.
+        y_pred: The logits `z`, of shape `(..., num_classes)`.
+        image_counts: The number of images on which each class is annotated. A class without images is not drawn.
+        num_sampled_classes: The size of `S`, unless more classes are present.
+        power: The exponent of the weights.
         activation: `"sigmoid"`, or `"gumbel"` for `eta(z) = exp(-exp(-z))`.
-        logit_range: Clamp of the logits for the Gumbel activation.
-        background: Whether the label `num_classes` is allowed, for an all-zero target.
+        logit_range: The range to which the logits are clamped, for the Gumbel activation.
+        background: Whether to accept the label `num_classes`, which stands for an all-zero target.
         class_reduction: `"sum"`, or `"mean"` over all `num_classes`.
-        ignore_class: Label whose samples are left out, or None.
-        uniform: The random draw, from 0 to 1, one number a class: the classes with the largest
-            `log(uniform) / weight` are taken. Default: drawn anew.
+        ignore_class: The loss of samples with this label is 0. `None` ignores no label.
+        uniform: Random numbers from 0 to 1, one per class. The classes with the largest `log(uniform) / weight` are
+            taken. By default, new numbers are drawn.
 
     Returns:
-        One value a sample, shape `(...)`.
+        The loss of each sample, a tensor of shape `(...)`.
 
-    Source: Probabilistic two-stage detection (2021), section 5.1, and Detectron2's fast_rcnn.py
-    (`use_fed_loss`).
+    Source: Probabilistic two-stage detection (2021), section 5.1, and Detectron2's fast_rcnn.py (`use_fed_loss`).
 
     >>> loss = federated_loss([0, 1], [[0.0] * 3] * 2, image_counts=[5, 5, 5], num_sampled_classes=2)
     >>> [round(float(value), 4) for value in loss]  # the third class is not asked
@@ -118,36 +117,39 @@ def _asked_classes(
 class FederatedLoss(RandomLoss):
     """Federated loss: binary cross entropy over the classes of the batch and a random few others.
 
-    `sum_(j in S) -t_j log eta(z_j) - (1 - t_j) log(1 - eta(z_j))`. `S` holds the classes that are present in
-    the batch, filled up to `num_sampled_classes` (background, if present, counts as one of them) by draws
-    without replacement with weights `image_counts ** power`.
+    `sum_(j in S) -t_j log eta(z_j) - (1 - t_j) log(1 - eta(z_j))`
 
-    The draw is state: call `keras_apa.losses.attach_loss_state(model, loss)` before `fit` (on JAX it is an
-    error not to).
+    `S` holds the classes that are present in the batch. It is filled up to `num_sampled_classes` by draws without
+    replacement, with weights `image_counts ** power`. Background, if present, counts as one of the classes in `S`.
+
+    The random draws have a state. Call `keras_apa.losses.attach_loss_state(model, loss)` before `fit`. On JAX,
+    training without this call is an error.
 
     Args:
-        image_counts: Images on which each class is annotated: `ClassCounts`, a sequence, an array or a
-            mapping. A class without any (0) is not drawn.
-        num_sampled_classes: Size of `S`, unless more classes are present; at most the number of classes. `None`: 50,
-            or all classes where there are fewer.
-        power: Exponent of the weights.
+        image_counts: The number of images on which each class is annotated, as `ClassCounts`, a sequence, an array or
+            a mapping. A class without images (0) is not drawn.
+        num_sampled_classes: The size of `S`, unless more classes are present; at most the number of classes. `None`
+            is 50, or all classes if there are fewer.
+        power: The exponent of the weights.
         activation: `"sigmoid"`, or `"gumbel"` for `eta(z) = exp(-exp(-z))`.
-        logit_range: Clamp `(low, high)` of the logits for the Gumbel activation; no gradient beyond it.
-        background: Whether the label `num_classes` is allowed, for an all-zero target.
-        class_reduction: `"sum"`, or `"mean"` over all classes (also those that were not drawn).
-        seed: Seed of the draws; None for a different one each time.
-        ignore_class: Label whose samples weigh 0, are not counted by a mean and add no class to `S`, or None.
-        reduction, name, dtype: As for every Keras loss, over samples; half precision is computed in float32.
+        logit_range: The range `(low, high)` to which the logits are clamped, for the Gumbel activation. There is no
+            gradient outside it.
+        background: Whether to accept the label `num_classes`, which stands for an all-zero target.
+        class_reduction: `"sum"`, or `"mean"` over all classes, including those that were not drawn.
+        seed: The seed of the random draws. `None` takes a different one each time.
+        ignore_class: The loss of samples with this label is 0. A mean does not count them, and they add no class to
+            `S`. `None` ignores no label.
+        reduction, name, dtype: As for every Keras loss; the reduction is over samples. Half-precision inputs are
+            computed in float32.
 
     Targets: integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(..., num_classes)`.
     Logits: `(..., num_classes)`.
 
     Raises:
-        ValueError: More sampled classes than classes, logits or targets of the wrong width, a label that does
-            not exist in an eager call (compiled, see `trusted_labels`).
+        ValueError: If more classes are to be sampled than there are, if the logits or targets have the wrong width,
+            or if an eager call has a label that does not exist. Compiled calls are described in `trusted_labels`.
 
-    Source: Probabilistic two-stage detection (2021), section 5.1, and Detectron2's fast_rcnn.py
-    (`use_fed_loss`).
+    Source: Probabilistic two-stage detection (2021), section 5.1, and Detectron2's fast_rcnn.py (`use_fed_loss`).
 
     >>> loss = FederatedLoss(image_counts=[5, 5, 5], num_sampled_classes=2, seed=0)
     >>> round(float(loss([0, 1], [[0.0] * 3] * 2)), 4)

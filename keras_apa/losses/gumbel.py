@@ -31,21 +31,20 @@ def gumbel_crossentropy(
 ) -> Tensor:
     """Binary cross entropy of the Gumbel activation.
 
-    `sum_j t_j exp(-q_j) - (1 - t_j) log(1 - exp(-exp(-q_j)))`, with `q` the logits clamped to
-    `logit_range`.
+    `sum_j t_j exp(-q_j) - (1 - t_j) log(1 - exp(-exp(-q_j)))`, where `q` are the logits clamped to `logit_range`.
 
     Args:
-        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(...,
-            num_classes)`.
-        y_pred: Logits, shape `(..., num_classes)`.
-        logit_range: Clamp of the logits; no gradient beyond it.
-        label_smoothing: `e` in `(1 - e) t + e / num_classes`; rows of zeros (background) are left alone.
-        background: Whether the label `num_classes` is allowed, for an all-zero target.
-        class_reduction: `"sum"` or `"mean"` over classes.
-        ignore_class: Label whose samples are left out, or None.
+        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(..., num_classes)`.
+        y_pred: The logits, of shape `(..., num_classes)`.
+        logit_range: The range to which the logits are clamped. There is no gradient outside it.
+        label_smoothing: The factor `e` of the smoothed targets `(1 - e) t + e / num_classes`. Rows of zeros
+            (background) stay as they are.
+        background: Whether to accept the label `num_classes`, which stands for an all-zero target.
+        class_reduction: How to reduce over classes, `"sum"` or `"mean"`.
+        ignore_class: The loss of samples with this label is 0. `None` ignores no label.
 
     Returns:
-        One value a sample, shape `(...)`.
+        The loss of each sample, a tensor of shape `(...)`.
 
     Source: Long-tailed Instance Segmentation using Gumbel Optimized Loss (ECCV 2022), Eqs. 4 and 6.
 
@@ -65,25 +64,29 @@ def gumbel_crossentropy(
 class GumbelCrossentropy(LongTailLoss):
     """Binary cross entropy, summed over classes, whose probability is the Gumbel activation `exp(-exp(-q))`.
 
-    `sum_j t_j exp(-q_j) - (1 - t_j) log(1 - exp(-exp(-q_j)))`, with `q` the logits clamped to `logit_range`.
-    Values and gradients are exact inside the clamp; at inference, probabilities are
+    `sum_j t_j exp(-q_j) - (1 - t_j) log(1 - exp(-exp(-q_j)))`, where `q` are the logits clamped to `logit_range`.
+    Values and gradients are exact inside the clamp. At inference, the probabilities are
     `keras_apa.ops.gumbel(logits)`.
 
     Args:
-        logit_range: Clamp `(low, high)` of the logits, which get no gradient beyond it. GOL's code has `(-4,
-            10)`, the later code of APA `(-10, 10)`.
-        label_smoothing: `e` in `(1 - e) t + e / num_classes`, from 0 to 1; background rows are left alone.
-        background: Whether the label `num_classes` is allowed, for an all-zero target.
-        class_reduction: `"sum"` or `"mean"` over classes.
-        ignore_class: Label whose samples weigh 0 and are not counted by a mean, or None.
-        reduction, name, dtype: As for every Keras loss, over samples; half precision is computed in float32.
+        logit_range: The range `(low, high)` to which the logits are clamped. There is no gradient outside it. GOL's
+            code uses `(-4, 10)`, the later code of APA `(-10, 10)`.
+        label_smoothing: The factor `e` of the smoothed targets `(1 - e) t + e / num_classes`, from 0 to 1. Background
+            rows stay as they are.
+        background: Whether to accept the label `num_classes`, which stands for an all-zero target.
+        class_reduction: How to reduce over classes, `"sum"` or `"mean"`.
+        ignore_class: The loss of samples with this label is 0, and a mean does not count them. `None` ignores no
+            label.
+        reduction, name, dtype: As for every Keras loss; the reduction is over samples. Half-precision inputs are
+            computed in float32.
 
     Targets: integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(..., num_classes)`.
     Logits: `(..., num_classes)`.
 
     Raises:
-        ValueError: A `logit_range` that is none, targets of the wrong width, a label outside `0..num_classes
-            - 1` in an eager call (compiled, see `trusted_labels`).
+        ValueError: If `logit_range` is not two numbers with `low < high`, if the targets have the wrong width, or if
+            a label in an eager call is outside `0..num_classes - 1`. Compiled calls are described in
+            `trusted_labels`.
 
     Source: Long-tailed Instance Segmentation using Gumbel Optimized Loss (ECCV 2022), Eqs. 4 and 6.
 

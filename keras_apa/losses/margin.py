@@ -29,17 +29,16 @@ def ldam(
 
     Args:
         y_true: Integer labels `(...)` or `(..., 1)`, or one-hot targets `(..., num_classes)`.
-        y_pred: Cosines `z` from a normalised head, shape `(..., num_classes)`.
-        class_counts: Training images `n` of each class, none of them 0.
-        max_margin: Margin of the rarest class.
-        scale: Factor of the cosines.
-        ignore_class: Label whose samples are left out, or None.
+        y_pred: The cosines `z` from a normalised head, of shape `(..., num_classes)`.
+        class_counts: The number of training images `n` of each class. Every count must be above 0.
+        max_margin: The margin of the rarest class.
+        scale: The factor of the cosines.
+        ignore_class: The loss of samples with this label is 0. `None` ignores no label.
 
     Returns:
-        One value a sample, shape `(...)`.
+        The loss of each sample, a tensor of shape `(...)`.
 
-    Source: Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss (NeurIPS 2019), Eqs. 10 and
-    13.
+    Source: Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss (NeurIPS 2019), Eqs. 10 and 13.
 
     >>> loss = ldam([0, 1], [[0.0, 0.0], [0.0, 0.0]], class_counts=[16, 1], scale=2.0)
     >>> [round(float(value), 4) for value in loss]  # log(1 + exp(0.5)), log(1 + exp(1))
@@ -56,27 +55,30 @@ def ldam(
 class LDAM(LongTailLoss):
     """Label-Distribution-Aware Margin loss: cross entropy with a margin that is larger for rarer classes.
 
-    `-log softmax(scale * (z - margin_i onehot_i))_i` with `margin_i = max_margin * (n_min / n_i) ** (1/4)`,
-    for the class `i` of the sample. `z` are cosines from a normalised head
-    (`keras_apa.layers.NormalizedDense(use_bias=False)`); `scale` belongs to the loss, not to the head.
+    `-log softmax(scale * (z - margin_i onehot_i))_i` with `margin_i = max_margin * (n_min / n_i) ** (1/4)`, for the
+    class `i` of the sample.
+
+    `z` are cosines from a normalised head, such as `keras_apa.layers.NormalizedDense(use_bias=False)`. The `scale`
+    belongs to the loss, not to the head.
 
     Args:
-        class_counts: Training images `n` of each class: `ClassCounts`, a sequence, an array or a mapping.
-        max_margin: Margin of the rarest class, at least 0.
-        scale: Factor of the cosines, above 0.
-        ignore_class: Label whose samples weigh 0 and are not counted by a mean, or None.
-        reduction, name, dtype: As for every Keras loss; half precision is computed in float32.
+        class_counts: The number of training images `n` of each class, as `ClassCounts`, a sequence, an array or a
+            mapping.
+        max_margin: The margin of the rarest class, at least 0.
+        scale: The factor of the cosines, above 0.
+        ignore_class: The loss of samples with this label is 0, and a mean does not count them. `None` ignores no
+            label.
+        reduction, name, dtype: As for every Keras loss. Half-precision inputs are computed in float32.
 
-    Targets: integer labels `(...)` or `(..., 1)`, or one-hot targets `(..., num_classes)`. Soft targets are
-    an error: the margin is that of one class.
+    Targets: integer labels `(...)` or `(..., 1)`, or one-hot targets `(..., num_classes)`. Soft targets are an error,
+    because the margin depends on the one class of the sample.
     Logits: `(..., num_classes)`.
 
     Raises:
-        ValueError: A count of 0, logits or targets of the wrong width, and in an eager call soft targets or a
-            label outside `0..num_classes - 1` (compiled, see `trusted_labels`).
+        ValueError: If a count is 0, if the logits or targets have the wrong width, or if an eager call has soft
+            targets or a label outside `0..num_classes - 1`. Compiled calls are described in `trusted_labels`.
 
-    Source: Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss (NeurIPS 2019), Eqs. 10 and
-    13.
+    Source: Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss (NeurIPS 2019), Eqs. 10 and 13.
 
     >>> loss = LDAM(class_counts=[16, 1], scale=2.0)
     >>> round(float(loss([0, 1], [[0.0, 0.0], [0.0, 0.0]])), 4)

@@ -38,27 +38,30 @@ def class_balanced_crossentropy(
 ) -> Tensor:
     """A loss `L`, weighted by the class-balanced weight of the sample's class.
 
-    `(sum_j t_j w_j) * L(z, t)` with `w_j` proportional to `(1 - beta) / (1 - beta ** n_j)`, scaled to sum
-    to `C`.
+    `(sum_j t_j w_j) * L(z, t)` with `w_j` proportional to `(1 - beta) / (1 - beta ** n_j)`. The weights are scaled to
+    sum to the number of classes `C`.
 
-    `L` is cross entropy (`"softmax"`), or over classes the sum of binary cross entropy (`"sigmoid"`) or of
-    the focal loss `-t_j (1 - s_j)^gamma log s_j - (1 - t_j) s_j^gamma log(1 - s_j)` with `s = sigmoid(z)`
-    (`"focal"`).
+    `L` depends on `base`:
+
+    * `"softmax"`: cross entropy.
+    * `"sigmoid"`: binary cross entropy, reduced over classes.
+    * `"focal"`: the focal loss `-t_j (1 - s_j)^gamma log s_j - (1 - t_j) s_j^gamma log(1 - s_j)` with
+      `s = sigmoid(z)`, reduced over classes.
 
     Args:
-        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(...,
-            num_classes)`.
-        y_pred: Logits `z`, shape `(..., num_classes)`.
-        class_counts: Training images `n` of each class, none of them 0.
+        y_true: Integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(..., num_classes)`.
+        y_pred: The logits `z`, of shape `(..., num_classes)`.
+        class_counts: The number of training images `n` of each class. Every count must be above 0.
         beta: From 0 (equal weights) to below 1 (towards `1 / n`).
         base: `"softmax"`, `"sigmoid"` or `"focal"`.
-        gamma: Exponent of the focal loss.
-        label_smoothing: `e` in `(1 - e) t + e / num_classes`, in `L` only.
-        class_reduction: `"sum"` or `"mean"` over classes, for sigmoid and focal.
-        ignore_class: Label whose samples are left out, or None.
+        gamma: The exponent of the focal loss.
+        label_smoothing: The factor `e` of the smoothed targets `(1 - e) t + e / num_classes`. Only `L` uses them, not
+            the weights.
+        class_reduction: How to reduce over classes with sigmoid and focal, `"sum"` or `"mean"`.
+        ignore_class: The loss of samples with this label is 0. `None` ignores no label.
 
     Returns:
-        One value a sample, shape `(...)`.
+        The loss of each sample, a tensor of shape `(...)`.
 
     Source: Class-Balanced Loss Based on Effective Number of Samples (CVPR 2019), Eqs. 4-10.
 
@@ -87,28 +90,38 @@ def class_balanced_crossentropy(
 class ClassBalancedCrossentropy(LongTailLoss):
     """Class-balanced loss: every sample weighs the inverse of its class's effective number of images.
 
-    `(sum_j t_j w_j) * L(z, t)` with `w_j` proportional to `(1 - beta) / (1 - beta ** n_j)`, scaled to sum to
-    the number of classes. `L` is cross entropy (`base="softmax"`), or over classes the sum of binary cross
-    entropy (`"sigmoid"`) or of the focal loss `-t_j (1 - s_j)^gamma log s_j - (1 - t_j) s_j^gamma log(1 -
-    s_j)`, `s = sigmoid(z)` (`"focal"`).
+    `(sum_j t_j w_j) * L(z, t)` with `w_j` proportional to `(1 - beta) / (1 - beta ** n_j)`. The weights are scaled to
+    sum to the number of classes.
+
+    `L` depends on `base`:
+
+    * `base="softmax"`: cross entropy.
+    * `"sigmoid"`: binary cross entropy, reduced over classes.
+    * `"focal"`: the focal loss `-t_j (1 - s_j)^gamma log s_j - (1 - t_j) s_j^gamma log(1 - s_j)` with
+      `s = sigmoid(z)`, reduced over classes.
 
     Args:
-        class_counts: Training images `n` of each class: `ClassCounts`, a sequence, an array or a mapping.
-        beta: From 0 (equal weights) to below 1 (towards `1 / n`); the paper has 0.9 to 0.9999.
+        class_counts: The number of training images `n` of each class, as `ClassCounts`, a sequence, an array or a
+            mapping.
+        beta: From 0 (equal weights) to below 1 (towards `1 / n`). The paper uses 0.9 to 0.9999.
         base: `"softmax"`, `"sigmoid"` or `"focal"`.
-        gamma: Exponent of the focal loss, at least 0; unused otherwise.
-        label_smoothing: `e` in `(1 - e) t + e / num_classes`, from 0 to 1, in `L` only, not in the weights.
-        class_reduction: `"sum"` or `"mean"` over classes (softmax: `"sum"`, there is one term).
-        ignore_class: Label whose samples weigh 0 and are not counted by a mean, or None.
-        reduction, name, dtype: As for every Keras loss, over samples; half precision is computed in float32.
+        gamma: The exponent of the focal loss, at least 0. The other bases do not use it.
+        label_smoothing: The factor `e` of the smoothed targets `(1 - e) t + e / num_classes`, from 0 to 1. Only `L`
+            uses them, not the weights.
+        class_reduction: How to reduce over classes, `"sum"` or `"mean"`. Softmax has one term and takes only `"sum"`.
+        ignore_class: The loss of samples with this label is 0, and a mean does not count them. `None` ignores no
+            label.
+        reduction, name, dtype: As for every Keras loss; the reduction is over samples. Half-precision inputs are
+            computed in float32.
 
-    Targets: integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(..., num_classes)`.
-    A row without any class weighs 0, and one with several the sum of their weights.
+    Targets: integer labels `(...)` or `(..., 1)`, or one-hot, multi-hot or soft targets `(..., num_classes)`. A row
+    without any class weighs 0, and a row with several classes weighs the sum of their weights.
     Logits: `(..., num_classes)`.
 
     Raises:
-        ValueError: A count of 0, `beta` outside `[0, 1)`, an unknown base, logits or targets of the wrong
-            width, a label outside `0..num_classes - 1` in an eager call (compiled, see `trusted_labels`).
+        ValueError: If a count is 0, if `beta` is outside `[0, 1)`, if the base is unknown, if the logits or targets
+            have the wrong width, or if a label in an eager call is outside `0..num_classes - 1`. Compiled calls are
+            described in `trusted_labels`.
 
     Source: Class-Balanced Loss Based on Effective Number of Samples (CVPR 2019), Eqs. 4-10.
 

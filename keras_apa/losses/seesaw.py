@@ -26,25 +26,25 @@ def seesaw_loss(
     objectness: bool = False,
     ignore_class: int | None = -1,
 ) -> Tensor:
-    """`-log(exp(z_i) / sum_j S_ij exp(z_j))` for the class `i` of the sample.
+    """Seesaw loss, `-log(exp(z_i) / sum_j S_ij exp(z_j))` for the class `i` of the sample.
 
-    `S_ij = M_ij C_ij` for `j != i`, otherwise 1. Mitigation `M_ij = min(1, n_j / n_i) ** p`, with counts `n`
-    of at least 1. Compensation `C_ij = max(1, s_j / max(s_i, eps)) ** q`, with `s` the softmax of the logits.
-    No gradient goes through `S`.
+    `S_ij = M_ij C_ij` for `j != i`, otherwise 1. The mitigation is `M_ij = min(1, n_j / n_i) ** p`, with counts `n`
+    of at least 1. The compensation is `C_ij = max(1, s_j / max(s_i, eps)) ** q`, where `s` is the softmax of the
+    logits. No gradient goes through `S`.
 
     Args:
         y_true: Integer labels `(...)` or `(..., 1)`, or one-hot targets `(..., num_classes)`.
-        y_pred: Logits `z`, shape `(..., num_classes)`, with `objectness` `(..., num_classes + 2)`.
-        class_counts: Counts `n`, a tensor or an array of shape `(num_classes,)`.
-        p: Exponent of the mitigation.
-        q: Exponent of the compensation.
-        eps: Smallest score to divide by.
-        objectness: Whether two more channels, object and background, follow the classes. Their cross entropy
-            is added; the label `num_classes` is background and has no class term.
-        ignore_class: Label whose samples are left out, or None.
+        y_pred: The logits `z`, of shape `(..., num_classes)`, or `(..., num_classes + 2)` with `objectness`.
+        class_counts: The counts `n`, a tensor or an array of shape `(num_classes,)`.
+        p: The exponent of the mitigation.
+        q: The exponent of the compensation.
+        eps: The smallest score to divide by.
+        objectness: Whether two more channels, object and background, follow the classes. Their cross entropy is added
+            to the loss. The label `num_classes` is background and has no class term.
+        ignore_class: The loss of samples with this label is 0. `None` ignores no label.
 
     Returns:
-        One value a sample, shape `(...)`.
+        The loss of each sample, a tensor of shape `(...)`.
 
     Source: Seesaw Loss for Long-Tailed Instance Segmentation (CVPR 2021), Eqs. 3-9.
 
@@ -98,37 +98,41 @@ def _class_term(logits: Tensor, targets: Tensor, counts: Tensor, p: float, q: fl
 class SeesawLoss(StatefulLoss):
     """Seesaw loss: a softmax whose negatives are weighed by class counts and by the present scores.
 
-    `-log(exp(z_i) / sum_j S_ij exp(z_j))`, `S_ij = min(1, n_j / n_i)^p * max(1, s_j / max(s_i, eps))^q` for
-    `j != i`, otherwise 1; `n` are the labels counted so far (this batch included, at least 1), `s` the
-    softmax of the logits.
+    `-log(exp(z_i) / sum_j S_ij exp(z_j))`, `S_ij = min(1, n_j / n_i)^p * max(1, s_j / max(s_i, eps))^q` for `j != i`,
+    otherwise 1. `n` are the counts of the labels so far, this batch included, and at least 1. `s` is the softmax of
+    the logits.
 
-    The counts are state (`cumulative_counts`): call `keras_apa.losses.attach_loss_state(model, loss)` before
-    `fit` (on JAX it is an error not to). Ignored samples are not counted, those of weight 0 are.
-    Attached, it counts in training only. Without that, `evaluate` and the validation of `fit` count as well, since a
-    Keras loss cannot tell them from training: with a balanced validation set the counts forget the long tail. Where
-    the training counts are known, give them as `class_counts`: then nothing is counted and there is no state.
+    The counts are state (`cumulative_counts`). Call `keras_apa.losses.attach_loss_state(model, loss)` before `fit`.
+    On JAX, training without this call is an error.
+
+    The loss counts samples of weight 0, but not ignored samples. If it is attached to the model, it counts in
+    training only. If not, it also counts in `evaluate` and in the validation of `fit`, because a Keras loss cannot
+    tell them from training. A balanced validation set then hides the long tail from the counts. If you know the
+    training counts, pass them as `class_counts`: the loss then counts nothing and has no state.
 
     Args:
-        num_classes: Classes, without background. May be left out where `class_counts` are given.
-        p: Exponent of the mitigation, at least 0.
-        q: Exponent of the compensation, at least 0.
-        eps: Smallest score to divide by, above 0.
-        objectness: Whether two more channels, object and background, follow the classes. Their cross entropy
-            is added; the label `num_classes` is background and has no class term. (Scores are then
-            `softmax(classes) * softmax(last two)[0]`.)
-        class_counts: Fixed counts instead of those seen so far: `ClassCounts`, a sequence, an array or a
+        num_classes: The number of classes, without background. You may leave it out if you pass `class_counts`.
+        p: The exponent of the mitigation, at least 0.
+        q: The exponent of the compensation, at least 0.
+        eps: The smallest score to divide by, above 0.
+        objectness: Whether two more channels, object and background, follow the classes. Their cross entropy is added
+            to the loss. The label `num_classes` is background and has no class term. Scores are then
+            `softmax(classes) * softmax(last two)[0]`.
+        class_counts: Fixed counts to use instead of those seen so far, as `ClassCounts`, a sequence, an array or a
             mapping.
-        ignore_class: Label whose samples weigh 0 and are not counted by a mean, or None.
-        reduction, name, dtype: As for every Keras loss; half precision is computed in float32. A mean divides
+        ignore_class: The loss of samples with this label is 0, and a mean does not count them. `None` ignores no
+            label.
+        reduction, name, dtype: As for every Keras loss. Half-precision inputs are computed in float32. A mean divides
             both terms by the number of samples, background included.
 
-    Targets: integer labels `(...)` or `(..., 1)`, or one-hot targets `(..., num_classes)`. Soft targets are
-    an error: the weights are those of one class.
-    Logits: `(..., num_classes)`, with `objectness` `(..., num_classes + 2)`.
+    Targets: integer labels `(...)` or `(..., 1)`, or one-hot targets `(..., num_classes)`. Soft targets are an error,
+    because the weights depend on the one class of the sample.
+    Logits: `(..., num_classes)`, or `(..., num_classes + 2)` with `objectness`.
 
     Raises:
-        ValueError: Neither `num_classes` nor `class_counts`, logits or targets of the wrong width, and in an
-            eager call soft targets or a label that does not exist (compiled, see `trusted_labels`).
+        ValueError: If neither `num_classes` nor `class_counts` is given, if the logits or targets have the wrong
+            width, or if an eager call has soft targets or a label that does not exist. Compiled calls are described
+            in `trusted_labels`.
 
     Source: Seesaw Loss for Long-Tailed Instance Segmentation (CVPR 2021), Eqs. 3-9.
 
@@ -181,7 +185,7 @@ class SeesawLoss(StatefulLoss):
 
     @property
     def state(self) -> list[keras.Variable]:
-        """The counts, unless they are fixed."""
+        """The counts; empty if they are fixed."""
         return [] if self.class_counts is not None else [self.cumulative_counts]
 
     def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:

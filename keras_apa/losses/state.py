@@ -1,8 +1,8 @@
 """State of losses: random draws and running counts, and how `fit` carries them.
 
-Keras gives a `Loss` no place for variables. On TensorFlow and PyTorch they are updated all the same; on JAX
-the compiled step of `fit` carries only what belongs to the model. `attach_loss_state` makes the state of a
-loss belong to it.
+Keras has no place for the variables of a `Loss`. TensorFlow and PyTorch update them all the same. On JAX, the
+compiled step of `fit` carries only the variables of the model. `attach_loss_state` makes the state of a loss part of
+the model.
 """
 
 from __future__ import annotations
@@ -100,28 +100,29 @@ def attach_loss_state(model: keras.Model, loss: _Losses) -> _Losses: ...
 def attach_loss_state(model: keras.Model, loss: Any = None) -> Any:
     """Makes the state of a loss part of a model, so that `fit` carries it on every backend.
 
-    The variables are then in `model.non_trainable_variables`. Call it once, before `fit`; without it a loss
-    with state raises on JAX. TensorFlow and PyTorch update the state without it.
+    The variables are then in `model.non_trainable_variables`. Call this function once, before `fit`. On JAX, a loss
+    with state raises an error without it. TensorFlow and PyTorch update the state without it.
 
-    Saving needs no call: a model that is compiled with the loss saves the state (`.keras` and `.weights.h5`),
-    and `keras.saving.load_model` and `load_weights` restore it into the compiled loss. What is lost in a
-    loaded model is the attachment: before training it further on JAX, call `attach_loss_state(loaded)`. To go on
-    training on another backend than the one that saved it, load with `compile=False`, compile again and attach again:
-    Keras stores the optimizer by its class of the backend. (The state of the loss then starts anew.)
+    `evaluate` and the validation in `fit` call the loss too. An attached loss that counts does not count there;
+    without this call, it does. A loss that draws random numbers continues to draw.
 
-    `evaluate` and the validation in `fit` call the loss as well: a loss that counts does not count there, and one that
-    draws random numbers goes on drawing. (Without the call, it counts there too.)
+    A model that is compiled with the loss saves the state by itself (`.keras` and `.weights.h5`), and
+    `keras.saving.load_model` and `load_weights` restore it into the compiled loss. The attachment is not saved: to
+    train a loaded model further on JAX, call `attach_loss_state(loaded)` first.
+
+    Keras stores the optimizer by its backend's class. To continue training on another backend, load with
+    `compile=False`, compile again and attach again. The state of the loss then starts anew.
 
     Args:
         model: A `keras.Model`, built or not.
-        loss: A loss, or the list, tuple or dict of losses that `compile` takes; losses without state, names
-            and None are passed over. Default: the losses that the model is compiled with.
+        loss: A loss, or the list, tuple or dict of losses that `compile` takes. Losses without state, names and None
+            are skipped. The default is the losses that the model is compiled with.
 
     Returns:
-        `loss` itself, so that it can be written inside `compile`.
+        `loss` itself, so that you can write the call inside `compile`.
 
     Raises:
-        ValueError: If `model` is not a `keras.Model`, or `loss` is not given and the model not compiled.
+        ValueError: If `model` is not a `keras.Model`, or if `loss` is not given and the model is not compiled.
 
     >>> from keras_apa.losses import SeesawLoss
     >>> model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)])

@@ -119,17 +119,22 @@ def load_torchvision(detector, source, strict=True, skip_classifier=False):
     """Load a checkpoint of torchvision's Faster or Mask R-CNN into a detector.
 
     Args:
-        detector: A `FasterRCNN` or `MaskRCNN` with the same backbone and number of classes (torchvision counts the
-            background as one more).
-        source: Path of a `.pth`, `.pt` or `.safetensors` file, or a mapping from key to array. The names that
-            torchvision had before 0.13 are known.
-        strict: Raise if a tensor is missing, unexpected or of another shape. Otherwise load what fits.
-        skip_classifier: Leave class logits, box deltas and mask maps as they are, for other classes or another loss.
+        detector: A `FasterRCNN` or `MaskRCNN` with the same backbone and number of classes. torchvision counts the
+            background as one more class.
+        source: The path of a `.pth`, `.pt` or `.safetensors` file, or a mapping from key to array. The names that
+            torchvision used before 0.13 are accepted too.
+        strict: Whether to raise an error if a tensor is missing, unexpected or of another shape. Otherwise the
+            tensors that fit are loaded.
+        skip_classifier: Whether to leave class logits, box deltas and mask maps as they are, for other classes or
+            another loss.
 
-    Returns: A dict with the lists `missing`, `unexpected` and `misshapen`.
-    Raises: ValueError: With `strict`, naming every tensor that does not fit; nothing is loaded then. Or if a tensor
-        holds NaN, infinite numbers or negative variances, if the file cannot be read, or if the detector has options
-        that torchvision's layout has no place for.
+    Returns:
+        A dict with the lists `missing`, `unexpected` and `misshapen`.
+
+    Raises:
+        ValueError: With `strict`, if tensors do not fit; the message names each one, and nothing is loaded. Also if a
+            tensor holds NaN, infinite numbers or negative variances, if the file cannot be read, or if torchvision's
+            layout does not have the detector's options.
 
     >>> from zoo.detection import FasterRCNN
     >>> from zoo.detection.checkpoint import load_torchvision, to_torchvision
@@ -163,9 +168,11 @@ def to_torchvision(detector, skip_classifier=False):
 
     Args:
         detector: A `FasterRCNN` or `MaskRCNN`.
-        skip_classifier: Leave out class logits, box deltas and mask maps: of a detector with another loss than softmax.
+        skip_classifier: Whether to leave out class logits, box deltas and mask maps. Use it for a detector with
+            another loss than softmax.
 
-    Raises: ValueError: For a detector that the layout has no place for.
+    Raises:
+        ValueError: If torchvision's layout cannot hold the detector.
 
     >>> from zoo.detection import FasterRCNN
     >>> from zoo.detection.checkpoint import to_torchvision

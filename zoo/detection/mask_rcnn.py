@@ -16,19 +16,24 @@ from zoo.detection.targets import MASK_FORMATS
 class MaskRCNN(FasterRCNN):
     """Mask R-CNN with a feature pyramid: Faster R-CNN, and a mask for each detection.
 
-    A fifth loss, `mask_loss`, is added. Everything else, arguments included, is as in `FasterRCNN`.
+    It adds a fifth loss, `mask_loss`. Everything else, arguments included, is as in `FasterRCNN`.
 
     Args:
         backbone, num_classes, ...: As in `FasterRCNN`.
-        mask_format: Of the targets: `"image"`, `(batch, N, height, width)` uint8 at the size of the images, or
-            `"box"`, `(batch, N, M, M)`, each mask cropped to its box and resampled (`zoo.detection.crop_masks`,
-            M = 112), which needs a hundredth of the memory.
-        mask_filters: Channels of the mask head.
+        mask_format: The format of the target masks. `"image"` is `(batch, N, height, width)` uint8 at the size of the
+            images. `"box"` is `(batch, N, M, M)`: each mask is cropped to its box and resampled
+            (`zoo.detection.crop_masks`, M = 112). It needs a hundredth of the memory.
+        mask_filters: The channels of the mask head.
 
     Targets: those of `FasterRCNN`, and `"masks"`.
-    Returns: As `FasterRCNN`, and `"masks"` `(batch, D, 28, 28)`, probabilities in the box. `predict_images` pastes them
-        into the image.
-    Raises: ValueError: As `FasterRCNN`, and for targets without masks.
+
+    Returns:
+        The dict of `FasterRCNN`, and `"masks"` `(batch, D, 28, 28)`, the probabilities inside the box.
+        `predict_images` pastes them into the image.
+
+    Raises:
+        ValueError: In the same cases as `FasterRCNN`, or if the targets have no masks.
+
     Source: Mask R-CNN (ICCV 2017); the defaults are those of torchvision's `maskrcnn_resnet50_fpn`.
 
     >>> import numpy as np, zoo.detection

@@ -86,16 +86,18 @@ def paste_masks(masks, boxes, height, width, padding=1, integer_boxes=True):
     """Masks of regions as soft masks of the image.
 
     Args:
-        masks: `(N, M, M)` from 0 to 1.
+        masks: `(N, M, M)` with values from 0 to 1.
         boxes: `(N, 4)`, xyxy in pixels of the image.
-        height, width: Of the image in pixels.
-        padding: Zeros around a mask; the box grows by `(M + 2 * padding) / M` about its centre. 1 in the reference, 0
-            in mmdet.
-        integer_boxes: Round the box to whole pixels, towards zero, and fill it to its last pixel inclusive, as the
-            reference; `False` places pixel centres in the box as it is, as mmdet.
+        height, width: The size of the image in pixels.
+        padding: The number of zeros around a mask. The box grows by `(M + 2 * padding) / M` about its centre. The
+            reference uses 1, mmdet 0.
+        integer_boxes: Whether to round the box to whole pixels, towards zero, and fill it up to and including its
+            last pixel, as the reference does. `False` places pixel centres in the unrounded box, as mmdet does.
 
-    Returns: `(N, height, width)` float32, 0 outside the box.
-    Source: `paste_masks_in_image` of torchvision.
+    Returns:
+        `(N, height, width)` float32, 0 outside the box.
+
+    Source: `paste_masks_in_image` of torchvision, which is the reference.
 
     >>> from zoo.detection.masks import paste_masks
     >>> box = keras.ops.convert_to_tensor([[1.0, 1.0, 5.0, 5.0]])
@@ -146,11 +148,12 @@ def crop_masks(masks, boxes, size=112):
     """Masks of whole images as masks of their boxes, `mask_format="box"`: each box in `size` times `size` parts.
 
     Args:
-        masks: `(N, height, width)` NumPy array of 0 and 1.
+        masks: `(N, height, width)`, a NumPy array of 0 and 1.
         boxes: `(N, 4)`, xyxy in pixels.
-        size: Side of the result.
+        size: The side of the result.
 
-    Returns: `(N, size, size)` uint8: the value at the centre of each part, interpolated and rounded.
+    Returns:
+        `(N, size, size)` uint8: the value at the centre of each part, interpolated and rounded.
 
     >>> import numpy as np
     >>> from zoo.detection.masks import crop_masks

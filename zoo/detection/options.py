@@ -14,42 +14,48 @@ class Options:
     """The choices of a detector; the defaults are torchvision's.
 
     Args:
-        anchor_sizes: Anchor sizes in pixels, one tuple a level of the pyramid, the pooled one included.
-        anchor_ratios: Height over width.
-        anchor_rounding: Round the corners of the anchors.
-        rpn_high_threshold, rpn_low_threshold: IoU from which an anchor is positive, and below which negative.
+        anchor_sizes: The anchor sizes in pixels, one tuple per level of the pyramid, the pooled one included.
+        anchor_ratios: The height divided by the width of the anchors.
+        anchor_rounding: Whether to round the corners of the anchors.
+        rpn_high_threshold, rpn_low_threshold: The IoU from which an anchor is positive, and the IoU below which it is
+            negative.
         rpn_low_quality: Whether an object also claims its best anchors, or the IoU from which it may.
-        rpn_samples, rpn_positive_fraction: Anchors an image in the loss, and the largest share of positives.
-        rpn_box_loss_beta: `beta` of smooth L1; 0 for L1.
-        rpn_candidates_training, rpn_candidates: Boxes a level that enter suppression, in training and else.
-        proposals_training, proposals: Boxes an image that come out.
-        rpn_nms_threshold: IoU of the suppression within a level.
-        rpn_min_size: Shortest side of a proposal in pixels.
-        roi_threshold: IoU from which a proposal is positive; below it is background.
-        roi_low_quality: As `rpn_low_quality`.
-        roi_samples, roi_positive_fraction: Regions an image in the losses.
+        rpn_samples, rpn_positive_fraction: The number of anchors per image in the loss, and the largest share of
+            positives.
+        rpn_box_loss_beta: The `beta` of smooth L1. 0 is L1.
+        rpn_candidates_training, rpn_candidates: The number of boxes per level that enter the suppression, in training
+            and at inference.
+        proposals_training, proposals: The number of proposals per image, in training and at inference.
+        rpn_nms_threshold: The IoU of the suppression within a level.
+        rpn_min_size: The shortest side of a proposal in pixels.
+        roi_threshold: The IoU from which a proposal is positive. Below it, a proposal is background.
+        roi_low_quality: As `rpn_low_quality`, for proposals.
+        roi_samples, roi_positive_fraction: The number of regions per image in the losses, and the largest share of
+            positives.
         add_ground_truth: Whether the objects' own boxes are proposals in training.
-        box_weights: Weights of the deltas in the box head.
-        box_loss_beta: As `rpn_box_loss_beta`.
-        symmetric_delta_clip: Bound the logarithmic deltas from below too.
-        class_agnostic_boxes: One set of deltas for all classes.
-        roi_aligned: ROIAlign with the shift by half a pixel.
-        roi_sampling_ratio: Samples a bin on each axis; 0 is adaptive.
-        roi_max_sampling_ratio: The most of them when adaptive.
+        box_weights: The weights of the deltas in the box head.
+        box_loss_beta: As `rpn_box_loss_beta`, for the box head.
+        symmetric_delta_clip: Whether to bound the logarithmic deltas from below too.
+        class_agnostic_boxes: Whether all classes share one set of deltas.
+        roi_aligned: Whether ROIAlign shifts by half a pixel.
+        roi_sampling_ratio: The number of samples per bin on each axis. 0 is adaptive.
+        roi_max_sampling_ratio: The largest number of samples if it is adaptive.
         roi_level_epsilon: `None`, or mmdet's epsilon inside the logarithm, see `pyramid_level`.
         roi_canonical_size: A box of this size in pixels is taken from the level with stride 16.
-        mask_target_aligned: ROIAlign of the mask targets with the shift.
-        mask_target_threshold: `None` leaves mask targets soft; a number makes them 0 or 1.
-        mask_paste_padding: Pixels of zeros around a mask before it is pasted; the box grows with it.
-        mask_paste_integer: Round the box of a pasted mask to whole pixels.
-        mask_threshold: From which a pasted mask is true.
-        score_threshold: Scores above it are detections.
-        nms_threshold: IoU of the suppression within a class.
-        max_detections: Detections an image.
-        min_size: Shortest side of a detection in pixels.
-        ignored_coverage: Share of a box inside an ignored region from which it is no negative.
+        mask_target_aligned: Whether ROIAlign of the mask targets shifts by half a pixel.
+        mask_target_threshold: `None` leaves mask targets soft. A number makes them 0 or 1.
+        mask_paste_padding: The pixels of zeros around a mask before it is pasted. The box grows with it.
+        mask_paste_integer: Whether to round the box of a pasted mask to whole pixels.
+        mask_threshold: The value from which a pasted mask is true.
+        score_threshold: Boxes with a score above it are detections.
+        nms_threshold: The IoU of the suppression within a class.
+        max_detections: The largest number of detections per image.
+        min_size: The shortest side of a detection in pixels.
+        ignored_coverage: A box is not a negative if more than this share of it is inside an ignored region.
 
-    Raises: ValueError: For a value outside its range, naming the field.
+    Raises:
+        ValueError: If a value is outside its range. The message names the field.
+
     Source: `Options()` is torchvision 0.28's `MaskRCNN`.
 
     >>> from zoo.detection.options import Options

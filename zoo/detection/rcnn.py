@@ -36,44 +36,57 @@ _VALIDATION_SEED = 1337
 class FasterRCNN(DetectorTrainer):
     """Faster R-CNN with a feature pyramid: proposals, then a class and a box for each.
 
-    The sum of four losses is trained, each logged by its name: `objectness_loss` and `proposal_box_loss` of the
-    proposal head, `classifier_loss` and `box_loss` of the box head.
+    Training minimizes the sum of four losses, and each is logged by its name. `objectness_loss` and
+    `proposal_box_loss` belong to the proposal head, `classifier_loss` and `box_loss` to the box head.
 
     Args:
-        backbone: A model of the zoo with `pyramid=True` and `input_shape=(None, None, 3)`, or a name: then it is made
-            so, with `frozen_batch_norm=True`. Its layers belong to the detector from then on.
-        num_classes: Number of classes, without background.
-        roi_loss: Loss of the regions' classes: `"softmax"`, `"sigmoid"`, `"gumbel"`, or a loss of `keras_apa.losses`
-            (`GumbelOptimizedLoss(..., background=True)`, `BalancedSigmoidCrossentropy(..., background=True)`, ...).
-            It also decides what scores are: softmax, sigmoid or Gumbel. Its state is attached to the detector.
-        classifier: Last layer of the box head: `"linear"`, `"normalized"`, `"cosine"`, or a layer.
-        frozen_stages: Stem and this many stages are not trained. 0 is the stem alone, `None` nothing.
-        preprocessing: A `zoo.detection.DetectionPreprocessing`; `None` for ImageNet's mean and standard deviation.
-        class_names: One name a class, or `None`.
-        pyramid_filters, box_units: Channels of the pyramid, width of the dense layers.
-        seed: Seed of the draws of anchors and regions; `None` for another one each time.
-        conventions: Set of options to start from: `"torchvision"`.
-        name, dtype: Name of the model; dtype policy of the heads, that of the backbone is its own.
-        trainable, trainable_parts: Of a config: whether the detector is trained, and the parts of which that differs.
-        **options: Fields of `zoo.detection.Options` that differ, such as `max_detections=300`.
+        backbone: A model of the zoo with `pyramid=True` and `input_shape=(None, None, 3)`, or a name. A name creates
+            such a model, with `frozen_batch_norm=True`. The detector owns the layers of the backbone from then on.
+        num_classes: The number of classes, without background.
+        roi_loss: The loss of the regions' classes: `"softmax"`, `"sigmoid"`, `"gumbel"`, or a loss of
+            `keras_apa.losses` (`GumbelOptimizedLoss(..., background=True)`,
+            `BalancedSigmoidCrossentropy(..., background=True)`, ...). It also decides how scores are computed: by
+            softmax, sigmoid or Gumbel. Its state is attached to the detector.
+        classifier: The last layer of the box head: `"linear"`, `"normalized"`, `"cosine"`, or a layer.
+        frozen_stages: The stem and this many stages are not trained. 0 freezes only the stem, `None` nothing.
+        preprocessing: A `zoo.detection.DetectionPreprocessing`. `None` takes ImageNet's mean and standard deviation.
+        class_names: One name per class, or `None`.
+        pyramid_filters, box_units: The channels of the pyramid, and the width of the dense layers.
+        seed: The seed of the draws of anchors and regions. `None` takes a different one each time.
+        conventions: The set of options to start from: `"torchvision"`.
+        name, dtype: The name of the model, and the dtype policy of the heads. The backbone has its own policy.
+        trainable, trainable_parts: For a config: whether the detector is trained, and the parts that differ from
+            this.
+        **options: Fields of `zoo.detection.Options` to change, such as `max_detections=300`.
 
     Call arguments:
-        inputs: Pixels 0 to 255 (arrays of another range give a warning, see `zoo.value_range.warn_of_range`), RGB,
-            `(batch, height, width, 3)`, or a dict `{"images": ..., "image_size": ...}` with
-            `(batch, 2)` heights and widths in pixels: what is beyond is padding. Height and width are static.
-        training: With `True`, what the losses need; otherwise the detections.
+        inputs: RGB images `(batch, height, width, 3)` with pixels from 0 to 255, or a dict
+            `{"images": ..., "image_size": ...}`. `image_size` `(batch, 2)` holds heights and widths in pixels; the
+            rest of each image is padding. The height and width of `images` must be static. Arrays of another range
+            give a warning, see `zoo.value_range.warn_of_range`.
+        training: `True` returns the tensors that the losses need. Otherwise the model returns the detections.
 
-    Targets: `{"boxes": (batch, N, 4), "labels": (batch, N)}`, xyxy in pixels of the images that are given, labels
-        `0..num_classes - 1`, -1 for padding; optionally `"ignored"` `(batch, N)` bool, regions in which nothing is a
-        negative (such an entry needs no label), and `"image_size"`, for images without one. An object of another label
-        or without area is padding too: no loss. Arrays that `fit` is given are checked for such objects first; check
-        the batches of a generator or of tf.data with `zoo.detection.check_targets`.
-    Returns: A dict with `"boxes"` `(batch, D, 4)`, `"scores"` `(batch, D)` and `"labels"` `(batch, D)` int32, best
-        first; padding has label -1 and score 0. `D` is `max_detections`.
-    Raises: ValueError: For a backbone without pyramid, an unknown option or a value out of range, images that are too
-        small or of unknown size, targets that lack a key.
+    Targets: a dict with these entries:
+
+    * `"boxes"` `(batch, N, 4)`: xyxy, in pixels of the given images.
+    * `"labels"` `(batch, N)`: labels `0..num_classes - 1`, -1 for padding.
+    * `"ignored"` `(batch, N)`, optional: bool, regions in which nothing is a negative. Such an entry needs no label.
+    * `"image_size"` `(batch, 2)`, optional: heights and widths in pixels. It is used if the inputs have no
+      `"image_size"`.
+
+    An object with another label or without area is treated as padding and has no loss. `fit` first checks arrays for
+    such objects. Check the batches of a generator or of tf.data with `zoo.detection.check_targets`.
+
+    Returns:
+        A dict with `"boxes"` `(batch, D, 4)`, `"scores"` `(batch, D)` and `"labels"` `(batch, D)` int32, best first.
+        Padding has label -1 and score 0. `D` is `max_detections`.
+
+    Raises:
+        ValueError: If the backbone has no pyramid, an option is unknown, a value is out of range, the images are too
+            small or of unknown size, or the targets lack a key.
+
     Source: Faster R-CNN (NeurIPS 2015); Feature Pyramid Networks for Object Detection (CVPR 2017). The defaults are
-        those of torchvision's `fasterrcnn_resnet50_fpn`.
+    those of torchvision's `fasterrcnn_resnet50_fpn`.
 
     >>> import numpy as np, zoo.detection
     >>> detector = zoo.detection.FasterRCNN("resnet18", num_classes=3, pyramid_filters=16, box_units=32)
@@ -164,17 +177,21 @@ class FasterRCNN(DetectorTrainer):
 
     @classmethod
     def from_torch(cls, source, batch_norm_epsilon=1e-5, frozen_stages=1, **arguments):
-        """The detector that a checkpoint of torchvision's layout was made with, and its weights.
+        """Create the detector that belongs to a checkpoint of torchvision's layout, and load its weights.
 
         Args:
-            source: Path of a `.pth`, `.pt` or `.safetensors` file, or a mapping from key to array.
-            batch_norm_epsilon: Of the backbone's norms, which a state dict does not tell. torchvision's own
-                `fasterrcnn_resnet50_fpn` and `maskrcnn_resnet50_fpn` with the weights `COCO_V1` were trained, and run,
-                with 0 (`overwrite_eps(model, 0.0)` in their builders); what others train has 1e-5.
+            source: The path of a `.pth`, `.pt` or `.safetensors` file, or a mapping from key to array.
+            batch_norm_epsilon: The epsilon of the backbone's norms, which a state dict does not contain.
+                torchvision's own `fasterrcnn_resnet50_fpn` and `maskrcnn_resnet50_fpn` with the weights `COCO_V1`
+                were trained, and run, with 0 (`overwrite_eps(model, 0.0)` in their builders). Detectors that others
+                train have 1e-5.
             frozen_stages: As in the constructor.
-            **arguments: Others of the constructor; not the backbone and the sizes, which the checkpoint decides.
+            **arguments: Other arguments of the constructor. The backbone and the sizes are not allowed, because the
+                checkpoint decides them.
 
-        Raises: ValueError: If the tensors are those of no such detector, or an argument is theirs to decide.
+        Raises:
+            ValueError: If the tensors do not belong to such a detector, or if the checkpoint decides an argument.
+
         Source: torchvision 0.28.
 
         >>> import zoo.detection
@@ -190,7 +207,7 @@ class FasterRCNN(DetectorTrainer):
     # Stages, each for itself
 
     def read_images(self, inputs):
-        """`(network inputs, image size or None, (height, width) of the batch)` from what the model is called with."""
+        """`(network inputs, image size or None, (height, width) of the batch)` from the inputs of the model."""
         images, size = (inputs["images"], inputs.get("image_size")) if isinstance(inputs, dict) else (inputs, None)
         check_image_shape(images, self.strides[-1])
         return self.preprocessing.normalize(images, size), size, tuple(images.shape[1:3])
@@ -206,7 +223,7 @@ class FasterRCNN(DetectorTrainer):
         return self.fpn(maps)
 
     def anchors(self, size, maps):
-        """The anchors of every level for maps of a batch of `size` `(height, width)`."""
+        """The anchors of every level, for the maps of a batch of `size` `(height, width)`."""
         options = self.options
         grids = [tuple(x.shape[1:3]) for x in maps]
         return pyramid_anchors(size, grids, options.anchor_sizes, options.anchor_ratios, options.anchor_rounding)
@@ -259,12 +276,15 @@ class FasterRCNN(DetectorTrainer):
 
         Args:
             images: A list of uint8 arrays `(height, width, 3)`, RGB.
-            resize: `True` resizes as `preprocessing` says, `(min_size, max_size)` to other bounds; `False` keeps the
-                pixels as they are.
+            resize: `True` resizes as `preprocessing` says, `(min_size, max_size)` resizes to other bounds, and
+                `False` keeps the pixels as they are.
 
-        Returns: A list of dicts of NumPy arrays: `"boxes"` `(n, 4)` xyxy, `"scores"` `(n,)`, `"labels"` `(n,)`; Mask
-            R-CNN also `"masks"` `(n, height, width)` bool.
-        Raises: ValueError: For something else than such a list, or another `resize`.
+        Returns:
+            A list of dicts of NumPy arrays: `"boxes"` `(n, 4)` xyxy, `"scores"` `(n,)` and `"labels"` `(n,)`. Mask
+            R-CNN adds `"masks"` `(n, height, width)` bool.
+
+        Raises:
+            ValueError: If `images` is not such a list, or if `resize` is not one of these values.
 
         >>> import numpy as np, zoo.detection
         >>> detector = zoo.detection.FasterRCNN("resnet18", num_classes=3, pyramid_filters=16, box_units=32)
@@ -299,7 +319,7 @@ class FasterRCNN(DetectorTrainer):
         return results
 
     def to_image(self, found, resized, size):
-        """The detections of one image, without padding, in the pixels that it had."""
+        """The detections of one image, without padding, in the pixels of the original image."""
         kept = found["labels"] >= 0
         y, x = (np.float32(side) / np.float32(scaled) for side, scaled in zip(size, resized, strict=True))
         result = {key: found[key][kept] for key in ("boxes", "scores", "labels")}
@@ -332,9 +352,10 @@ class FasterRCNN(DetectorTrainer):
 
         Args:
             x, y: Inputs and targets as `fit` takes them.
-            outputs: What calling the model with `training=True` returned.
+            outputs: The result of calling the model with `training=True`.
             training: `False` draws the same anchors and regions at every call.
-            order: How anchors and regions are drawn, see `zoo.detection.matching.balanced_sample`; `None`: at random.
+            order: The order in which anchors and regions are drawn, see `zoo.detection.matching.balanced_sample`.
+                `None` draws at random.
         """
         maps, logits, deltas = outputs["maps"], outputs["logits"], outputs["deltas"]
         images, image_size = (x["images"], x.get("image_size")) if isinstance(x, dict) else (x, None)
@@ -359,18 +380,19 @@ class FasterRCNN(DetectorTrainer):
         return {}
 
     def wanted_range(self):
-        """The least and the largest value of an image."""
+        """The smallest and the largest value of an image."""
         return PIXELS
 
     def export(self, filepath, format="tf_saved_model", **options):
         """Write the detector for a server: `zoo.export(detector, filepath, format, **options)`.
 
-        Returns: The path of the version's folder.
+        A test runs the longer example of docs/detection.md.
+
+        Returns:
+            The path of the version's folder.
 
         >>> detector.export("models/birds", image_size=(64, 96)).name  # doctest: +SKIP
         '1'
-
-        A test runs the longer example of docs/detection.md.
         """
         return export_detector(self, filepath, format, **options)
 

@@ -97,17 +97,22 @@ def read_targets(targets, num_classes, padded_size, image_size=None):
 def check_targets(targets, num_classes, padded_size=None, mask_format=None, names=None):
     """Raise a ValueError that says what is wrong with the targets of a batch, before it is trained on.
 
-    Looked for: keys and shapes, labels that are no class, NaN, boxes without width or height, boxes that lie outside
-    the image, boxes that look like xywh or like shares of the image, masks of another size.
+    The function checks keys and shapes. It finds labels that are not a class, NaN, and masks of another size. It also
+    finds boxes that have no width or height, that lie outside the image, or that look like xywh or like shares of the
+    image.
 
     Args:
-        targets: The dict that `read_targets` takes, of NumPy arrays.
-        num_classes: Number of classes.
-        padded_size: Height and width of the images in the batch, or `None` if unknown.
+        targets: A dict of NumPy arrays, with the targets of `FasterRCNN` or `MaskRCNN`.
+        num_classes: The number of classes.
+        padded_size: The height and width of the images in the batch, or `None` if they are unknown.
         mask_format: `"image"`, `"box"`, or `None` if there are no masks to check.
-        names: What to call each image in an error, such as file names; `None` for its index.
+        names: The name of each image for the error message, such as its file name. `None` takes its index.
 
-    Returns: `targets`.
+    Returns:
+        `targets`.
+
+    Raises:
+        ValueError: If a check fails.
 
     >>> import numpy as np
     >>> from zoo.detection.targets import check_targets
@@ -253,13 +258,16 @@ def pad_targets(boxes, labels, number, masks=None, ignored=None):
     Args:
         boxes: `(n, 4)`, xyxy in pixels.
         labels: `(n,)` integers.
-        number: Number of objects to return.
+        number: The number of objects to return.
         masks: `(n, height, width)` or `None`.
         ignored: `(n,)` bool or `None`.
 
-    Returns: `(targets, dropped)`: a dict of NumPy arrays with the keys of what was given, and how many objects were
-        left out.
-    Raises: ValueError: If `number` is not positive.
+    Returns:
+        `(targets, dropped)`: a dict of NumPy arrays with a key for each given array, and the number of objects that
+        were left out.
+
+    Raises:
+        ValueError: If `number` is not positive.
 
     >>> import numpy as np
     >>> from zoo.detection.targets import pad_targets

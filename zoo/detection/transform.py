@@ -15,16 +15,19 @@ from zoo.value_range import warn_of_range
 class DetectionPreprocessing:
     """Resize so that both bounds hold, pad to a multiple, and normalise: `(pixels / 255 - mean) / std`.
 
-    The scale is `min(min_size / shorter side, max_size / longer side)`; a side becomes `floor(side * scale)`. Bilinear,
-    half-pixel centres, no antialiasing. Padding is at the right and the bottom, and 0 after normalisation.
+    The scale is `min(min_size / shorter side, max_size / longer side)`, and each side becomes `floor(side * scale)`.
+    The resize is bilinear, with half-pixel centres and without antialiasing. The padding is at the right and the
+    bottom, and it is 0 after normalisation.
 
     Args:
-        min_size: Length of the shorter side in pixels.
-        max_size: The most that the longer side may have.
-        divisor: The padded sides are multiples of this.
-        mean, std: One number a channel, for RGB pixels divided by 255.
+        min_size: The length of the shorter side in pixels.
+        max_size: The largest length of the longer side in pixels.
+        divisor: The padded sides are multiples of this number.
+        mean, std: One number per channel, for RGB pixels divided by 255.
 
-    Raises: ValueError: For sizes that are not positive, or `std` that is not above 0.
+    Raises:
+        ValueError: If a size is not positive, or if `std` is not above 0.
+
     Source: `GeneralizedRCNNTransform` of torchvision.
 
     >>> from zoo.detection.transform import DetectionPreprocessing
@@ -63,7 +66,7 @@ class DetectionPreprocessing:
         return tuple(int(-(-side // self.divisor) * self.divisor) for side in longest)
 
     def normalize(self, images, image_size=None):
-        """Pixels 0 to 255, `(batch, height, width, 3)`, to float32 network inputs; beyond `image_size` they are 0."""
+        """Normalise pixels 0 to 255, `(batch, height, width, 3)`, to float32; beyond `image_size` they are 0."""
         images = ops.cast(images, "float32") / 255.0
         images = (images - ops.convert_to_tensor(self.mean, "float32")) / ops.convert_to_tensor(self.std, "float32")
         if image_size is not None:
@@ -78,10 +81,11 @@ class DetectionPreprocessing:
         """Images of any size as one batch of pixels.
 
         Args:
-            images: Arrays `(height, width, 3)`, RGB, 0 to 255.
-            resize: `False` keeps the pixels as they are and only pads.
+            images: Arrays `(height, width, 3)`, RGB, with pixels from 0 to 255.
+            resize: Whether to resize. `False` keeps the pixels as they are and only pads.
 
-        Returns: `(pixels, sizes)`: float32 `(batch, height, width, 3)` and int32 `(batch, 2)`.
+        Returns:
+            `(pixels, sizes)`: float32 `(batch, height, width, 3)` and int32 `(batch, 2)`.
         """
         images = list(images)
         warn_of_range(self, images, stacklevel=3)
@@ -142,7 +146,7 @@ def resize_masks(masks, size):
 
 
 def resize_boxes(boxes, given, wanted):
-    """Boxes in pixels of an image of size `given` as boxes in pixels of the same image at size `wanted`.
+    """Boxes in pixels of an image of size `given`, converted to pixels of the same image at size `wanted`.
 
     >>> import numpy as np
     >>> from zoo.detection.transform import resize_boxes
