@@ -331,8 +331,8 @@ Generalised Linear Unit) is APA times its input. It replaces ReLU. Both learn tw
 * `kappa` is the slope. With a negative `kappa` the gate is mirrored: it falls when its input rises. The gates of
   Squeeze-and-Excitation start with `kappa` between -1 and 0. In AGLU a large `kappa` sharpens the unit towards ReLU.
 * `lambda` is the asymmetry. At 1 the gate is the symmetric sigmoid. Towards 0 it becomes the Gumbel function, which
-  closes doubly exponentially on the left. Above 1 it opens early and closes slowly. In AGLU a large `lambda` lets
-  negative inputs pass, towards the identity.
+  falls to 0 doubly exponentially for negative inputs. Above 1 the gate opens at lower inputs and falls slowly to 0. In
+  AGLU a large `lambda` lets negative inputs pass, so AGLU approaches the identity.
 
 ![APA and AGLU, for several lambda at kappa = 1 and several kappa at lambda = 1](images/activation_families.png)
 
@@ -394,7 +394,7 @@ changes neither the forward pass nor the derivatives with respect to z and kappa
 
 Prefer `"exact"` for your own training. With `"paper"`, one step can move a small lambda so far that AGLU becomes the
 identity, and a lambda that steps below 0 stays there. The table shows lambda after one step of SGD. The step fits AGLU
-to |z| at 2,048 normally distributed z, with kappa = 1, learning rate 0.1 and the mean squared error:
+to |z| on 2,048 normally distributed values of z, with kappa = 1, learning rate 0.1 and the mean squared error:
 
 {thrown_table}
 
@@ -426,10 +426,10 @@ entropy. The gradients of this loss with respect to the logit are:
 
 {losses_table}
 
-* For a positive that is still far from its class, the Gumbel gradient grows exponentially. The sigmoid's is never
-  larger than 1. Rare classes have few positives, and most of these are far off.
+* For a positive with a low logit, the Gumbel gradient grows exponentially. The sigmoid's is never
+  larger than 1. Rare classes have few positives, and most of these still have a low logit.
 * For a negative with a high logit, both gradients approach 1. Below a logit of 0 the Gumbel gradient vanishes doubly
-  exponentially. So the many easy negatives of a rare class hardly push it down.
+  exponentially. So the many easy negatives of a rare class hardly lower its logit.
 
 `-exp(-z)` has no bound. `keras_apa.losses.GumbelCrossentropy` therefore clamps the logits to `logit_range=(-10, 10)`;
 outside this range there is no gradient. `GumbelOptimizedLoss` builds on the same two losses.
@@ -441,7 +441,7 @@ outside this range there is no gradient. `GumbelOptimizedLoss` builds on the sam
 `log_apa`: at z = -200, kappa = 1, lambda = 0.5 it is {log_apa:.2f}. If `gumbel(z)` rounds to 1, use `log1m_gumbel(z)`, the
 logarithm of `1 - gumbel(z)`: at z = 50 it is {log1m:.1f}.
 
-**Precision.** The gradients are written out. Automatic differentiation would overflow, or lose digits, in its
+**Precision.** The gradients are written as formulas. Automatic differentiation would overflow, or lose digits, in its
 intermediate results. Inputs in float16 and bfloat16 are computed in float32 and cast back. Inputs in float64 are
 computed in float64 (on JAX after `jax.config.update("jax_enable_x64", True)`). With `dtype="float64"`, a loss also
 computes every reduction in float64.
