@@ -389,8 +389,8 @@ The argument `lambda_gradient` of `keras_apa.ops.aglu` and of the layer `AGLU` s
 changes neither the forward pass nor the derivatives with respect to z and kappa.
 
 * `lambda_gradient="exact"`, the default, is the derivative of the function.
-* `lambda_gradient="paper"` repeats the published training of the AGLU classification networks. It is Eq. 8 for lambda
-  > 0, and 0 for lambda <= 0. It makes no difference when you only predict with published weights.
+* `lambda_gradient="paper"` repeats the published training of the AGLU classification networks. It is Eq. 8 for a
+  positive lambda, and 0 for lambda <= 0. It makes no difference when you only predict with published weights.
 
 Prefer `"exact"` for your own training. With `"paper"`, one step can move a small lambda so far that AGLU becomes the
 identity, and a lambda that steps below 0 stays there. The table shows lambda after one step of SGD. The step fits AGLU
