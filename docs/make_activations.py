@@ -311,7 +311,7 @@ PAGE = """\
 
 # The activations: APA, AGLU, Gumbel
 
-This page explains the activations with formulas and curves. The maths is in
+This page explains the activations with formulas and curves. The functions are in
 [`keras_apa/ops.py`](../keras_apa/ops.py). The layers that learn kappa and lambda are in
 [`keras_apa/layers/activations.py`](../keras_apa/layers/activations.py). `python docs/make_activations.py` writes the
 page and its figures; the text is the same on TensorFlow, JAX and PyTorch.
@@ -331,8 +331,8 @@ Generalised Linear Unit) is APA times its input. It replaces ReLU. Both learn tw
 * `kappa` is the slope. With a negative `kappa` the gate is mirrored: it falls when its input rises. The gates of
   Squeeze-and-Excitation start with `kappa` between -1 and 0. In AGLU a large `kappa` sharpens the unit towards ReLU.
 * `lambda` is the asymmetry. At 1 the gate is the symmetric sigmoid. Towards 0 it becomes the Gumbel function, which
-  closes doubly exponentially on the left. Above 1 it opens early and closes slowly. In AGLU a large `lambda` lets
-  negative inputs pass, towards the identity.
+  falls to 0 doubly exponentially for negative inputs. Above 1 the gate opens at lower inputs and falls slowly to 0. In
+  AGLU a large `lambda` lets negative inputs pass, so AGLU approaches the identity.
 
 ![APA and AGLU, for several lambda at kappa = 1 and several kappa at lambda = 1](images/activation_families.png)
 
@@ -355,7 +355,8 @@ With `w = lambda * exp(-kappa * z)` and `eta = APA(z)`:
 | kappa | `eta * z / lambda * w/(1+w)` | `z^2 * eta / lambda * w/(1+w)` |
 | lambda | `eta / lambda^2 * [log(1+w) - w/(1+w)]` | `z * eta / lambda^2 * [log(1+w) - w/(1+w)]` |
 
-Top row: several lambda at kappa = 1. Bottom row: several kappa at lambda = 1.
+The figures show these derivatives. The top row has several values of lambda at kappa = 1. The bottom row has several
+values of kappa at lambda = 1.
 
 ![The derivatives of APA with respect to z, kappa and lambda](images/apa_derivatives.png)
 
@@ -371,44 +372,44 @@ exact :  dAGLU/dlambda = z * eta / lambda^2 * [ log(1+w) - w/(1+w) ]
 Eq. 8 :                  z * eta / lambda^2 * [          - w/(1+w) ]
 ```
 
-For w > 0, `log(1+w)` is larger than `w/(1+w)`. So the exact derivative has the sign of z everywhere, and Eq. 8 the
-opposite sign (at z = 0 both are 0). At z = {z:g}, kappa = {kappa:g}, lambda = {lam:g} the exact derivative is **{exact:+.5f}** (a
+For w > 0, `log(1+w)` is larger than `w/(1+w)`. So the exact derivative has the sign of z everywhere, and Eq. 8 has
+the opposite sign (at z = 0 both are 0). At z = {z:g}, kappa = {kappa:g}, lambda = {lam:g} the exact derivative is **{exact:+.5f}** (a
 central difference of the function with step 1e-4 gives {difference:+.5f}), Eq. 8 gives **{paper:+.5f}**.
 
 ![The exact lambda derivative of AGLU beside Eq. 8, which has the opposite sign](images/aglu_lambda_derivative.png)
 
-At kappa = 1:
+The table compares the two derivatives at kappa = 1:
 
 {lambda_table}
 
 For a small lambda, Eq. 8 is also too large: it grows like 1/lambda. The exact derivative stays finite. It is
 `z * eta * exp(-2 * kappa * z) / 2` at lambda → 0.
 
-The argument `lambda_gradient` of `keras_apa.ops.aglu` and of the layer `AGLU` selects one of the two. It changes
-neither the forward pass nor the derivatives with respect to z and kappa.
+The argument `lambda_gradient` of `keras_apa.ops.aglu` and of the layer `AGLU` selects one of these two derivatives. It
+changes neither the forward pass nor the derivatives with respect to z and kappa.
 
 * `lambda_gradient="exact"`, the default, is the derivative of the function.
-* `lambda_gradient="paper"` repeats the published training of the AGLU classification networks. It is Eq. 8 for lambda
-  > 0, and 0 for lambda <= 0. It makes no difference when you only predict with published weights.
+* `lambda_gradient="paper"` repeats the published training of the AGLU classification networks. It is Eq. 8 for a
+  positive lambda, and 0 for lambda <= 0. It makes no difference when you only predict with published weights.
 
 Prefer `"exact"` for your own training. With `"paper"`, one step can move a small lambda so far that AGLU becomes the
 identity, and a lambda that steps below 0 stays there. The table shows lambda after one step of SGD. The step fits AGLU
-to |z| at 2,048 normally distributed z, with kappa = 1, learning rate 0.1 and the mean squared error:
+to |z| on 2,048 normally distributed values of z, with kappa = 1, learning rate 0.1 and the mean squared error:
 
 {thrown_table}
 
-The authors trained their attention gates (APA) and detection networks with automatic differentiation, so with the
-exact derivative. `APA` therefore has no such argument.
+The authors trained their attention gates (APA) and detection networks with automatic differentiation. This gives the
+exact derivative, so `APA` does not have the argument `lambda_gradient`.
 
 ## 3. Special cases (Table 1 of the APA paper)
 
 The last column is the largest difference between `keras_apa.ops` in float32 and the named function in float64, for z in
-[-6, 6]. A value in brackets stands for the limit. The ranges are those of our function.
+[-6, 6]. A value in brackets stands for the limit. The column *range* gives the values that our function returns.
 
 {special_cases}
 
-For GELU, the difference is that of the usual approximation `z * sigmoid(1.702 * z)`. Its minimum is
-{gelu_approximated:.3f}; GELU's is {gelu_minimum:.3f}. For ReLU the difference falls as 1/kappa, for the identity as
+For GELU, our function equals the usual approximation `z * sigmoid(1.702 * z)`, so the difference is that of the
+approximation. Its minimum is {gelu_approximated:.3f}; GELU's is {gelu_minimum:.3f}. For ReLU the difference falls as 1/kappa, for the identity as
 log(lambda)/lambda.
 
 ## 4. Gumbel and sigmoid as probabilities (Fig. 3 of the GOL paper)
@@ -425,10 +426,10 @@ entropy. The gradients of this loss with respect to the logit are:
 
 {losses_table}
 
-* For a positive that is still far from its class, the Gumbel gradient grows exponentially. The sigmoid's is never
-  larger than 1. Rare classes have few positives, and most of these are far off.
+* For a positive with a low logit, the Gumbel gradient grows exponentially. The sigmoid's is never
+  larger than 1. Rare classes have few positives, and most of these still have a low logit.
 * For a negative with a high logit, both gradients approach 1. Below a logit of 0 the Gumbel gradient vanishes doubly
-  exponentially. So the many easy negatives of a rare class hardly push it down.
+  exponentially. So the many easy negatives of a rare class hardly lower its logit.
 
 `-exp(-z)` has no bound. `keras_apa.losses.GumbelCrossentropy` therefore clamps the logits to `logit_range=(-10, 10)`;
 outside this range there is no gradient. `GumbelOptimizedLoss` builds on the same two losses.
@@ -436,27 +437,27 @@ outside this range there is no gradient. `GumbelOptimizedLoss` builds on the sam
 ## 5. Stability
 
 **Evaluation.** `APA` is computed as `exp(-softplus(log(lambda) - kappa * z) / lambda)`, never as a power, because
-`exp(-kappa * z)` alone overflows float32 at `kappa * z = -89`. If APA itself underflows, use `log_apa`: at z = -200,
-kappa = 1, lambda = 0.5 it is {log_apa:.2f}. If `gumbel(z)` rounds to 1, use `log1m_gumbel(z)`, the logarithm of
-`1 - gumbel(z)`: at z = 50 it is {log1m:.1f}.
+`exp(-kappa * z)` alone overflows float32 at `kappa * z = -89`. If APA itself is too small for float32, use
+`log_apa`: at z = -200, kappa = 1, lambda = 0.5 it is {log_apa:.2f}. If `gumbel(z)` rounds to 1, use `log1m_gumbel(z)`, the
+logarithm of `1 - gumbel(z)`: at z = 50 it is {log1m:.1f}.
 
-**Precision.** The gradients are written out. Automatic differentiation would overflow or cancel in its intermediate
-results. Inputs in float16 and bfloat16 are computed in float32 and cast back. Inputs in float64 are computed in float64
-(on JAX after `jax.config.update("jax_enable_x64", True)`), and so is every reduction of a loss with `dtype="float64"`.
+**Precision.** The gradients are written as formulas. Automatic differentiation would overflow, or lose digits, in its
+intermediate results. Inputs in float16 and bfloat16 are computed in float32 and cast back. Inputs in float64 are
+computed in float64 (on JAX after `jax.config.update("jax_enable_x64", True)`). With `dtype="float64"`, a loss also
+computes every reduction in float64.
 There is one exception: on PyTorch and JAX, Keras's own layers compute float64 with the accuracy of float32. The
 attention gates and `UnbiasedBatchNormalization` contain such layers.
 
-**Cancellation.** For a small w the two terms of `log(1+w) - w/(1+w)` differ only by about w^2/2: at w = 1e-4 they agree
-to more than four of the seven digits that float32 has. Below w = {series_below:g} the series
+**Loss of digits.** For a small w, the two terms of `log(1+w) - w/(1+w)` differ only by about w^2/2: at w = 1e-4
+they agree to more than four of the seven digits that float32 has. Below w = {series_below:g} the series
 `w^2 * (1/2 - 2/3 w + 3/4 w^2 - ...)` takes their place.
 
 **Clamps.** APA divides by `lambda` and takes its logarithm. So `lambda` is clamped, as in the authors' code:
 
 {clamp_table}
 
-**The gradient below the clamp.** A clamp usually has no gradient below itself. A lambda that one optimiser step moves
-below it would stay there for ever. Here lambda has the gradient at the clamp, and only its negative part
-passes:
+**The gradient below the clamp.** A clamp usually has no gradient below itself. If one optimiser step moved lambda below
+it, lambda would stay there for ever. Here, lambda gets the gradient at the clamp instead, but only its negative part:
 
 ```
 gradient = min(gradient at the clamp, summed to the shape of lambda, 0)
@@ -464,9 +465,9 @@ gradient = min(gradient at the clamp, summed to the shape of lambda, 0)
 
 A step of gradient descent can then raise lambda again, but never push it further down. With data parallelism each
 replica applies this rule before the gradients are summed. The rule holds for APA, and for AGLU with
-`lambda_gradient="exact"`, because these derivatives are bounded at the clamp. Eq. 8 is not: it has a factor 1/lambda,
-which is 1e8 at the clamp. With `lambda_gradient="paper"` lambda has no gradient at and below 0, as in the authors'
-code.
+`lambda_gradient="exact"`, because their derivatives are bounded at the clamp. Eq. 8 is not bounded: it has a
+factor 1/lambda, which is 1e8 at the clamp. With `lambda_gradient="paper"` lambda has no gradient at and below 0, as in
+the authors' code.
 
 ## Sources
 

@@ -49,14 +49,14 @@ with `cb_` or `sp_` take `spatial_gate`. The docstring of `zoo.create_model` exp
 If one model contains the same network twice, give each its own name:
 `keras.layers.average([zoo.resnet8(name="left")(images), zoo.resnet8(name="right")(images)])`.
 
-With `data_format="channels_first"`, TensorFlow needs a GPU, or a CPU with `TF_ENABLE_ONEDNN_OPTS=1` (on some
-processors this is the default).
+With `data_format="channels_first"`, TensorFlow needs a GPU, or a CPU with the environment variable
+`TF_ENABLE_ONEDNN_OPTS=1` (the default on some processors).
 
 ## Networks
 
-* **parameters** counts the trainable parameters of the plain network, with ReLU and sigmoid gates. **with AGLU (and
-  APA)** counts them with AGLU and, if the network has gates, APA gates. Networks for large images have 1000 classes
-  here, those for small images 100.
+* **parameters** counts the trainable parameters of the network with ReLU and, if it has gates, sigmoid gates. **with
+  AGLU (and APA)** counts them with AGLU and, if it has gates, APA gates. In this table, networks for large images
+  have 1000 classes, and those for small images have 100.
 * **FLOPs** are the multiply-adds of convolutions and dense layers for one image of the stated size, as torchvision
   counts them (`zoo.count_flops`). AGLU and APA do not change this number.
 
@@ -68,19 +68,20 @@ GATES = {None: "", "se": "Squeeze-and-Excitation", "cb": "CBAM", "sp": "spatial"
 WEIGHTS = """
 ## Published weights
 
-`zoo.create_model("se_resnet50", weights="imagenet_lt")` downloads the authors' file from where they published it,
-checks it, converts it and caches it. It also sets what belongs to the weights:
+`zoo.create_model("se_resnet50", weights="imagenet_lt")` downloads the file that the authors published, checks it,
+converts it and caches it. It also sets everything that belongs to the weights:
 
 * the options of the network;
 * its preprocessing, in `model.preprocessing`;
-* the prior correction that the published number was measured with. It adds a fixed number for each class to its
+* the prior correction, if the authors used one for the published number. It adds a fixed number for each class to its
   logit.
 
-If you pass another number of `classes`, the classifier is new and a warning tells you so. The same holds for a file
-of your own (`weights=PATH`). You need the extra `zoo`: `pip install "keras-apa[zoo]"`.
+If you pass another number of `classes`, the classifier gets new weights and a warning tells you so. The same happens
+if you load a file of your own (`weights=PATH`). You need the extra `zoo`: `pip install "keras-apa[zoo]"`.
 
-The cache is the folder `KERAS_APA_CACHE`, or else `KERAS_HOME/keras-apa`, or else `~/.keras/keras-apa`. With
-`KERAS_APA_OFFLINE=1` nothing is downloaded; the error then tells you the link and where to put the file.
+The cache is the folder in the environment variable `KERAS_APA_CACHE`. If this is not set, it is `KERAS_HOME/keras-apa`,
+or else `~/.keras/keras-apa`. With `KERAS_APA_OFFLINE=1`, nothing is downloaded. If a file is missing, the error tells
+you the link and where to put the file.
 
 Before you use these weights, please note:
 
@@ -98,7 +99,7 @@ MORE = """
 ## Checkpoints of PyTorch
 
 `keras-apa convert checkpoint.pth model.keras` infers the architecture from the checkpoint.
-`keras-apa convert model.keras checkpoint.pth` goes the other way. In Python:
+`keras-apa convert model.keras checkpoint.pth` writes a checkpoint from a model. In Python:
 
 ```python
 state = zoo.to_torch_state_dict(digits)  # keys and layout of the authors' PyTorch networks
