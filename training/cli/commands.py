@@ -243,7 +243,7 @@ class Export:
 
 
 def _check_small_network(name: str) -> None:
-    """The digits are too small for other networks; those would raise an error about an input that the user never gave."""
+    """The digits are too small for other networks, whose own error would name an input that the user never gave."""
     from training.checks import check_name
     from zoo.cifar_resnet import CIFAR_RESNETS
 
