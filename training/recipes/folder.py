@@ -25,7 +25,7 @@ Cost: 10,000 images in 224 pixels take about a million forward and backward pass
 from training.config.classification import AugmentOptions, DataOptions, LossOptions, ModelOptions, Recipe
 from training.config.experiment import OptimizerOptions
 
-# The values of the last line; `training/classification/own_images.py` has the others.
+# The values of the table's last line; `training/classification/own_images.py` has the others.
 recipe = Recipe(
     name="folder",
     title="APA* + AGLU, Balanced Softmax",
