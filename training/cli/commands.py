@@ -214,7 +214,7 @@ class Export:
     activation: Annotated[ExportActivation | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Function that turns logits into probabilities. If not given: the one at the end of the model, else softmax."""
     quantization: Annotated[Quantization | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """Smaller weights (litert). If not given: float32."""
+    """Smaller number format (litert). If not given: float32."""
     images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...", help_behavior_hint="")] = ()
     """Some 100 images, as files or folders, from which int8 takes its ranges."""
     class_names: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -272,7 +272,7 @@ class Evaluate:
     style: Annotated[Style | None, tyro.conf.arg(name="evaluation.style", help_behavior_hint="")] = None
     """Rules for measuring detections. If not given: the recipe's. (detection)"""
     images: Annotated[str | None, tyro.conf.arg(name="data.images", metavar="DIR", help_behavior_hint="")] = None
-    """Folder of the training images now. If not given: the recipe's. (detection)"""
+    """Folder of the images now. If not given: the recipe's. (detection)"""
     test: Annotated[str | None, tyro.conf.arg(name="data.test", metavar="FILE", help_behavior_hint="")] = None
     """JSON file of other test images, with the categories of the training. If not given: the recipe's. (detection)"""
     test_images: Annotated[str | None, tyro.conf.arg(name="data.test-images", metavar="DIR", help_behavior_hint="")] = (
