@@ -345,5 +345,8 @@ def test_long_lists_say_that_they_are_not_checked_and_skip_in_the_training(birds
     monkeypatch.setattr("training.data.classification.registry._SHORT", 0)
     source = load_source(options)
     assert list(source.class_counts) == [4, 4]
-    assert "not checked beforehand; one that cannot is named and is replaced by another" in source.notes[0]
+    assert (
+        "not checked before the training; one that cannot be decoded is named and is replaced by another"
+        in source.notes[0]
+    )
     assert np.asarray(source.train.load(1)).shape == (7, 9, 3) and list(source.failed) == [str(birds / "emu" / "1.png")]

@@ -1,6 +1,6 @@
-"""The words that an option of a command may be, as types; those of a recipe are in `training/config/`.
+"""The words that an option of a command accepts, as types; the options of a recipe are in `training/config/`.
 
-They import nothing, so that `--help` need not wait for Keras. A test compares them with what the code behind takes.
+They import nothing, so that `--help` need not wait for Keras. A test checks that the code accepts the same words.
 """
 
 from __future__ import annotations

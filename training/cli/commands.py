@@ -1,14 +1,15 @@
-"""The sub-commands of `keras-apa` and their options: a dataclass a command, a field an option with its help below it.
+"""The sub-commands of `keras-apa`: a dataclass for each command, and in it a field with its help for each option.
 
-To add an option, go through three files:
+To add an option, change up to three files:
 
-1. here, a field of the command's class; `run` hands it on. (`keras-apa train`: `train_options.py`; a value of a recipe
-   is a field in `training/config/` and nothing else.)
-2. `choices.py`, its words as a `Literal`, if it has a few, or `options.py`, how its words are read, if tyro cannot.
-3. the command's module beside this one, such as `predict.py`: `run_predict` takes it and does the work.
+1. here, add a field to the command's class, and hand it on in `run`. (For `keras-apa train`, do so in
+   `train_options.py`. For a value of a recipe, add a field in `training/config/` and nothing else.)
+2. if it takes a few fixed words, add them to `choices.py` as a `Literal`; if tyro cannot read its words, add a rule to
+   `options.py`.
+3. in the command's module beside this one, such as `predict.py`, use it: there `run_predict` does the work.
 
-To add a command, write its module, then its class here, and name it in `COMMANDS` at the end. The modules import Keras,
-so `run` imports its own when it is called: `--help` must not wait for that.
+To add a command, write its module, then its class here, and name it in `COMMANDS` at the end. The modules import Keras.
+So `run` imports its module only when it is called: `--help` must not wait for Keras.
 """
 
 from __future__ import annotations
@@ -40,26 +41,26 @@ from training.recipes.demo import DemoData
 class Demo:
     """Train networks on embedded long-tailed images and compare them.
 
-    classification: the plain network with cross entropy, and the one with APA* gates, AGLU and Balanced Softmax.
-    detection: a small Mask R-CNN with softmax cross entropy, GOL and Balanced Sigmoid, on scenes of digits.
-    Nothing is downloaded. Writes the models, a report with figures, and the numbers.
+    classification: compares the plain network with cross entropy to one with APA* gates, AGLU and Balanced Softmax.
+    detection: compares softmax cross entropy, GOL and Balanced Sigmoid in a small Mask R-CNN, on scenes of digits.
+    Downloads nothing. Writes the models, a report with figures, and the numbers.
     """
 
     task: Task = "classification"
-    """What the networks learn."""
+    """Task that the networks learn."""
     model: str = "se_resnet8"
     """A network for small images; keras-apa list models names them. (classification)"""
     backend: BackendOption = None
     data: DemoData = "digits100_lt"
-    """digits100_lt has 100 classes and takes some minutes, digits10_lt 10 classes and seconds. (classification)"""
+    """digits100_lt has 100 classes and takes minutes; digits10_lt has 10 and takes seconds. (classification)"""
     epochs: Annotated[int | None, whole_number(1), tyro.conf.arg(help_behavior_hint="")] = None
-    """How often the training images are seen. If not given: 10, or 8 for detection."""
+    """Passes over the training images. If not given: 10, or 8 for detection."""
     seed: Annotated[int, whole_number(0)] = 0
-    """Start weights, order, augmentation and dropout. The same seed and backend give the same table."""
+    """Seed of start weights, order, augmentation and dropout. The same seed and backend give the same table."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Folder to write to. If not given: keras-apa-demo here, or keras-apa-demo-2 if that is taken."""
+    """Folder to write to. If not given: keras-apa-demo in this folder, or keras-apa-demo-2, ... if that is taken."""
     resume: bool = False
-    """Go on with the run in --output (or in the last keras-apa-demo here), without what is finished."""
+    """Resume the run in --output, or in the last keras-apa-demo here. Finished networks are not trained again."""
     overwrite: bool = False
     """Replace the run that is in --output."""
     debug: bool = False
@@ -100,7 +101,7 @@ class Demo:
 class Convert:
     """Turn a PyTorch checkpoint (.pth, .pt, .safetensors) into a Keras model (.keras), or back.
 
-    The network is told from the checkpoint's tensors. The endings say which way it goes.
+    Infers the network from the tensors of the checkpoint. The endings of IN and OUT decide the direction.
     """
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IN")]
@@ -109,15 +110,15 @@ class Convert:
     """The file to write."""
     backend: BackendOption = None
     image_size: Annotated[tuple[int, int] | None, sides(), tyro.conf.arg(help_behavior_hint="")] = None
-    """Size of the images of the Keras model. If not given: that of the data set the network is made for."""
+    """Image size of the Keras model in pixels. If not given: the size of the data set that the network is made for."""
     activation: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """An activation without parameters cannot be told from a checkpoint. If not given: relu."""
+    """Activation. A checkpoint shows only one with parameters, such as AGLU. If not given and not shown: relu."""
     gate: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """The channel gate, likewise. If not given: sigmoid, or apa where its parameters are there."""
+    """Channel gate. If not given: apa if the checkpoint has its parameters, else sigmoid."""
     spatial_gate: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """The spatial gate, likewise."""
+    """Spatial gate. If not given: as for the channel gate."""
     preprocessing: Annotated[PreprocessingName | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """Mean and deviation of the images. If not given: what is usual for the network."""
+    """Mean and deviation for normalizing images. If not given: the usual ones of the network."""
     overwrite: bool = False
     """Replace OUT if it exists."""
     debug: bool = False
@@ -142,10 +143,10 @@ class Convert:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Say what a model sees in image files: a classifier their classes, a detector the objects in them.
+    """Predict the classes of image files with a classifier, or the objects in them with a detector.
 
-    MODEL is a .keras file, a preset (name or folder) or a SavedModel of a classifier (NAME or NAME/VERSION). A file
-    that cannot be read is named and the rest goes on; the exit code is 1 then.
+    MODEL is a .keras file, a preset (name or folder) or a SavedModel of a classifier (NAME or NAME/VERSION). If a
+    file cannot be read, the command names it and goes on with the others. The exit code is 1 then.
     """
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL", help_behavior_hint="")]
@@ -154,21 +155,21 @@ class Predict:
     """Files, folders (with all images below them) or patterns such as 'photos/*.jpg'."""
     backend: BackendOption = None
     top_k: Annotated[int, whole_number(1)] = 5
-    """Of a classifier: how many classes an image gets, the most probable first."""
+    """Classes to list for each image, the most probable first. (classifier)"""
     json: bool = False
     """Print one JSON document instead of a table."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Write the JSON document to a file, too."""
+    """File to which the JSON document is written, too."""
     batch_size: Annotated[int, whole_number(1)] = 16
-    """Of a classifier: how many images are in memory at a time. A detector takes one after the other."""
+    """Images in memory at a time. (classifier; a detector takes one image at a time)"""
     class_names: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Names of the classes, one a line, instead of the model's own."""
+    """Text file with the names of the classes, one a line. If not given: the model's own."""
     image_size: Annotated[tuple[int, int] | None, sides(), tyro.conf.arg(help_behavior_hint="")] = None
-    """Pixels to feed, instead of the model's own size. Of a detector: the bounds of the shorter and the longer side."""
+    """Image size in pixels; for a detector, bounds of the shorter and the longer side. If not given: the model's."""
     min_score: Annotated[float | None, tyro.conf.arg(metavar="NUMBER", help_behavior_hint="")] = None
-    """Of a detector: what scores higher is detected, instead of its own threshold. If not given: 0.5."""
+    """Score above which an object is listed, whatever the threshold of the model. If not given: 0.5. (detector)"""
     pictures: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
-    """Of a detector: a new folder for the images with boxes and masks drawn."""
+    """New folder for copies of the images with boxes and masks drawn. (detector)"""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -198,7 +199,7 @@ class Predict:
 class Export:
     """Write a model for TensorFlow Serving, ONNX Runtime or LiteRT, with its preprocessing inside.
 
-    Makes the next free version in FOLDER, or the one that FOLDER ends in, and prints its path.
+    Writes the next free version in FOLDER, or the version that FOLDER ends in, and prints its path.
     """
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
@@ -207,19 +208,19 @@ class Export:
     """NAME or NAME/VERSION, such as models/birds or models/birds/3."""
     backend: BackendOption = None
     format: ExportFormat = "tf_saved_model"
-    """What is written: for TensorFlow Serving, ONNX Runtime or LiteRT."""
+    """Format to write, for TensorFlow Serving, ONNX Runtime or LiteRT."""
     top_k: Annotated[int, whole_number(1)] = 5
-    """Classes that the signature serve_jpeg of a SavedModel gives."""
+    """Classes that the signature serve_jpeg of a SavedModel returns for an image."""
     activation: Annotated[ExportActivation | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """From logits to probabilities. If not given: what the model ends in, else softmax."""
+    """Function that turns logits into probabilities. If not given: the one at the end of the model, else softmax."""
     quantization: Annotated[Quantization | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """For litert. If not given: float32."""
+    """Smaller number format (litert). If not given: float32."""
     images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...", help_behavior_hint="")] = ()
-    """Files or folders of some 100 images that int8 takes its ranges from."""
+    """Some 100 images, as files or folders, from which int8 takes its ranges."""
     class_names: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """A text file with a name a line. If not given: the model's own, else 0, 1, ..."""
+    """Text file with the names of the classes, one a line. If not given: the model's own, else 0, 1, ..."""
     image_size: Annotated[tuple[int, int] | None, sides(), tyro.conf.arg(help_behavior_hint="")] = None
-    """Of a detector: pixels that it is fed, padding included. If not given: a square that takes every image."""
+    """Input size in pixels, padding included. If not given: a square that fits every image. (detector)"""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -242,7 +243,7 @@ class Export:
 
 
 def _check_small_network(name: str) -> None:
-    """The digits are too small for the other networks, whose error would be about an input that nobody gave."""
+    """The digits are too small for other networks, whose own error would name an input that the user never gave."""
     from training.checks import check_name
     from zoo.cifar_resnet import CIFAR_RESNETS
 
@@ -251,7 +252,7 @@ def _check_small_network(name: str) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure the model of a run again, also with another prior correction, in another style or on other images."""
+    """Measure the model of a run again, if you like with another prior correction, other rules or other images."""
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder that keras-apa train wrote."""
@@ -259,25 +260,25 @@ class Evaluate:
     prior_correction: Annotated[
         PriorCorrectionVariant | None, tyro.conf.arg(name="evaluation.prior-correction", help_behavior_hint="")
     ] = None
-    """What is added to the logits; raw is PC-softmax. If not given: the recipe's."""
+    """Prior correction of the logits; raw is PC-softmax. If not given: the recipe's. (classification)"""
     tau: Annotated[float | None, tyro.conf.arg(name="evaluation.tau", metavar="NUMBER", help_behavior_hint="")] = None
-    """Factor of the correction."""
+    """Factor of the prior correction. If not given: the recipe's. (classification)"""
     tau_normalization: Annotated[
         float | None, tyro.conf.arg(name="evaluation.tau-normalization", metavar="NUMBER", help_behavior_hint="")
     ] = None
-    """tau in w / |w|^tau for the weights of the classifier; 0: none."""
+    """tau in w / |w|^tau for the weights w of the classifier; 0: no change. If not given: the recipe's."""
     path: Annotated[str | None, tyro.conf.arg(name="data.path", metavar="DIR", help_behavior_hint="")] = None
-    """Where the images are now (classification)."""
+    """Folder of the images now. If not given: the recipe's. (classification)"""
     style: Annotated[Style | None, tyro.conf.arg(name="evaluation.style", help_behavior_hint="")] = None
-    """How detections are measured. If not given: the recipe's."""
+    """Rules for measuring detections. If not given: the recipe's. (detection)"""
     images: Annotated[str | None, tyro.conf.arg(name="data.images", metavar="DIR", help_behavior_hint="")] = None
-    """Where the images are now (detection)."""
+    """Folder of the images now. If not given: the recipe's. (detection)"""
     test: Annotated[str | None, tyro.conf.arg(name="data.test", metavar="FILE", help_behavior_hint="")] = None
-    """JSON file of other test images, with the categories of the training (detection)."""
+    """JSON file of other test images, with the categories of the training. If not given: the recipe's. (detection)"""
     test_images: Annotated[str | None, tyro.conf.arg(name="data.test-images", metavar="DIR", help_behavior_hint="")] = (
         None
     )
-    """Folder of the test images (detection)."""
+    """Folder of the test images. If not given: the recipe's. (detection)"""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -295,9 +296,9 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write the report of a run folder again: table, figures and history, from its saved numbers.
+    """Write the report of a run folder again, with table, figures and history, from its saved numbers.
 
-    Also while the run is in use: a training or demo does not read what is written here.
+    You can do so while the run is in use: a training or demo does not read the report.
     """
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
@@ -316,14 +317,14 @@ class Report:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class List:
-    """List models, weights, presets, recipes, losses, layers, metrics or backends; everything without a kind."""
+    """List models, weights, presets, recipes, losses, layers, metrics or backends. Without KIND, list everything."""
 
     kind: Annotated[tyro.conf.Positional[ListKind | None], tyro.conf.arg(metavar="[KIND]", help_behavior_hint="")] = (
         None
     )
-    """models, weights, presets, recipes, losses, layers, metrics or backends."""
+    """Kind to list: models, weights, presets, recipes, losses, layers, metrics or backends. If not given: all."""
     pattern: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[PATTERN]", help_behavior_hint="")] = "*"
-    """Only names that match, such as 'se_*'."""
+    """List only names that match this pattern, such as 'se_*'."""
     debug: bool = False
     """Show the traceback of an error."""
 

@@ -62,13 +62,13 @@ def run_convert(
             model.save(temporary)
     else:
         if any(isinstance(layer, PriorCorrection) for layer in model.layers):
-            print("keras-apa: the prior correction behind the logits is left out; it has no weights", file=sys.stderr)
+            print("keras-apa: the prior correction after the logits is left out: it has no weights", file=sys.stderr)
         with usage():
             write_state_dict(state, target)
     if to_keras and preprocessing is None and model.preprocessing is not None:
         kind = "ImageNet" if model.name in IMAGENET_RESNETS else "CIFAR"
-        print(f"Images are prepared with the mean and deviation of {kind}, as is usual for {model.name}; a checkpoint")
-        print("does not tell: --preprocessing imagenet, cifar or none says otherwise.")
+        print(f"Images are prepared with the mean and deviation of {kind}, as is usual for {model.name}. A checkpoint")
+        print("does not store them; to change them, give --preprocessing imagenet, cifar or none.")
     print(visible(f"{model.name}, {model.count_params():,} weights. Wrote {target}"))
     return 0
 

@@ -123,7 +123,7 @@ def _finish(recipe: Experiment, owned: OwnedFolder, console: TextConsole, interr
     task = task_of(recipe)
     outcome = load_finished(owned.path, recipe, task.outcome)
     if outcome is not None:
-        console.print(f"{recipe.title}: finished before, not trained again")
+        console.print(f"{recipe.title}: already finished, not trained again")
         return outcome
     progress = EpochProgress(recipe.title, console)
     try:

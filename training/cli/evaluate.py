@@ -25,7 +25,7 @@ def run_evaluate(
         path = folder / f"{recipe.name}.keras"
         if not path.is_file():
             raise OptionError(
-                f"RUN must have a finished model, {path.name}; given: {str(folder)!r}. keras-apa train finishes it."
+                f"RUN must have a finished model, {path.name}; given: {str(folder)!r}. Finish it with keras-apa train."
             )
         recipe = recipe.replace(evaluation=changes, data=data)
         source = task_of(recipe).load(recipe)

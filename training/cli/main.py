@@ -1,7 +1,7 @@
 """The `keras-apa` command: parsing, errors and exit codes. The sub-commands are in `training/cli/commands.py`.
 
-Keras is imported only when a command needs it: the backend has to be chosen before, and `--help` should not
-wait for it. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output.
+Keras is imported only when a command needs it: the backend has to be chosen first, and `--help` should not
+wait for Keras. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ EXTRA = 'pip install "keras-apa[training]"'
 
 
 def console() -> int:
-    """The command of the terminal: `main`, and the process ends when the last line is out, after Ctrl-C at once.
+    """The command of the terminal: runs `main` and ends the process after the last line, or at once after Ctrl-C.
 
-    Python would take itself down first, with the thousands of modules of a backend: seconds, of which nobody has
-    anything. It would also take what the threads of tf.data and XLA, which an interrupted epoch leaves at work, still
-    use: now and then that is a segmentation fault, and the exit code -11 instead of 130.
+    Python would unload the thousands of modules of a backend first, which takes seconds. It would also free memory
+    that the threads of tf.data and XLA still use after an interrupted epoch. Sometimes that is a segmentation fault,
+    with the exit code -11 instead of 130.
     """
     ended: list[int] = []
     # What is registered first runs last: what libraries register while they are imported comes before it.
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if "" in arguments:
-        return _fail("arguments must not be empty; given: ''. Leave it out, or say what you mean.", 2)
+        return _fail("arguments must not be empty; given: ''. Leave it out or give a value.", 2)
     debug = "--debug" in arguments
     if not debug:
         # For what TensorFlow logs after its import.

@@ -1,4 +1,4 @@
-"""Kinds of options that several commands have: how their words are read, and what is said of wrong ones."""
+"""Types of options that several commands share, with the rules that read their words and report wrong ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from training.runtime.backend import Backend, choose_backend, leave_accelerators
 BackendOption = Annotated[
     Backend | None,
     tyro.conf.arg(
-        help="If not given: KERAS_BACKEND, else the first of these that is installed.", help_behavior_hint=""
+        help="Backend of Keras. If not given: KERAS_BACKEND, else the first of these that is installed.",
+        help_behavior_hint="",
     ),
 ]
 # How the words of every command are read, where tyro's own rules would say it in Python's terms.

@@ -153,6 +153,6 @@ def _check_pictures(folder: Path, output: Path | None) -> None:
         raise OptionError(f"--output must be a file and --pictures a folder; given: {str(folder)!r} for both.")
     if folder.exists() and not is_empty(folder):
         raise OptionError(
-            f"--pictures must be a new or an empty folder; given: {str(folder)!r}, which is there already. Choose "
+            f"--pictures must be a new or an empty folder; given: {str(folder)!r}, which is not empty. Choose "
             "another one."
         )

@@ -23,8 +23,7 @@ def run_report(folder: Path, console: Console | TextConsole | None = None) -> in
         config = read_config(folder)
         if config is None:
             raise OptionError(
-                f"RUN must be the folder of a run; given: {str(folder)!r}, where {CONFIG} is missing or of something "
-                "else."
+                f"RUN must be the folder of a run; given: {str(folder)!r}, where {CONFIG} is missing or not of a run."
             )
         recipes = [recipe_from_dict(each) for each in config["recipes"]]
         outcomes = [load_finished(folder, recipe, task_of(recipe).outcome) for recipe in recipes]

@@ -134,7 +134,9 @@ def _run_train(
         progress.close()
     if failed := getattr(source, "failed", None):
         listed = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
-        stood_in = f"{len(failed)} images could not be decoded in the training; others of their class stood in:{listed}"
+        stood_in = (
+            f"{len(failed)} images could not be decoded in training; others of their class replaced them:{listed}"
+        )
         console.print(stood_in)
     folder = owned.place()
     task.save(folder, model, outcome)

@@ -1,4 +1,4 @@
-"""The options of `keras-apa train RECIPE`: every value of the recipe, and how it is run."""
+"""The options of `keras-apa train RECIPE`: every value of the recipe, and the options of the run."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from training.runs.published import titled
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a recipe: keras-apa train RECIPE, keras-apa train RECIPE --help for its options.
+    """Train a recipe: keras-apa train RECIPE. For its options: keras-apa train RECIPE --help.
 
-    Writes to runs/RECIPE, or if that is in use or holds another run, to runs/RECIPE-2 and so on. The same command goes
-    on with a training that was cut off, from its last checkpoint. At the end the test images are evaluated. Every value
-    of the recipe is an option, such as --optimizer.learning-rate 0.1.
+    Writes to runs/RECIPE. If that is in use or holds another run, it writes to runs/RECIPE-2 and so on. Run the same
+    command again to resume from the last checkpoint. At the end, the test images are evaluated. Every value of the
+    recipe is an option, such as --optimizer.learning-rate 0.1.
     """
 
     recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
-    """keras-apa list recipes names them. folder is any folder of class folders: --data.path DIR; detection is any
-    images with annotations in COCO's or LVIS's JSON: --data.train FILE --data.images DIR."""
+    """keras-apa list recipes names them. For a folder of class folders, use folder --data.path DIR. For images with
+    annotations in COCO's or LVIS's JSON, use detection --data.train FILE --data.images DIR."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _TrainOptions:
-    """How a recipe is run, whatever its task."""
+    """Options of the run, for every task."""
 
     backend: BackendOption = None
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Run folder. If not given: runs/RECIPE, or runs/RECIPE-2, ... if that is in use or holds another run."""
     overwrite: bool = False
-    """Replace the run that is in --output (if not given: the run of this command) instead of going on with it."""
+    """Replace the run in --output instead of resuming it. If --output is not given: the run of this command."""
     checkpoint_steps: Annotated[int, whole_number(0)] = 0
-    """Save every so many steps, beside the end of every epoch; 0: at the end of epochs only."""
+    """Save a checkpoint every so many steps, and at the end of every epoch; 0: only at the end of every epoch."""
     jit_compile: bool = False
-    """Compile the step with XLA or torch.compile also where Keras does not by itself (JAX always does)."""
+    """Compile the step with XLA or torch.compile even if Keras would not (JAX always does)."""
     dry_run: bool = False
-    """Make data, network, loss and optimiser, run two steps with a small batch, say what a real run needs, and stop."""
+    """Check the recipe and stop: build everything, run two steps with a small batch, and say what a real run needs."""
     image_size: Annotated[int, whole_number(0)] = 0
-    """With --dry-run: side of the images in pixels."""
+    """Side of the images in pixels for --dry-run; 0: the recipe's."""
     debug: bool = False
     """Show the traceback of an error."""
     given: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -87,11 +87,11 @@ class _TrainOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainRecipe(_TrainOptions):
-    """One recipe of classification with its values, and how it is run."""
+    """One recipe of classification with its values, and the options of the run."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     classifier_learning: Annotated[Method | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """Another way to learn the classifier than the recipe's (APA Table 4c)."""
+    """How to learn the classifier (APA Table 4c). If not given: as the recipe says."""
 
     def changed_recipe(self) -> Recipe:
         """The recipe with another way to learn the classifier."""
@@ -101,7 +101,7 @@ class TrainRecipe(_TrainOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainDetection(_TrainOptions):
-    """One recipe of detection with its values, and how it is run."""
+    """One recipe of detection with its values, and the options of the run."""
 
     recipe: Annotated[DetectionRecipe, tyro.conf.arg(name="")]
 

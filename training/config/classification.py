@@ -1,7 +1,7 @@
 """Frozen dataclasses that describe one experiment: data, model, loss, optimiser, evaluation.
 
 A recipe is plain data. It imports neither Keras nor TensorFlow, is checked when it is made, and turns into a
-dictionary for JSON and back without loss. `training.classification.train.train` is what runs it.
+dictionary for JSON and back without loss. `training.classification.train.train` runs it.
 """
 
 from __future__ import annotations
@@ -42,34 +42,34 @@ META_LOSSES = ("BalancedSoftmaxCrossentropy", "SparseCategoricalCrossentropy")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Which images, and which of them come how often. An option that a source has no use for is left alone."""
+    """The images, and how often each is drawn. A data set ignores the options that it has no use for."""
 
     name: str = "digits100_lt"
     """A data set (digits100_lt, cifar100_lt, imagenet_lt, ...), or folder or list for images of your own."""
     path: str = ""
-    """Where the images are: folder of class folders, folder that a list's paths start from, or TFDS's data_dir."""
+    """Folder of the images: with a folder for each class, or the start of the paths in a list, or TFDS's data_dir."""
     train_list: str = ""
-    """File with a line `path label` for each training image, or iNaturalist's JSON."""
+    """List of the training images: a file with a line `path label` for each, or iNaturalist's JSON."""
     test_list: str = ""
-    """The same for the test images."""
+    """List of the test images, in the same form."""
     imbalance_factor: float = 100.0
-    """Largest class count over the smallest one, where the source makes the long tail itself (digits, CIFAR)."""
+    """Images of the largest class over those of the smallest. Only where the long tail is made here (digits, CIFAR)."""
     image_size: int = 0
-    """Side of the training images in pixels; 0 is the source's own."""
+    """Side of the training images in pixels; 0: the size of the data set."""
     test_image_size: int = 0
-    """Side of the test images in pixels; 0 is image_size."""
+    """Side of the test images in pixels; 0: the same as image_size."""
     resize_size: int = 0
-    """Length of the shorter side before the test image is cut from the centre; 0 keeps the source's proportion."""
+    """Shorter side of a test image in pixels, before its centre is cut out; 0: the proportion of the data set."""
     sampler: Sampler = "random"
-    """How images are drawn: random is each once an epoch."""
+    """How images are drawn; random: each once an epoch."""
     repeats: int = 1
-    """Copies of each image in an epoch, each augmented in another way (sampler repeated)."""
+    """Copies of each image in an epoch; each copy is augmented differently (sampler repeated)."""
     relabel_by_count: bool = False
-    """Number the classes by falling count of training images, as the authors of APA do."""
+    """Number the classes by their training images, the largest first, as the authors of APA do."""
     validation_fraction: float = 0.2
-    """Share of a class that is kept for testing where a folder has no test images of its own."""
+    """Share of each class to keep for testing if the folder has no test images of its own."""
     on_corrupt: OnCorrupt = "error"
-    """What is done about images that do not decode."""
+    """What to do about images that cannot be decoded: stop with an error, or skip them."""
     largest_class: int = 500
     """Training images of the largest class (digits)."""
     test_images_per_class: int = 20
@@ -77,7 +77,7 @@ class DataOptions:
     noise: float = 0.3
     """Standard deviation of the noise (digits)."""
     seed: int = 0
-    """What the images are drawn from (digits), and the split into training and validation images (folder)."""
+    """Seed of the images (digits) and of the split into training and validation images (folder)."""
 
     def __post_init__(self):
         check_text("data.name", self.name)
@@ -109,32 +109,33 @@ class DataOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentOptions:
-    """What happens to a training image, in the order of these fields, and to a batch (mixup, cutmix, smoothing)."""
+    """Augmentation of each training image, in the order of these fields, and of a batch (mixup, cutmix, smoothing)."""
 
     shift: int = 0
-    """Move by up to so many whole pixels; what enters is the mirrored border."""
+    """Move the image by up to this many whole pixels. The mirrored border fills the gap."""
     crop: Crop = "none"
-    """none; padded (4 zeros on every side, then a random cut); resized (8 to 100 % of the area, resized)."""
+    """Random crop: none; padded (add 4 zeros on every side first); resized (take 8 to 100 % of the area, resize it)."""
     flip: bool = False
-    """Mirror left to right, every second time."""
+    """Mirror left to right with probability 0.5."""
     policy: Policy = "none"
-    """A published policy: operations drawn for each image."""
+    """A published policy, which draws operations for each image."""
     policy_fill: int = 0
-    """Grey value, 0 to 255, of what the policy moves in from outside."""
+    """Grey value, 0 to 255, of the areas that the policy moves in from outside the image."""
     policy_interpolation: PolicyInterpolation = "nearest"
-    """Of what the policy shears, moves and rotates."""
+    """Interpolation of the images that the policy shears, moves and rotates."""
     color_jitter: float = 0.0
-    """Brightness, contrast and saturation change by a factor of 1 - c to 1 + c."""
+    """Strength c: brightness, contrast and saturation change by a factor of 1 - c to 1 + c."""
     cutout: int = 0
-    """Side of a square that is blanked, before the image is normalised."""
+    """Side in pixels of a square that is blanked before the image is normalised; 0: none."""
     erase_probability: float = 0.0
-    """How often a random rectangle is blanked, after the image was normalised."""
+    """Probability that a random rectangle is blanked after the image is normalised."""
     mixup_alpha: float = 0.0
-    """Two images are blended with a weight from Beta(alpha, alpha), one a batch."""
+    """alpha of mixup: two images are blended with a weight from Beta(alpha, alpha), drawn once a batch; 0: no mixup."""
     cutmix_alpha: float = 0.0
-    """A rectangle of another image is pasted in. With mixup too, one of the two is drawn for each batch."""
+    """alpha of CutMix: a rectangle of another image is pasted in; 0: no CutMix. With mixup too, each batch draws one
+    of the two."""
     label_smoothing: float = 0.0
-    """e in (1 - e) * target + e / classes, after mixing."""
+    """Label smoothing e: a target becomes (1 - e) * target + e / classes, after mixing."""
 
     def __post_init__(self):
         check_whole("augment.shift", self.shift, at_least=0)
@@ -160,29 +161,29 @@ class AugmentOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which network of the zoo, with its switches; None leaves a switch as the network has it."""
+    """A network of the zoo and its switches; None keeps the network's own setting."""
 
     name: str = "se_resnet8"
     """A network; keras-apa list models names them."""
     activation: str | None = None
-    """relu, aglu, or any Keras activation."""
+    """Activation: relu, aglu, or any Keras activation."""
     gate: str | None = None
     """Channel gate: sigmoid, apa, gumbel, sigmoid_temperature, gumbel_temperature."""
     spatial_gate: str | None = None
-    """Spatial gate, the same choice."""
+    """Spatial gate: the same choices as for gate."""
     gate_normalization: bool | None = None
-    """LayerNorm in the channel gate."""
+    """Put a LayerNorm into the channel gate."""
     gate_dropout: float | None = None
     """Rate of the dropout in the channel gate."""
     classifier: str | None = None
-    """linear, cosine, learned_cosine, normalized or wrapped_cauchy."""
+    """Classifier: linear, cosine, learned_cosine, normalized or wrapped_cauchy."""
     lambda_gradient: LambdaGradient = "exact"
-    """Of AGLU: exact, or paper (Eq. 8 of the APA paper, with which its classification models were trained). With
-    another activation that of a recipe is left out."""
+    """Gradient of AGLU's lambda: exact, or paper (Eq. 8 of the APA paper, which its authors used to train the
+    classification models). With another activation, the recipe's value is left out."""
     frozen_batch_norm: bool | None = None
-    """Batch norms use their moving statistics in training too."""
+    """Let batch norms use their moving statistics in training too."""
     stem: str | None = None
-    """imagenet or cifar."""
+    """First layers of the network: imagenet or cifar."""
     options: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
     """Further arguments of zoo.create_model."""
 
@@ -228,16 +229,17 @@ class LossOptions:
     """
 
     name: str = "SparseCategoricalCrossentropy"
-    """A loss; keras-apa list losses names them. Keras's own are known too."""
+    """A loss; keras-apa list losses names them. You can also use the losses of Keras."""
     options: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
     """Arguments of the loss, such as tau."""
     class_weights: ClassWeights = "none"
-    """none; inverse (1 / n, scaled to a mean of 1 over classes); effective ((1 - b) / (1 - b^n), the same scale).
-    Of a mixed image each class's term of the loss has the weight of that class."""
+    """Weights for a class of n images: none; inverse (1 / n, scaled to a mean of 1 over classes); effective
+    ((1 - b) / (1 - b^n), the same scale). For a mixed image, each class's term of the loss gets the weight of that
+    class."""
     class_weights_beta: float = 0.9999
-    """b of effective."""
+    """b of the class weights effective."""
     class_weights_from_epoch: int = 0
-    """Deferred re-weighting: the weights are 1 before this epoch."""
+    """Deferred re-weighting: the class weights are 1 before this epoch."""
 
     def __post_init__(self):
         check_text("loss.name", self.name)
@@ -249,19 +251,22 @@ class LossOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StartOptions:
-    """What the training starts from and what of it is trained: the second stage of decoupled training."""
+    """The weights to start from and the layers to train, for the second stage of decoupled training."""
 
     weights: str = ""
-    """A run folder, a .keras file, a preset, a PyTorch checkpoint, or the name of published weights; none: none."""
+    """Weights to start from: a run folder, a .keras file, a preset, a PyTorch checkpoint, or the name of published
+    weights; none: random weights."""
     keep_classifier: bool = False
-    """Go on from the classifier that is there; otherwise it starts anew."""
+    """Keep the classifier of these weights; otherwise a new one is trained."""
     trainable: Trainable = "all"
-    """all; classifier; last_stage (and the classifier); class_scale (LWS: one factor a class on the logits).
-    What is not trained keeps its weights, but its batch norms go on following the batches, as in the authors' code."""
+    """Layers to train: all; classifier; last_stage (and the classifier); class_scale (LWS: one factor a class on the
+    logits). The other layers keep their weights, but their batch norms still follow the batches, as in the authors'
+    code."""
     redraw_activations: bool = False
     """Draw kappa and lambda of the last stage anew from U(0, 1) (Places-LT)."""
     redraw_classifier: bool = False
-    """Draw the weights of a new classifier from Xavier's uniform distribution (Places-LT), not from its own."""
+    """Draw the weights of a new classifier from Xavier's uniform distribution (Places-LT), not with its own
+    initializer."""
 
     def __post_init__(self):
         if not isinstance(self.weights, str):
@@ -278,18 +283,18 @@ class StartOptions:
 class MetaSamplerOptions:
     """The Meta Sampler of Balanced Meta-Softmax, which learns how often images of each class are drawn.
 
-    It draws from the batches of data.sampler, whose own class probabilities it allows for, while the classifier alone
-    is trained (start.trainable classifier).
+    It draws from the batches of data.sampler and allows for the class probabilities of that sampler. Only the
+    classifier is trained meanwhile (start.trainable classifier).
     """
 
     learned: bool = False
-    """Learn the rates; otherwise images come as data.sampler draws them."""
+    """Learn how often images of each class are drawn; otherwise data.sampler alone decides."""
     learning_rate: float = 0.01
-    """Of Adam, for the rates."""
+    """Learning rate of Adam, which learns the rates."""
     batch_size: int = 512
-    """Images of the class-balanced batch that judges the rates, beside each training batch."""
+    """Images in the class-balanced batch that judges the rates, one such batch for each training batch."""
     initial_power: float = 0.0
-    """p: rates begin proportional to n ** -p for a class of n images; 0: every image alike."""
+    """Power p: the rate of a class of n images starts proportional to n ** -p; 0: all images alike."""
 
     def __post_init__(self):
         check_flag("meta_sampler.learned", self.learned)
@@ -303,17 +308,18 @@ class EvaluationOptions:
     """More than `many_threshold` training images are many-shot, fewer than `few_threshold` few-shot."""
 
     many_threshold: int = 100
-    """See above."""
+    """A class with more training images than this is many-shot."""
     few_threshold: int = 20
-    """See above."""
+    """A class with fewer training images than this is few-shot."""
     batch_size: int = 500
-    """Images at a time; does not change the result."""
+    """Images that are evaluated at a time; does not change the result."""
     prior_correction: PriorCorrectionVariant = "none"
-    """What is added to the logits at inference; raw is PC-softmax."""
+    """Prior correction of the logits at inference; raw is PC-softmax."""
     tau: float = 1.0
-    """Factor of the correction."""
+    """Factor of the prior correction."""
     tau_normalization: float = 0.0
-    """tau in w / |w|^tau, the weights of the classifier after training; its bias is left out. 0: none."""
+    """tau of tau-normalization: after training, the weights w of the classifier become w / |w|^tau, without the bias;
+    0: no change."""
 
     def __post_init__(self):
         check_whole("evaluation.few_threshold", self.few_threshold, at_least=0)

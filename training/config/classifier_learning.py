@@ -1,14 +1,14 @@
-"""Ways to learn the classifier of any recipe, which Table 4c of the APA paper compares; each changes a recipe.
+"""Ways to learn the classifier of any recipe, from Table 4c of the APA paper; each changes a recipe.
 
-`ce`: cross entropy, nothing else. `pc_softmax`: the same, with the class prior taken off at inference.
+`ce`: cross entropy, nothing else. `pc_softmax`: cross entropy, with the class prior removed at inference.
 `balanced_softmax`: Balanced Softmax in training. Second stages, on the network that `start.weights` names: `crt` (a
 new linear classifier, class-aware sampling), `lws` (one factor a class), `drw` (a new classifier, classes weighted by
 1 / n). `tau_normalization`: no second training; w / |w|^tau, tau 0.5 unless the recipe says otherwise.
 
-The papers do not state learning rate and epochs of the second stages of Table 4c: those of the recipe's own options
-are used. `lws` and `tau_normalization` need a linear classifier (`--model.classifier linear` in the first stage). With
-mixup or cutmix `drw` weighs each of the two terms of a mixed image's loss by the weight of its class, as the authors'
-code does.
+The papers do not state the learning rate and epochs of the second stages of Table 4c, so the recipe's own are used.
+`lws` and `tau_normalization` need a linear classifier (`--model.classifier linear` in the first stage). With mixup or
+cutmix, the loss of an image has a term for each of its two classes. `drw` weights each term by its class, as the
+authors' code does.
 """
 
 from __future__ import annotations

@@ -30,35 +30,35 @@ def _pair(what, value, meaning):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectionDataOptions:
-    """Which annotated images, and in which size. An option that a source has no use for is left alone."""
+    """The annotated images and their size. A data set ignores the options that it has no use for."""
 
     name: str = "digit_scenes_lt"
-    """digit_scenes_lt (embedded), or coco for images of your own with annotations in COCO's or LVIS's JSON."""
+    """A data set: digit_scenes_lt (embedded), or coco for images of your own, annotated in COCO's or LVIS's JSON."""
     train: str = ""
     """JSON file of the training images."""
     images: str = ""
-    """Folder that the file names in it start from."""
+    """Folder of the training images, from which the file names in the JSON file start."""
     test: str = ""
-    """JSON file of the test images; without one, a part of the training images is held out."""
+    """JSON file of the test images. If not given: a part of the training images is held out."""
     test_images: str = ""
-    """Folder of the test images, if it is another one."""
+    """Folder of the test images. If not given: the folder of the training images."""
     validation_fraction: float = 0.1
-    """Share of the images that is held out for testing where there is no data.test."""
+    """Share of the training images to hold out for testing if data.test is not given."""
     empty_images: bool = True
-    """Whether images without objects are trained on."""
+    """Train on images without objects, too."""
     image_size: tuple[int, int] = (128, 128)
-    """Height and width of a training image in pixels: what is smaller is padded, what is larger is cropped."""
+    """Height and width of a training image in pixels. A smaller image is padded, a larger one is cropped."""
     shorter_side: int = 0
-    """Pixels that the shorter side of an image may have, so that landscape and portrait images are of one size on a
-    square image_size; 0: as many as fit."""
+    """Most pixels of an image's shorter side. With it, landscape and portrait images get one size on a square
+    image_size; 0: as many as fit."""
     max_objects: int = 100
-    """Objects of an image that are trained on: the largest."""
+    """Most objects of an image to train on; the largest are kept."""
     mask_size: int = 112
-    """Side of a mask in pixels, each cropped to its box."""
+    """Side of a mask in pixels; each mask is cropped to its box."""
     sampler: DetectionSampler = "random"
-    """random: each image once an epoch; repeat_factor: images of rare classes more often (LVIS)."""
+    """How images are drawn: random (each once an epoch) or repeat_factor (images of rare classes more often, LVIS)."""
     repeat_threshold: float = 0.001
-    """Share of the images that a class must be in, not to be repeated (sampler repeat_factor)."""
+    """Images of a class are repeated if the class is in less than this share of all images (sampler repeat_factor)."""
     imbalance_factor: float = 200.0
     """Objects of the most frequent class over those of the rarest (digit_scenes_lt)."""
     num_train: int = 600
@@ -66,7 +66,7 @@ class DetectionDataOptions:
     num_test: int = 120
     """Test images (digit_scenes_lt)."""
     seed: int = 0
-    """What the scenes are drawn from (digit_scenes_lt), and what is held out (coco)."""
+    """Seed of the scenes (digit_scenes_lt) and of the images that are held out (coco)."""
 
     def __post_init__(self):
         check_text("data.name", self.name)
@@ -90,13 +90,13 @@ class DetectionDataOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectionAugmentOptions:
-    """What happens to a training image, its boxes and its masks."""
+    """Augmentation of a training image, its boxes and its masks."""
 
     flip: bool = False
-    """Mirror left to right, every second time."""
+    """Mirror left to right with probability 0.5."""
     scale: tuple[float, float] = (1.0, 1.0)
-    """Smallest and largest size, even in between; at 1 the whole image just fits data.image_size. Above it a random
-    part is cut out, below it the rest is padding."""
+    """Smallest and largest scale; each image gets one in between, all equally likely. At 1 the whole image just fits
+    data.image_size; above 1 a random part is cut out, below 1 the rest is padding."""
 
     def __post_init__(self):
         check_flag("augment.flip", self.flip)
@@ -109,27 +109,27 @@ class DetectionAugmentOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectionModelOptions:
-    """Which detector, on which network of the zoo."""
+    """The detector, and the network of the zoo in it."""
 
     name: Detector = "mask_rcnn"
-    """mask_rcnn also learns masks."""
+    """Detector; mask_rcnn also learns masks."""
     backbone: str = "resnet50"
     """A network; keras-apa list models names them."""
     weights: str = ""
-    """Detector to start from, but for the layers of the classes: a .keras file, or a .pth, .pt or .safetensors file of
-    torchvision's Faster or Mask R-CNN; none: random weights."""
+    """Detector to start from: a .keras file, or a .pth, .pt or .safetensors file of torchvision's Faster or Mask R-CNN.
+    The layers of the classes are not taken from it; none: random weights."""
     backbone_weights: str = ""
-    """Weights of the network alone to start from, as zoo.create_model takes them; none: random ones."""
+    """Weights to start from for the network alone, as zoo.create_model takes them; none: random weights."""
     backbone_options: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
     """Further arguments of zoo.create_model, such as activation and gate."""
     frozen_batch_norm: bool = True
-    """Batch norms of the network use their moving statistics in training too."""
+    """Let the batch norms of the network use their moving statistics in training too."""
     batch_norm_epsilon: float | None = None
-    """Of the network's batch norms, 0 for torchvision's published COCO_V1 detectors; none: as the network has it."""
+    """Epsilon of the network's batch norms, 0 for torchvision's published COCO_V1 detectors; none: its own."""
     frozen_stages: int | None = None
-    """Stem and this many stages of the network are not trained; none: all is."""
+    """Freeze the stem and this many stages of the network; none: train all of it."""
     classifier: str = "linear"
-    """linear, normalized or cosine: last layer of the box head."""
+    """Last layer of the box head: linear, normalized or cosine."""
     pyramid_filters: int = 256
     """Channels of the feature pyramid."""
     box_units: int = 1024
@@ -190,7 +190,7 @@ class DetectionLossOptions:
     """
 
     name: str = "softmax"
-    """softmax, sigmoid, gumbel, or a loss of keras_apa.losses; keras-apa list losses names them."""
+    """Loss: softmax, sigmoid, gumbel, or one of keras_apa.losses; keras-apa list losses names them."""
     options: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
     """Arguments of the loss, such as frequency_threshold."""
 
@@ -201,14 +201,14 @@ class DetectionLossOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectionEvaluationOptions:
-    """How the detections in the test images are measured."""
+    """How to measure the detections in the test images."""
 
     style: Style = "coco"
-    """coco (100 detections of an image), or lvis (300, and classes that nobody looked for are left out)."""
+    """Rules: coco (100 detections an image), or lvis (300, without classes that were not looked for in the image)."""
     every_epochs: int = 1
-    """Epochs between two measurements during training; the last one is always measured."""
+    """Epochs between two measurements during training; the last epoch is always measured."""
     batch_size: int = 8
-    """Images at a time; does not change the result."""
+    """Images that are evaluated at a time; does not change the result."""
 
     def __post_init__(self):
         check_choice("evaluation.style", self.style, get_args(Style))
@@ -232,7 +232,7 @@ class DetectionRecipe(Experiment):
     optimizer: OptimizerOptions = dataclasses.field(default=OptimizerOptions(learning_rate=0.02))
     evaluation: DetectionEvaluationOptions = DetectionEvaluationOptions()
     epochs: int = 12
-    """How often the training images are seen."""
+    """Passes over the training images."""
     batch_size: int = 2
     """Training images in a batch."""
 

@@ -24,35 +24,37 @@ class OptimizerOptions:
     """
 
     name: OptimizerName = "sgd"
-    """The rule of the step."""
+    """Optimiser."""
     learning_rate: float = 0.1
-    """At its highest."""
+    """Highest learning rate of the schedule."""
     momentum: float = 0.9
-    """Of sgd; beta_1 of adamw."""
+    """Momentum of sgd, or beta_1 of adamw."""
     nesterov: bool = False
-    """Of sgd."""
+    """Use Nesterov momentum (sgd)."""
     weight_decay: float = 0.0
-    """L2 in the gradient (sgd), decoupled (adamw)."""
+    """Weight decay: an L2 penalty in the gradient (sgd), or decoupled (adamw)."""
     decay_norms: bool = True
-    """Whether scale and offset of norms are decayed."""
+    """Decay the scale and offset of norms, too."""
     decay_biases: bool = True
-    """Whether biases are decayed."""
+    """Decay biases, too."""
     schedule: Schedule = "cosine"
-    """cosine (at every step), epoch_cosine (once an epoch, as the authors do), multistep or constant."""
+    """How the learning rate falls: cosine (at every step), epoch_cosine (once an epoch, as the authors do), multistep
+    or constant."""
     warmup_epochs: float = 0.0
-    """Epochs in which the learning rate rises."""
+    """Epochs at the start in which the learning rate rises."""
     warmup_start: float = 0.01
-    """Share of the learning rate that the warm-up of the other schedules than cosine starts from."""
+    """Share of the learning rate at which the warm-up starts; the schedule cosine ignores it."""
     milestones: tuple[int, ...] = ()
-    """Epochs after the end of the warm-up at which multistep multiplies the learning rate by gamma."""
+    """Epochs at which multistep multiplies the learning rate by gamma, counted from the end of the warm-up."""
     gamma: float = 0.1
-    """See milestones."""
+    """Factor of the learning rate at each of the milestones."""
     clip_norm: float | None = None
-    """Largest norm of the whole gradient, before weight decay."""
+    """Largest norm of the whole gradient, before weight decay; none: no limit."""
     ema_momentum: float | None = None
-    """Keeps an exponential moving average of the weights, which is what is evaluated and saved at the end."""
+    """Momentum of an exponential moving average of the weights, which is evaluated and saved at the end; none: no
+    average."""
     accumulation_steps: int = 1
-    """Batches whose gradients are averaged for one step."""
+    """Batches for one step; their gradients are averaged."""
 
     def __post_init__(self):
         check_choice("optimizer.name", self.name, get_args(OptimizerName))
@@ -103,13 +105,13 @@ class Experiment:
     title: str = ""
     published: str = ""
     epochs: int = 10
-    """How often the training images are seen."""
+    """Passes over the training images."""
     batch_size: int = 128
     """Training images in a batch."""
     precision: Precision = "float32"
-    """What layers compute in; weights are float32."""
+    """Number format in which layers compute; weights stay float32."""
     seed: int = 0
-    """Of start weights, order, augmentation and dropout."""
+    """Seed of start weights, order, augmentation and dropout."""
 
     def __post_init__(self):
         check_text("name", self.name)

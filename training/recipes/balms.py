@@ -1,24 +1,25 @@
-"""Balanced Softmax and what its paper compares it with, ResNet-32 on CIFAR-LT.
+"""Balanced Softmax and the losses that its paper compares it with, for ResNet-32 on CIFAR-LT.
 
 Papers: Balanced Activation, Table 1 (CIFAR-10-LT imbalance 200 / 100 / 10 79.0 / 83.1 / 90.9, CIFAR-100-LT 45.9 /
 50.3 / 63.1; softmax 71.2 / 77.4 / 90.0 and 41.0 / 45.3 / 61.9). Code: BalancedMetaSoftmax (imbalance 200: 79.8 and
 46.7).
 Cost: 13,000 steps at batch 512; hardware not stated. Not run here: the data set cannot be fetched. The code steps its
-cosine once an epoch and drops each epoch's last partial batch; here the partial batch is kept, so there are fewer
-epochs for the same number of steps. The settings of the losses it is compared with are stated nowhere: those of their
-authors' own repositories are used. The optimiser's weight decay acts on everything, the augmentation fills with grey.
+cosine once an epoch and drops the last partial batch of each epoch. This recipe keeps that batch, so it needs fewer
+epochs for the same number of steps. The settings of the other losses are not stated; this recipe uses the settings in
+their authors' own repositories. Weight decay acts on all weights. The augmentation fills with grey.
 
-Decoupled, with Balanced Softmax on the frozen network of `..._softmax` and a new classifier, 2,000 steps; `..._meta`
-is the whole of Balanced Meta-Softmax: it also learns how often images of each class are drawn
+`..._decoupled` trains a new classifier with Balanced Softmax on the frozen network of `..._softmax`, for 2,000 steps.
+`..._meta` is the whole of Balanced Meta-Softmax: it also learns how often images of each class are drawn
 (`training.classification.meta_sampler` says how, and where it differs from the authors' code). Published with the code,
-imbalance 200: 81.8 and 47.2
-decoupled, 82.2 and 48.0 with the Meta Sampler; Adaptive Parametric Activation, Table 3b, CIFAR-100-LT imbalance 100 /
-10: 50.8 / 63.0. Never run on CIFAR here. Adam 0.01 and 512 judging images as in the code; it draws from all images of
-the data set, this from batches of the square-root sampler, between its start (every image alike) and balanced classes.
+imbalance 200: 81.8 and 47.2 decoupled, 82.2 and 48.0 with the Meta Sampler. Adaptive Parametric Activation, Table 3b,
+for CIFAR-100-LT, imbalance 100 / 10: 50.8 / 63.0. Never run on CIFAR here. As in the code, Adam has the learning rate
+0.01, and 512 images judge the rates. The code draws from all images of the data set. This recipe draws from batches of
+the square-root sampler, which is between the start of the code (all images alike) and balanced classes.
 
-The epochs are those of imbalance 100. Another one has another number of images, so give them anew for 13,000 steps: at
-imbalance 200, the code's, `--epochs 685 --optimizer.warmup-epochs 43` for CIFAR-100-LT and 591, 37 for CIFAR-10-LT (at
-10: 334 and 325); decoupled 106 and 91, with the Meta Sampler 112 and 96.
+The epochs are for imbalance 100. Another imbalance has another number of images, so give the epochs of 13,000 steps
+yourself. At imbalance 200, as in the code, they are `--epochs 685 --optimizer.warmup-epochs 43` for CIFAR-100-LT and
+`591`, `37` for CIFAR-10-LT. At imbalance 10 they are 334 and 325. At imbalance 200, decoupled takes 106 and 91 epochs,
+and with the Meta Sampler 112 and 96.
 
     keras-apa train balms_cifar100_lt --data.imbalance-factor 100
     keras-apa train balms_cifar100_lt_softmax          # and class_weights, class_balanced_sampling, focal,

@@ -1,10 +1,11 @@
 """SE-ResNet-32 with APA* and AGLU on CIFAR-100-LT, imbalance 100; PC-softmax at inference.
 
 Paper: Adaptive Parametric Activation, Table 3b: 52.3 % top-1 (SE baseline 50.9, APA* 51.9); imbalance 10: 66.8 (65.2,
-65.7). Settings: the authors' command for imbalance 100; for 10, 50 and 200 the same ones are an assumption.
+65.7). Settings: as in the authors' command for imbalance 100. We assume the same for 10, 50 and 200.
 Cost: 500 epochs of 22 steps at batch 512 on one GPU, hours not stated. Not run here: the data set cannot be fetched.
 The authors print the best accuracy on the test set over all epochs; this recipe evaluates the last one. Their default
-correction is `rel`, the paper's is PC-softmax (`raw`); `keras-apa evaluate RUN --evaluation.prior-correction rel`.
+correction is `rel`, the paper's is PC-softmax (`raw`). For theirs: `keras-apa evaluate RUN
+--evaluation.prior-correction rel`.
 
     keras-apa train cifar100_lt --data.imbalance-factor 10
     keras-apa train cifar100_lt --model.activation relu --model.gate sigmoid      # the SE baseline

@@ -13,7 +13,7 @@ DemoData = Literal["digits100_lt", "digits10_lt"]
 
 
 def demo_recipes(model: str, data: str, epochs: int, seed: int) -> list[Recipe]:
-    """The baseline, then the network with all that `model` has a place for."""
+    """The baseline, then the same network with AGLU, Balanced Softmax and, if it has gates, APA."""
     check_choice("--data", data, get_args(DemoData))
     options, title = adaptive_options(model)
     common = {"epochs": epochs, "seed": seed}

@@ -1,11 +1,11 @@
 """Your own images with boxes (and masks), annotated in COCO's or LVIS's JSON.
 
-What is trained: Mask R-CNN on ResNet-50 with GOL, as the GOL paper trains on LVIS in this much: repeat factor sampling,
-a linear classifier that starts at small weights and a bias of -2, images of several sizes, 24 epochs. The classes that
-the loss spares as negatives are those in at most 100 training images. To start from a detector, such as torchvision's:
-`--model.weights`; from a network that has seen ImageNet: `--model.backbone-weights`. For images without masks:
-`--model.name faster_rcnn`. Without `--data.test` a tenth of the images is held out.
-Cost: 24 epochs; wants a GPU at this size.
+This recipe trains Mask R-CNN on ResNet-50 with GOL. Like the GOL paper on LVIS, it has repeat factor sampling, a linear
+classifier that starts at small weights and a bias of -2, images of several sizes, and 24 epochs. A class in at most 100
+training images is one that the loss spares as a negative. To start from a detector, such as torchvision's, give
+`--model.weights`; to start from a network that was trained on ImageNet, give `--model.backbone-weights`. For images
+without masks, give `--model.name faster_rcnn`. Without `--data.test`, a tenth of the images is held out.
+Cost: 24 epochs; you need a GPU at this size.
 
     keras-apa train detection --data.train ann.json --data.images DIR
     keras-apa train detection --data.train ann.json --data.images DIR --dry-run

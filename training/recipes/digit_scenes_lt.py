@@ -1,9 +1,9 @@
 """Scenes of digits with a long tail: a small Mask R-CNN from scratch, with three losses of the regions' classes.
 
-What is trained: Mask R-CNN on ResNet-8 (16, 32 and 64 channels, with the stem for large images: strides 4, 8 and 16),
-batch norms trained, 600 scenes of 128 x 128 pixels with 2 to 5 digits each, ten classes. `digit_scenes_lt` has GOL,
-`digit_scenes_lt_softmax` softmax cross entropy, `digit_scenes_lt_balanced` Balanced Sigmoid. `keras-apa demo --task
-detection` compares the three.
+These recipes train Mask R-CNN on ResNet-8 (16, 32 and 64 channels, with the stem for large images: strides 4, 8 and
+16) and its batch norms. The data are 600 scenes of 128 x 128 pixels with 2 to 5 digits each, in ten classes.
+`digit_scenes_lt` has GOL, `digit_scenes_lt_softmax` softmax cross entropy, and `digit_scenes_lt_balanced` Balanced
+Sigmoid. `keras-apa demo --task detection` compares the three.
 Cost: 8 epochs, some two minutes on two CPU cores.
 
     keras-apa train digit_scenes_lt

@@ -1,7 +1,7 @@
 """SE-ResNet-8 on the embedded two-digit numbers (100 classes, 16x16 pixels), imbalance 100.
 
 `recipe` has APA* gates, AGLU and Balanced Softmax; `baseline` is the same network with sigmoid gates, ReLU
-and cross entropy, trained in the same way. The data is this project's own: its numbers are in the README.
+and cross entropy, trained in the same way. The data set is this project's own; the results are in the README.
 Cost: one to three minutes each on two CPU cores.
 
     keras-apa demo --epochs 10 --seed 0

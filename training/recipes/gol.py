@@ -1,11 +1,12 @@
-"""Gumbel Optimized Loss, decoupled: a softmax network, then its classifier alone with the Gumbel cross entropy.
+"""Gumbel Optimized Loss in two stages: softmax for the network, then Gumbel cross entropy for its classifier alone.
 
 Paper: Gumbel Optimized Loss, Sec. 6.5 and Table 4: CIFAR-100-LT imbalance 50 / 100 / 200 49.0 / 45.5 / 41.5 (softmax
 46.2 / 42.4 / 38.3), ImageNet-LT ResNet-50 48.2 (45.2), SE-ResNet-50 48.5 (45.9), Places-LT ResNet-152 30.0 (28.7).
 Cost: CIFAR 240 + 15 epochs, ImageNet-LT 200 + 10, Places-LT 30 + 10; hardware not stated. Not run here. The paper's
-repository has no classification code. Not stated, and assumed here: momentum 0.9, no warm-up, a constant learning
-rate in stage 2 and the augmentation of stage 1 there, the classifier of stage 1 kept as the start (the nearest code
-does so), a mean over classes (the nearest code's reduction), all layers trained from ImageNet weights on Places-LT.
+repository has no classification code. The paper does not state these settings, so they are assumed: momentum 0.9 and no
+warm-up; in stage 2 a constant learning rate, the augmentation of stage 1, and the classifier of stage 1 as the start
+(the nearest code does so); a mean over classes (the nearest code's reduction); on Places-LT, all layers are trained
+from ImageNet weights.
 
     keras-apa train gol_cifar100_lt_stage1
     keras-apa train gol_cifar100_lt --start.weights runs/gol_cifar100_lt_stage1

@@ -3,8 +3,8 @@
 Paper: Adaptive Parametric Activation, Table 6c-d: 78.7 % top-1 (SE baseline 77.5); SE-ResNet-101 80.3, -152 80.8,
 CBAM-ResNet-50 78.9, plain ResNet-50 with AGLU 77.5. The SE-ResNet-152 is also the start of `places_lt`.
 Cost: 100 epochs on four V100, 4 x 64 images; hours not stated. Not run here.
-The authors' command is that of the SE-ResNet-152; the same settings for the others are an assumption. Their code has no
-plain ResNet-50 with AGLU: Table 6c's row cannot be traced to it.
+The authors give a command for the SE-ResNet-152; we assume the same settings for the others. Their code has no plain
+ResNet-50 with AGLU, so it does not show how that row of Table 6c was made.
 
     keras-apa train imagenet1k --data.path TFDS_FOLDER
     keras-apa train imagenet1k --model.name se_resnet152

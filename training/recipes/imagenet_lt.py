@@ -1,10 +1,10 @@
 """SE-ResNet-50 with APA* and AGLU on ImageNet-LT; PC-softmax at inference.
 
 Paper: Adaptive Parametric Activation, Table 2: 68.3 / 54.8 / 39.4 / 57.9 (many / medium / few / all), SE baseline
-56.0; `se_resnext50_32x4d` 59.1. Table 4a-f: the gates, activations, depths and classifiers of the commands below.
+56.0; `se_resnext50_32x4d` 59.1. Table 4a-f has the gates, activations, depths and classifiers of the commands below.
 Cost: 200 epochs on four V100, 4 x 64 images, mixed precision; hours not stated. Not run here. Mixup and the batch
-norms see 256 images at once here; the authors' see the 64 of one GPU. No command of theirs exists for the other
-networks; using these settings is an assumption. Classes are numbered by falling count, as in the authors' files.
+norms see 256 images at once here; in the authors' code they see the 64 of one GPU. The authors give no command for the
+other networks; we assume the same settings. Classes are numbered by falling count, as in the authors' files.
 
     keras-apa train imagenet_lt --data.path FOLDER --data.train-list ImageNet_LT_train.txt --data.test-list ...
     keras-apa train imagenet_lt --model.name se_resnext50_32x4d                    # Table 2

@@ -2,10 +2,10 @@
 
 Paper: Adaptive Parametric Activation, Table 3a: 74.8 % top-1 (SE baseline 71.3, APA* 72.3).
 Cost: 500 epochs on four V100, 4 x 256 images; hours not stated. Not run here. The authors' sampler repeats each image
-four times, so that their epoch is a quarter of the data seen by four GPUs in four augmentations; here the four copies
-lie in one batch. The README asks for a prior correction at inference without saying which; the command trains and
-evaluates without, and so does this recipe: `keras-apa evaluate RUN --evaluation.prior-correction raw`. Train crop 192
-as in the README's command (first code: 176).
+four times. So one of their epochs is a quarter of the data, which four GPUs see in four augmentations; here the four
+copies are in one batch. The README asks for a prior correction at inference but does not say which. The authors'
+command trains and evaluates without one, and so does this recipe. To add one: `keras-apa evaluate RUN
+--evaluation.prior-correction raw`. The training crop is 192, as in the README's command (first code: 176).
 
     keras-apa train inaturalist2018 --data.path FOLDER --data.train-list train2018.json --data.test-list val2018.json
 """

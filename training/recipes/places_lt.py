@@ -1,10 +1,10 @@
 """SE-ResNet-152 with APA* and AGLU, pretrained on ImageNet-1k, its last stage and classifier trained on Places-LT.
 
 Paper: Adaptive Parametric Activation, Table 3a: 42.0 % top-1 (SE baseline 40.5, APA* 41.3); PC-softmax at inference.
-Cost: 40 epochs on four V100, 4 x 64 images, after 100 epochs of `imagenet1k`; hours not stated. Not run here. "Last
-residual block" in the authors' README is the whole of the fourth stage in their code. All kappa and lambda there are
-drawn anew from U(0, 1), the weights of the classifier from Xavier's uniform distribution. The learned scale of the
-classifier is frozen at its start, 5 ** 2 = 25. Batch norms of the frozen stages go on following the batches, and the
+Cost: 40 epochs on four V100, 4 x 64 images, after 100 epochs of `imagenet1k`; hours not stated. Not run here. The "last
+residual block" of the authors' README is the whole fourth stage in their code. All kappa and lambda of that stage are
+drawn anew from U(0, 1), and the weights of the classifier from Xavier's uniform distribution. The learned scale of the
+classifier is frozen at its start, 5 ** 2 = 25. Batch norms of the frozen stages still follow the batches, and the
 dropout in their gates stays on.
 
     keras-apa train places_lt --data.path FOLDER --data.train-list Places_LT_train.txt --data.test-list ...

@@ -1,1 +1,1 @@
-"""A run folder: who owns it, what is in it, how it goes on, what its report says."""
+"""A run folder: its owner, its contents, how to resume it, and the lines of its report."""

@@ -49,7 +49,7 @@ def describe_choice(before: Recipe | DetectionRecipe, recipe: Recipe | Detection
         return None
     weights = isinstance(recipe, Recipe) and recipe.start.weights
     why = "the weights to start from" if weights else "number and size of the images"
-    return f"Chosen by {why}: {' '.join(options)} (an option that you give stays as given)"
+    return f"Chosen by {why}: {' '.join(options)} (options that you give are never changed)"
 
 
 def kept_fingerprint(was: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -85,7 +85,7 @@ def check_same_images(folder: Path, was: Mapping[str, Any], now: Mapping[str, An
     more = f" and {len(changed) - _SHOWN} more changes" if len(changed) > _SHOWN else ""
     what = (
         ", ".join(changed[:_SHOWN]) + more
-        or "as many of each class, but other files or annotations, or split in another way"
+        or "the same number of each class, but other files or annotations, or another split"
     )
     raise ValueError(
         f"the images must be those that the run in {os.fspath(folder)!r} began with; given: others: {what}. Put them "

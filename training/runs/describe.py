@@ -32,7 +32,7 @@ def describe(task: Task, recipe: Recipe | DetectionRecipe, config: dict[str, Any
 def _published(recipe: Recipe | DetectionRecipe) -> str:
     """The published number, and in what this run is not the one that it was published for."""
     changed = changes(recipe)
-    note = f", of the recipe as it is; changed here: {', '.join(changed)}" if changed else ""
+    note = f", for the recipe without changes; changed here: {', '.join(changed)}" if changed else ""
     return f"{recipe.published or 'no published number'}{note}"
 
 

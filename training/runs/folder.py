@@ -54,7 +54,8 @@ def open_run_folder(
     """
     if resume and overwrite:
         raise OptionError(
-            "--resume and --overwrite must not be given together; given: both. Keep what is finished, or replace it."
+            "--resume and --overwrite must not be given together; given: both. --resume keeps the results, --overwrite "
+            "replaces them."
         )
     if output is None and not resume:
         owned = claim_free(default)

@@ -30,7 +30,7 @@ class InUseError(ValueError):
         # Only its own machine can see that the process of a marker is dead.
         remove = f"; if that process is gone, remove {str(marker)!r}" if marker.exists() else ""
         super().__init__(
-            f"{option} {str(folder)!r} is in use by {self.holder}; wait for its end, or name another folder{remove}"
+            f"{option} {str(folder)!r} is in use by {self.holder}; wait until it ends, or name another folder{remove}"
         )
 
 
@@ -265,4 +265,4 @@ def _unclean_end(folder: Path) -> str | None:
     if not elsewhere:
         return None
     holder = _holder(folder)
-    return f"{folder} was last used by {holder}, which has not ended by itself; if it is at work, stop one of the two"
+    return f"{folder} was last used by {holder}, which did not release it; if it still runs, stop one of the two"

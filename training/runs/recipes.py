@@ -21,12 +21,12 @@ def run_recipe(folder: Path) -> Any:  # a `Recipe` or a `DetectionRecipe`, which
     config = read_config(folder)
     if config is None:
         raise OptionError(
-            f"RUN must be the folder of a run; given: {str(folder)!r}, where {CONFIG} is missing or of something else."
+            f"RUN must be the folder of a run; given: {str(folder)!r}, where {CONFIG} is missing or not of a run."
         )
     if len(config["recipes"]) != 1:
         names = ", ".join(each["name"] for each in config["recipes"])
         raise OptionError(
-            f"RUN must have one training; given: {str(folder)!r}, which has several ({names}). keras-apa report takes "
+            f"RUN must have one training; given: {str(folder)!r}, which has several ({names}). keras-apa report reads "
             "such a folder."
         )
     return recipe_from_dict(config["recipes"][0])

@@ -91,7 +91,7 @@ def test_changed_images_are_named(tmp_path):
     assert before["classes"] == {"emu": 7, "wren": 3} and before["test_images"] == 3
     check_same_images("run", before, now())
     check_same_images("run", {}, now())  # of a run that kept nothing
-    assert "as many of each class, but other files or annotations, or split in another way" in said(now(seed=1))
+    assert "the same number of each class, but other files or annotations, or another split" in said(now(seed=1))
     (tmp_path / "wren" / "0.png").rename(tmp_path / "wren" / "new.png")
     assert "but other files" in said(now())
     fill(tmp_path, kiwi=3)

@@ -46,5 +46,5 @@ def test_the_report_says_of_which_recipe_the_number_is():
     assert describe(task_of(own), own, config)["published"] == "APA Table 3b: 52.3"
     changed = own.replace(model={"gate": "sigmoid"})
     assert describe(task_of(changed), changed, config)["published"] == (
-        "APA Table 3b: 52.3, of the recipe as it is; changed here: model.gate sigmoid (was apa)"
+        "APA Table 3b: 52.3, for the recipe without changes; changed here: model.gate sigmoid (was apa)"
     )

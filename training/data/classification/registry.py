@@ -133,8 +133,8 @@ def _listed(options: DataOptions, download: bool) -> Source:
         return source
     then = "ends the training" if options.on_corrupt == "error" else "is replaced by another one of its class"
     note = (
-        f"the lists are long: that their images can be decoded is not checked beforehand; one that cannot is named and "
-        f"{then} (--data.on-corrupt error, skip)"
+        f"the lists are long, so their images are not checked before the training; one that cannot be decoded is named "
+        f"and {then} (--data.on-corrupt error, skip)"
     )
     return dataclasses.replace(source, notes=(*source.notes, note))
 

@@ -215,8 +215,8 @@ def frequency_notes(part: Any, categories: Sequence[Mapping[str, Any]]) -> list[
     if not others:
         return []
     return [
-        f"{part.file}: rare, common and frequent (r, c, f) are counted in the training images; the frequency in the "
-        f"file is another one for {len(others)} classes: {some(others)}"
+        f"{part.file}: rare, common and frequent (r, c, f) are counted in the training images; the file "
+        f"has another frequency for {len(others)} classes: {some(others)}"
     ]
 
 

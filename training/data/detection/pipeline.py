@@ -182,8 +182,8 @@ def detection_notes(recipe: DetectionRecipe, source: DetectionSource) -> tuple[s
     notes = []
     if beyond:
         notes.append(
-            f"{sum(beyond)} objects in {len(beyond)} training images are left out: an image has at most {most}, its "
-            "largest (data.max_objects)"
+            f"{sum(beyond)} objects in {len(beyond)} training images are left out: an image keeps its {most} largest "
+            "(data.max_objects)"
         )
     return tuple(notes)
 

@@ -351,7 +351,7 @@ def test_categories_of_lvis_without_the_lists_and_with_other_frequencies_are_tol
         each.update(frequency="f", synset=f"{each['name']}.n.01")
     notes = source(value, value).notes
     assert any("the categories are LVIS's, but no image has neg_category_ids" in note for note in notes)
-    (note,) = [note for note in notes if "the frequency in the file is another one for 2 classes" in note]
+    (note,) = [note for note in notes if "the file has another frequency for 2 classes" in note]
     assert note.endswith("'cat' ('f', here 'r'), 'emu' ('f', here 'r')")
     for each in value["categories"]:
         each["frequency"] = "r"

@@ -287,7 +287,7 @@ def test_of_too_many_objects_the_largest_are_kept_and_the_others_counted():
     ((_, targets),) = batches(detection_training_dataset(recipe, source))
     assert targets["labels"][0].tolist() == [3, 4, 5, 6, 7] and not targets["ignored"].any()
     assert detection_notes(recipe, source) == (
-        "3 objects in 1 training images are left out: an image has at most 5, its largest (data.max_objects)",
+        "3 objects in 1 training images are left out: an image keeps its 5 largest (data.max_objects)",
     )
     recipe = Recipe(epochs=1, batch_size=1, max_objects=12)
     ((_, targets),) = batches(detection_training_dataset(recipe, source))
