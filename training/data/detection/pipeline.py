@@ -175,7 +175,7 @@ def detection_notes(recipe: DetectionRecipe, source: DetectionSource) -> tuple[s
     >>> from training.config.detection import DetectionDataOptions
     >>> from types import SimpleNamespace
     >>> detection_notes(SimpleNamespace(data=DetectionDataOptions(max_objects=4)), digit_scenes_lt(20, 5))
-    ('5 objects in 5 training images are left out: an image has at most 4, its largest (data.max_objects)',)
+    ('5 objects in 5 training images are left out: an image keeps its 4 largest (data.max_objects)',)
     """
     most = recipe.data.max_objects
     beyond = [len(labels) - most for labels in source.train.labels if len(labels) > most]
